@@ -1,0 +1,165 @@
+"""The configuration of MMRL and MMRL++: what a user chooses, and what is saved with a trained adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig, PeftType, TaskType
+
+from .registration import PEFT_TYPE, TASK_TYPE, extend_peft_enums
+from .validation import InvalidTypeError, as_layers, as_list, as_number, as_positive_int, as_templates
+
+
+# The config's own fields are members of these enums, so they must exist before the first config is made.
+extend_peft_enums()
+
+
+@dataclass
+class MMRLConfig(PeftConfig):
+    """
+    Configuration of [`MMRLModel`]. `MMRLConfig()` is MMRL (https://huggingface.co/papers/2503.08497),
+    [`MMRLConfig.plus_plus`] is MMRL++ (https://huggingface.co/papers/2505.10088).
+
+    Symbols in brackets are those of the papers. `alpha`, `beta` and `reg_weight` are read at every forward pass and
+    may be changed on a trained adapter.
+
+    Args:
+        num_rep_tokens (`int`, defaults to 5):
+            Number of representation tokens (K) in the shared representation space R.
+        rep_dim (`int`, defaults to 512):
+            Width of the representation space (d_r).
+        vision_layers (`list[int]`, *optional*):
+            0-based indices of the vision encoder's layers that receive representation tokens (the papers' layers
+            J..L, counted from 1 there). May have gaps; taken in ascending order. `None`: the last 7 of 12 layers,
+            scaled to the tower's depth.
+        text_layers (`list[int]`, *optional*):
+            The same for the text encoder.
+        alpha (`float`, defaults to 0.7):
+            Weight of the class feature against the representation feature in loss and fused logits (alpha), 0 to 1.
+        reg_weight (`float`, defaults to 0.5):
+            Weight of the terms that keep class and text features close to frozen CLIP (lambda), at least 0.
+        aligner_rank (`int`, *optional*):
+            MMRL++: rank r of the per-layer residuals of the shared-residual aligner. `None`: one full affine map
+            F_i per layer, as in MMRL.
+        beta (`float`, defaults to 1.0):
+            MMRL++: weight of a layer's own tokens against those that the layer before put out (progressive
+            composition, beta), 0 to 1. 1 is MMRL.
+        proj_rank (`int`, *optional*):
+            MMRL++: rank of the residual on the frozen visual projection that forms the representation projection
+            P_r. `None`: a full trained P_r, as in MMRL.
+        classes (`list[str]`, *optional*):
+            Names of the classes that the adapter was trained on, set by the first `set_classes`.
+        template (`str` or `list[str]`, defaults to `"a photo of a {}."`):
+            Prompt template(s) of the trained classes; `{}` stands for the class name.
+        class_input_ids (`list[list[str]]`, *optional*):
+            Per template one blank-separated string of token ids per trained class, so that a loaded adapter
+            classifies without a tokenizer. Means nothing without `classes`.
+
+    Example:
+
+        ```py
+        >>> from transformers import CLIPModel
+        >>> from peft import get_peft_model
+        >>> from peft_mmrl import MMRLConfig
+
+        >>> clip = CLIPModel.from_pretrained("openai/clip-vit-base-patch16")
+        >>> model = get_peft_model(clip, MMRLConfig(reg_weight=3.0))
+        ```
+    """
+
+    num_rep_tokens: int = field(default=5, metadata={"help": "Number of representation tokens (K)."})
+    rep_dim: int = field(default=512, metadata={"help": "Width of the representation space (d_r)."})
+    vision_layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "0-based vision layers with representation tokens; None: the last 7 of 12, scaled."},
+    )
+    text_layers: list[int] | None = field(
+        default=None,
+        metadata={"help": "0-based text layers with representation tokens; None: the last 7 of 12, scaled."},
+    )
+    alpha: float = field(default=0.7, metadata={"help": "Weight of the class feature (alpha), 0 to 1."})
+    reg_weight: float = field(default=0.5, metadata={"help": "Weight of the regularisation terms (lambda)."})
+    aligner_rank: int | None = field(
+        default=None, metadata={"help": "MMRL++: rank r of the shared-residual aligner; None: full maps (MMRL)."}
+    )
+    beta: float = field(default=1.0, metadata={"help": "MMRL++: weight of a layer's own tokens (beta), 0 to 1."})
+    proj_rank: int | None = field(
+        default=None, metadata={"help": "MMRL++: rank of the representation projection; None: full (MMRL)."}
+    )
+    classes: list[str] | None = field(default=None, metadata={"help": "Names of the trained classes."})
+    template: str | list[str] = field(
+        default="a photo of a {}.", metadata={"help": "Prompt template(s) of the trained classes."}
+    )
+    class_input_ids: list[list[str]] | None = field(
+        default=None, metadata={"help": "Token ids of the trained prompts, a string per class and template."}
+    )
+
+    # The folder or repository that `from_pretrained` read this config from; never saved.
+    loaded_from = None
+    # PEFT reads this attribute from every config; MMRL always adapts both towers, so it is no field.
+    target_modules = None
+
+    def __post_init__(self) -> None:
+        self.peft_type = PeftType(PEFT_TYPE)
+        self.task_type = TaskType(TASK_TYPE)
+        super().__post_init__()
+        self.num_rep_tokens = as_positive_int("num_rep_tokens", self.num_rep_tokens)
+        self.rep_dim = as_positive_int("rep_dim", self.rep_dim)
+        for name in ("aligner_rank", "proj_rank"):
+            if getattr(self, name) is not None:
+                setattr(self, name, as_positive_int(name, getattr(self, name)))
+        for name in ("vision_layers", "text_layers"):
+            if getattr(self, name) is not None:
+                setattr(self, name, as_layers(name, getattr(self, name)))
+        self.check_weights()
+        self._check_trained_classes()
+
+    def check_weights(self) -> None:
+        """Validate `alpha`, `beta` and `reg_weight`, which may be changed between forward passes."""
+        self.alpha = as_number("alpha", self.alpha, 0, 1)
+        self.beta = as_number("beta", self.beta, 0, 1)
+        self.reg_weight = as_number("reg_weight", self.reg_weight, 0)
+
+    def _check_trained_classes(self) -> None:
+        num_templates = len(as_templates(self.template))
+        if self.classes is None:
+            self.class_input_ids = None
+            return
+        self.classes = as_list("classes", self.classes, "class names")
+        for position, name in enumerate(self.classes):
+            if not isinstance(name, str):
+                raise InvalidTypeError(
+                    f"`classes` must hold strings, the class name at position {position} is {name!r}."
+                )
+        if self.class_input_ids is None:
+            return
+        rows = self.class_input_ids
+        if not isinstance(rows, list) or [len(row) for row in rows] != [len(self.classes)] * num_templates:
+            raise ValueError(
+                f"`class_input_ids` must hold {num_templates} list(s) (one per template) of {len(self.classes)} "
+                f"strings (one per class), got {rows!r}."
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> MMRLConfig:
+        """As in PEFT; the config remembers where it came from."""
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
+        config.loaded_from = str(pretrained_model_name_or_path)
+        return config
+
+    @property
+    def templates(self) -> list[str]:
+        """`template` as a list."""
+        return as_templates(self.template)
+
+    @classmethod
+    def plus_plus(cls, **overrides: Any) -> MMRLConfig:
+        """MMRL++ with its paper's defaults: `aligner_rank=4`, `beta=0.9`, `proj_rank=64`.
+
+        Args:
+            overrides: any field of [`MMRLConfig`].
+        """
+        return cls(**{"aligner_rank": 4, "beta": 0.9, "proj_rank": 64, **overrides})

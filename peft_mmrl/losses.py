@@ -1,0 +1,79 @@
+"""Logits and losses of MMRL (section 3.3 and 3.4 of the paper), on normalised features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers.models.clip.modeling_clip import image_text_contrastive_loss
+
+from .features import Features
+
+
+@dataclass
+class Losses:
+    """The loss and its terms, unweighted; scalars, or None where a term is not part of the loss."""
+
+    loss: torch.Tensor | None = None
+    loss_class: torch.Tensor | None = None
+    loss_rep: torch.Tensor | None = None
+    loss_image_reg: torch.Tensor | None = None
+    loss_text_reg: torch.Tensor | None = None
+
+
+def similarity_logits(features: Features, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Class logits s f_c w^T and representation logits s f_r w^T, (B, C) each; None for the second in frozen CLIP."""
+    class_logits = scale * features.image @ features.text.T
+    return class_logits, None if features.rep is None else scale * features.rep @ features.text.T
+
+
+def decision_logits(
+    class_logits: torch.Tensor, rep_logits: torch.Tensor | None, seen: torch.Tensor | None, alpha: float
+) -> torch.Tensor:
+    """Logits (B, C) that decide: alpha class + (1 - alpha) representation logits for trained classes, class logits
+    for the others ("decoupling").
+
+    Args:
+        class_logits: s f_c w^T, (B, C).
+        rep_logits: s f_r w^T, (B, C), or None: no class is trained.
+        seen: (C,) bool, which classes are trained; None: all.
+        alpha: weight of the class logits.
+    """
+    if rep_logits is None:
+        return class_logits
+    fused = alpha * class_logits + (1 - alpha) * rep_logits
+    return fused if seen is None else torch.where(seen, fused, class_logits)
+
+
+def mmrl_loss(
+    class_logits: torch.Tensor,
+    rep_logits: torch.Tensor | None,
+    labels: torch.Tensor | None,
+    features: Features | None,
+    alpha: float,
+    reg_weight: float,
+) -> Losses:
+    """alpha CE(class) + (1 - alpha) CE(rep) + lambda (1 - mean cos(f_c, f_0)) + lambda (1 - mean cos(w, w_0)).
+
+    Args:
+        class_logits, rep_logits: (B, C); without `rep_logits` (frozen CLIP) the loss is CE(class).
+        labels: (B,) class indices. None: the rows of C are the images' captions, and CLIP's contrastive loss takes
+            the place of both cross entropies.
+        features: with the frozen ones where `reg_weight` is not 0; the second mean runs over all classes.
+        alpha, reg_weight: alpha and lambda.
+    """
+
+    def classification(logits: torch.Tensor) -> torch.Tensor:
+        return image_text_contrastive_loss(logits.T) if labels is None else cross_entropy(logits, labels)
+
+    loss_class = classification(class_logits)
+    if rep_logits is None:
+        return Losses(loss_class, loss_class)
+    loss_rep = classification(rep_logits)
+    losses = Losses(alpha * loss_class + (1 - alpha) * loss_rep, loss_class, loss_rep)
+    if features.frozen_image is not None and features.frozen_text is not None:
+        losses.loss_image_reg = 1 - (features.image * features.frozen_image).sum(dim=-1).mean()
+        losses.loss_text_reg = 1 - (features.text * features.frozen_text).sum(dim=-1).mean()
+        losses.loss = losses.loss + reg_weight * (losses.loss_image_reg + losses.loss_text_reg)
+    return losses

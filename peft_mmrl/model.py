@@ -1,0 +1,159 @@
+"""The tuner: finds CLIP's two towers, puts MMRL's in their place and takes them out again."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner
+from torch import nn
+from transformers import CLIPModel
+
+from .config import MMRLConfig
+from .labels import name_labels_in_forward, restore_forward
+from .towers import MMRLTextTower, MMRLTower, MMRLVisionTower
+from .validation import InvalidTypeError
+
+
+TOWERS: dict[str, type[MMRLTower]] = {"text_model": MMRLTextTower, "vision_model": MMRLVisionTower}
+
+
+class MMRLModel(BaseTuner):
+    """
+    Creates an MMRL model (https://huggingface.co/papers/2503.08497, https://huggingface.co/papers/2505.10088) from a
+    pretrained CLIP.
+
+    Args:
+        model ([`~transformers.CLIPModel`]): The model to be adapted; its two encoders are wrapped in place.
+        config ([`MMRLConfig`]): The configuration of the MMRL model.
+        adapter_name (`str`): The name of the adapter, defaults to `"default"`.
+        low_cpu_mem_usage (`bool`, `optional`, defaults to `False`):
+            Create empty adapter weights on meta device. Useful to speed up the loading process.
+
+    Returns:
+        `torch.nn.Module`: The CLIP with MMRL's towers.
+
+    Example:
+
+        ```py
+        >>> from transformers import CLIPModel
+        >>> from peft import get_peft_model
+        >>> from peft_mmrl import MMRLConfig
+
+        >>> clip = CLIPModel.from_pretrained("openai/clip-vit-base-patch16")
+        >>> model = get_peft_model(clip, MMRLConfig())
+        >>> model.print_trainable_parameters()
+        ```
+
+    **Attributes**:
+        - **model** ([`~transformers.CLIPModel`]) -- The model to be adapted.
+        - **peft_config** (`dict[str, MMRLConfig]`): The configurations of the adapters by name.
+    """
+
+    prefix: str = "mmrl_"
+    tuner_layer_cls = MMRLTower
+    target_module_mapping: dict[str, list[str]] = {}
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Add an adapter, after checking all that can be wrong with it.
+
+        Raises:
+            ValueError: an unsupported base model, layers that it does not have, or an adapter name that PEFT could
+                not save.
+        """
+        check_adapter(model, adapter_name, self.peft_config[adapter_name])
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        name_labels_in_forward(model)
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
+        return peft_config  # there are no target modules to fill in: MMRL adapts both towers
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: PeftConfig, key: str) -> bool:
+        return key in TOWERS
+
+    def _create_and_replace(
+        self,
+        peft_config: MMRLConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        if not isinstance(target, MMRLTower):
+            shared = {"text_tower": parent.text_model} if target_name == "vision_model" else {}
+            target = TOWERS[target_name](target, self.peft_config, **shared)
+            self._replace_module(parent, target_name, target, target.base_layer)
+        target.update_layer(adapter_name, peft_config, parent.visual_projection.out_features)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        # PEFT's version copies `weight` and `bias` from layer to layer; a tower has neither, and places its own
+        # adapters on the device of the frozen encoder.
+        setattr(parent, child_name, new_module)
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        if not isinstance(adapter_name, str) and len(adapter_name) == 1:
+            adapter_name = adapter_name[0]
+        super().set_adapter(adapter_name, inference_mode=inference_mode)
+
+    def _check_merge_allowed(self) -> NoReturn:
+        raise NotImplementedError(
+            "MMRL cannot be merged: it adds tokens to the sequence, which no change of CLIP's weights can replace. "
+            "Keep the adapter (`save_pretrained`) and load it with `PeftModel.from_pretrained`; `unload()` gives "
+            "back the plain CLIP."
+        )
+
+    def unmerge_adapter(self) -> NoReturn:
+        self._check_merge_allowed()
+
+    def unload(self) -> nn.Module:
+        """Return the untouched CLIP, without towers, hooks or adapters."""
+        model = super().unload()
+        restore_forward(model)
+        model.disable_input_require_grads()  # hooks that PEFT sets for gradient checkpointing
+        return model
+
+
+def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> None:
+    """Raise where an adapter cannot be added to `model`, before anything is changed."""
+    if not isinstance(config, MMRLConfig):
+        raise InvalidTypeError(f"MMRL needs an `MMRLConfig`, got {type(config).__name__}.")
+    if not isinstance(model, CLIPModel):
+        raise ValueError(
+            f"MMRL adapts transformers' `CLIPModel` (any size); this base model is a {type(model).__name__}."
+        )
+    names: set[str] = {"base_model", "model"}
+    for tower_name, tower_cls in TOWERS.items():
+        encoder = frozen_encoder(model, tower_name)
+        tower_cls.layers_of(config, encoder)  # raises for layers that the tower does not have
+        names |= {tower_name, "base_layer", *tower_cls.adapter_layer_names}
+        names |= {part for name, _ in encoder.named_parameters() for part in name.split(".")}
+    for key in adapter_shapes(model, config):
+        names |= set(key.split("."))
+    if adapter_name in names:
+        raise ValueError(
+            f"`adapter_name`={adapter_name!r} is part of the name of a weight, so PEFT could not tell this adapter's "
+            "weights from others when saving. Choose another name."
+        )
+
+
+def frozen_encoder(model: CLIPModel, tower_name: str) -> nn.Module:
+    """transformers' own encoder, whether or not a tower is around it."""
+    tower = getattr(model, tower_name)
+    return tower.base_layer if isinstance(tower, MMRLTower) else tower
+
+
+def adapter_shapes(model: CLIPModel, config: MMRLConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's weights on `model`, by the names that PEFT saves them under."""
+    shapes = {}
+    with torch.device("meta"):
+        for tower_name, tower_cls in TOWERS.items():
+            encoder = frozen_encoder(model, tower_name)
+            modules = tower_cls.adapter_modules(config, encoder, model.visual_projection.out_features)
+            for what, module in modules.items():
+                for leaf, parameter in module.named_parameters():
+                    shapes[f"base_model.model.{tower_name}.{what}.{leaf}"] = tuple(parameter.shape)
+    return shapes

@@ -1,0 +1,37 @@
+"""What the model returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers.models.clip.modeling_clip import CLIPOutput
+
+
+@dataclass
+class MMRLOutput(CLIPOutput):
+    """Output of [`PeftModelForZeroShotImageClassification`], for B images and C classes, joint width d.
+
+    The fields of transformers' `CLIPOutput` come first, with their meaning there; `logits_per_image` is the
+    decision, `image_embeds` and `text_embeds` are normalised. `text_model_output` and `vision_model_output` are
+    filled with explicit `input_ids` and where hidden states or attentions were asked for.
+
+    Args:
+        logits (`torch.Tensor` of shape `(B, C)`): the decision, same as `logits_per_image`.
+        class_logits (`torch.Tensor` of shape `(B, C)`): by the class feature.
+        rep_logits (`torch.Tensor` of shape `(B, C)`): by the representation feature; None with the adapter disabled.
+        rep_image_embeds (`torch.Tensor` of shape `(B, d)`): normalised representation features.
+        loss_class (`torch.Tensor`): cross entropy (or contrastive loss) of the class logits, unweighted scalar.
+        loss_rep (`torch.Tensor`): the same of the representation logits.
+        loss_image_reg (`torch.Tensor`): 1 - mean cosine of class and frozen image features; None if `reg_weight` is 0.
+        loss_text_reg (`torch.Tensor`): 1 - mean cosine of class and frozen text features; None if `reg_weight` is 0.
+    """
+
+    logits: torch.Tensor | None = None
+    class_logits: torch.Tensor | None = None
+    rep_logits: torch.Tensor | None = None
+    rep_image_embeds: torch.Tensor | None = None
+    loss_class: torch.Tensor | None = None
+    loss_rep: torch.Tensor | None = None
+    loss_image_reg: torch.Tensor | None = None
+    loss_text_reg: torch.Tensor | None = None

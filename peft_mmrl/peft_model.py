@@ -1,0 +1,424 @@
+"""The `PeftModel` of our task type: bound classes, forward pass, loss, loading."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel
+from peft.utils import load_peft_weights
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig
+
+from .classes import BoundClasses, bind_classes, rows_seen, trained_classes
+from .config import MMRLConfig
+from .features import compute_features
+from .losses import Losses, decision_logits, mmrl_loss, similarity_logits
+from .model import adapter_shapes, check_adapter
+from .outputs import MMRLOutput
+from .validation import as_list, check_input_ids, check_labels, check_pixel_values
+
+
+class PeftModelForZeroShotImageClassification(PeftModel):
+    """
+    A CLIP with MMRL adapters that classifies images among named classes.
+
+    Args:
+        model ([`~transformers.CLIPModel`]): Base CLIP.
+        peft_config ([`MMRLConfig`]): Config of the first adapter.
+        adapter_name (`str`, *optional*): The name of the adapter, defaults to `"default"`.
+        kwargs: as for [`~peft.PeftModel`].
+
+    Example:
+
+        ```py
+        >>> from transformers import CLIPModel, CLIPProcessor
+        >>> from peft import get_peft_model
+        >>> from peft_mmrl import MMRLConfig
+
+        >>> clip = CLIPModel.from_pretrained("openai/clip-vit-base-patch16")
+        >>> processor = CLIPProcessor.from_pretrained("openai/clip-vit-base-patch16")
+        >>> model = get_peft_model(clip, MMRLConfig())
+        >>> model.set_classes(["cat", "dog"], processor)
+        >>> loss = model(pixel_values=images, labels=labels).loss
+        ```
+    """
+
+    def __init__(
+        self, model: CLIPModel, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any
+    ) -> None:
+        check_adapter(model, adapter_name, peft_config)
+        bound = trained_classes(peft_config, model.config.text_config)
+        super().__init__(model, peft_config, adapter_name, **kwargs)
+        self._bound = {} if bound is None else {adapter_name: bound}
+        self._expected_folder = peft_config.loaded_from
+        self._warned_untrained = False
+
+    # --- classes --------------------------------------------------------------------------------------------------
+
+    def set_classes(
+        self,
+        names: list[str] | None = None,
+        processor: Callable[..., Any] | None = None,
+        *,
+        template: str | list[str] | None = None,
+        seen: Any = None,
+        allow_duplicates: bool = False,
+    ) -> None:
+        """Bind the active adapter to the classes that it scores from now on.
+
+        On an adapter without trained classes the first call defines them; they are saved with the adapter. Later
+        calls, and calls on a loaded adapter, only bind: a class whose name was trained is scored by fused logits,
+        any other by the class feature alone.
+
+        Args:
+            names: class names; underscores become blanks. None: the trained classes.
+            processor: a CLIP processor, a tokenizer, or a callable like one (a list of texts in, `input_ids` with
+                BOS and EOS out). None: loaded from the base model's name or path.
+            template: a prompt template with a place `{}` for the name, or several, whose features are averaged.
+                None: the adapter's own.
+            seen: which classes count as trained: "all", "none" or one truth value per class. None: all on an adapter
+                without trained classes, else those whose names were trained.
+            allow_duplicates: accept names that are the same class to the tokenizer.
+
+        Raises:
+            ValueError: duplicate or empty names, a template without `{}`, a mask of the wrong length, a prompt
+                beyond the context. Nothing is changed then.
+            TypeError: a bare string for names, or another wrong type.
+        """
+        adapter = self._one_active_adapter()
+        config = self.peft_config[adapter]
+        bound, new_config = bind_classes(
+            config,
+            self.get_base_model().config.text_config,
+            names,
+            lambda: processor if processor is not None else self._load_tokenizer(config),
+            template,
+            seen,
+            allow_duplicates,
+            has_processor=processor is not None,
+        )
+        self.peft_config[adapter] = new_config
+        self._bound[adapter] = bound
+        self._warned_untrained = False
+
+    def _load_tokenizer(self, config: MMRLConfig) -> Callable[..., Any]:
+        name = config.base_model_name_or_path or self.get_base_model().name_or_path
+        if not name:
+            raise ValueError("`processor` must be given: the base model has no name or path to load one from.")
+        try:
+            return AutoTokenizer.from_pretrained(name, revision=config.revision)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`processor` must be given: no tokenizer could be loaded from {name!r}.") from error
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes that the active adapter is bound to."""
+        bound = self._bound.get(self._one_active_adapter())
+        return None if bound is None else list(bound.names)
+
+    @property
+    def config(self) -> PreTrainedConfig:
+        """The base model's config as Trainer and pipelines should see it: with the bound classes as labels, and with
+        all outputs but the loss and the decision ignored when predictions are gathered. The base's stays as it is."""
+        config = copy.copy(self.get_base_model().config)
+        config.keys_to_ignore_at_inference = [
+            name for name in MMRLOutput.__dataclass_fields__ if name not in ("loss", "logits")
+        ]
+        bound = self._bound.get(self.active_adapters[0]) if self.active_adapters else None
+        if bound is not None:
+            config.id2label = dict(enumerate(bound.names))
+            config.label2id = {name: index for index, name in config.id2label.items()}
+        return config
+
+    # --- forward --------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> MMRLOutput | tuple[Any, ...]:
+        """Score B images among the bound classes, or among explicit prompts; C classes or prompts.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(C, n)`, *optional*): class prompts, or with `return_loss` one caption
+                per image. Left out, the classes bound by `set_classes` are scored.
+            pixel_values (`torch.Tensor` of shape `(B, channels, height, width)`): processed images.
+            attention_mask (`torch.Tensor` of shape `(C, n)`, *optional*): 1 for tokens, 0 for padding.
+            position_ids (`torch.Tensor` of shape `(C, n)`, *optional*): positions of the prompts' tokens.
+            return_loss (`bool`, *optional*): CLIP's contrastive loss in place of both cross entropies.
+            interpolate_pos_encoding (`bool`, *optional*): for images of another size than the model's.
+            labels (`torch.Tensor` of shape `(B,)`, *optional*): class indices, for the loss.
+            num_items_in_batch (`int`, *optional*): images over which the loss is averaged, where they are spread over
+                several calls (Trainer's gradient accumulation).
+            kwargs: as for `CLIPModel.forward`.
+
+        Returns:
+            [`MMRLOutput`]; a tuple with `return_dict=False`.
+        """
+        if kwargs.pop("adapter_names", None) is not None:
+            raise NotImplementedError("`adapter_names`: MMRL runs one adapter for the whole batch, see `set_adapter`.")
+        clip = self.get_base_model()
+        return_dict = kwargs.pop("return_dict", None)
+        return_dict = clip.config.return_dict if return_dict is None else return_dict
+        adapter = self._one_active_adapter()
+        config = self.peft_config[adapter]
+        config.check_weights()
+        bound = self._bound.get(adapter)
+        self._check_inputs(config, bound, input_ids, pixel_values, attention_mask, return_loss, labels)
+        images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        if input_ids is None:
+            prompts = [{"input_ids": ids.to(clip.device)} for ids in bound.input_ids]
+        else:
+            prompts = [{"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}]
+        labels = None if labels is None else labels.to(clip.device, torch.long)
+
+        if clip.vision_model.running_adapter is None and input_ids is not None:
+            output = self._frozen_clip(images, prompts[0], return_loss, labels, **kwargs)
+            return output if return_dict else output.to_tuple()
+
+        with_loss = labels is not None or bool(return_loss)
+        with_frozen = with_loss and config.reg_weight > 0 and clip.vision_model.running_adapter is not None
+        features, vision, text = compute_features(clip, images, prompts, with_frozen, **kwargs)
+        class_logits, rep_logits = similarity_logits(features, clip.logit_scale.exp())
+        seen, trained_rep_logits = None, rep_logits
+        if not self.training and config.classes is None:
+            trained_rep_logits = None  # nothing is trained, the representation projection is still random
+        elif not self.training:
+            seen = self._seen(config, bound, input_ids, attention_mask)
+            seen = torch.tensor(seen, device=class_logits.device)
+        logits = decision_logits(class_logits, trained_rep_logits, seen, config.alpha)
+
+        losses = Losses()
+        if with_loss:
+            self._warn_if_untrained(config, bound, input_ids, attention_mask)
+            losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
+            if num_items_in_batch is not None and labels is not None:
+                losses.loss = losses.loss * len(labels) / num_items_in_batch
+        recorded = input_ids is not None or "hidden_states" in vision or "attentions" in vision
+        output = MMRLOutput(
+            logits_per_image=logits,
+            logits_per_text=logits.T,
+            text_embeds=features.text,
+            image_embeds=features.image,
+            text_model_output=text if recorded else None,
+            vision_model_output=vision if recorded else None,
+            logits=logits,
+            class_logits=class_logits,
+            rep_logits=rep_logits,
+            rep_image_embeds=features.rep,
+            **vars(losses),
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _check_inputs(
+        self,
+        config: MMRLConfig,
+        bound: BoundClasses | None,
+        input_ids: torch.Tensor | None,
+        pixel_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        return_loss: bool | None,
+        labels: torch.Tensor | None,
+    ) -> None:
+        clip_config = self.get_base_model().config
+        check_pixel_values(pixel_values, clip_config.vision_config.num_channels)
+        if input_ids is not None:
+            text_config = clip_config.text_config
+            check_input_ids(input_ids, attention_mask, text_config.vocab_size, text_config.max_position_embeddings)
+        elif bound is None:
+            what = "`set_classes(names, processor)`" if config.classes is None else "`set_classes(processor=...)`"
+            raise ValueError(f"No classes are bound to this adapter: call {what} first, or pass `input_ids`.")
+        if return_loss:
+            if labels is not None:
+                raise ValueError("`return_loss` (captions) and `labels` (classes) ask for different losses; pass one.")
+            if input_ids is None or len(input_ids) != len(pixel_values):
+                raise ValueError("`return_loss` needs `input_ids` with one caption per image.")
+        if labels is not None:
+            num_classes = len(bound.names) if input_ids is None else len(input_ids)
+            check_labels(labels, len(pixel_values), num_classes)
+
+    def _frozen_clip(
+        self,
+        images: dict[str, Any],
+        prompt: dict[str, Any],
+        return_loss: bool | None,
+        labels: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> MMRLOutput:
+        """Disabled adapter and explicit prompts: the base model's own forward, bit for bit."""
+        output = self.get_base_model()(**images, **prompt, return_loss=return_loss, return_dict=True, **kwargs)
+        fields = dict(output)
+        if labels is not None:
+            fields["loss"] = mmrl_loss(output.logits_per_image, None, labels, None, 1.0, 0.0).loss
+        return MMRLOutput(
+            **fields,
+            logits=output.logits_per_image,
+            class_logits=output.logits_per_image,
+            loss_class=fields.get("loss"),
+        )
+
+    def _seen(
+        self,
+        config: MMRLConfig,
+        bound: BoundClasses | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+    ) -> list[bool]:
+        """For each scored class: was it trained?"""
+        if input_ids is None:
+            return list(bound.seen)
+        return rows_seen(input_ids, attention_mask, config, self.get_base_model().config.text_config.eos_token_id)
+
+    def _warn_if_untrained(
+        self,
+        config: MMRLConfig,
+        bound: BoundClasses | None,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+    ) -> None:
+        """Say once that the adapter is being trained on other classes than those that are saved with it."""
+        if not self.training or self._warned_untrained:
+            return
+        if input_ids is None:
+            are_trained = bound.are_trained and config.classes is not None
+        else:
+            are_trained = config.classes is None or all(self._seen(config, None, input_ids, attention_mask))
+        if not are_trained:
+            self._warned_untrained = True
+            saved = "none are" if config.classes is None else f"{config.classes} are"
+            warnings.warn(
+                f"The loss runs over other classes than the trained ones ({saved} saved with this adapter); what it "
+                "learns about them is not used when the adapter is loaded. To train on new classes set "
+                "`model.peft_config[adapter_name].classes = None` and call `set_classes` again.",
+                stacklevel=3,
+            )
+
+    def _one_active_adapter(self) -> str:
+        """Name of the active adapter.
+
+        Raises:
+            ValueError: there is none.
+        """
+        active = [name for name in self.active_adapters if name in self.peft_config]
+        if len(active) != 1:
+            raise ValueError(
+                f"No adapter is active (there are: {list(self.peft_config)}). Add one with `add_adapter` or "
+                "`load_adapter` and activate it with `set_adapter`."
+            )
+        return active[0]
+
+    # --- adapters -------------------------------------------------------------------------------------------------
+
+    def get_base_model(self) -> CLIPModel:
+        """The CLIP with MMRL's towers in it."""
+        return self.base_model.model  # PEFT's version fails when the last adapter was deleted
+
+    def add_adapter(self, adapter_name: str, peft_config: PeftConfig, *args: Any, **kwargs: Any) -> None:
+        """As in PEFT; classes that are saved in the config are bound to the new adapter."""
+        if isinstance(peft_config, MMRLConfig):
+            check_adapter(self.get_base_model(), adapter_name, peft_config)
+            bound = trained_classes(peft_config, self.get_base_model().config.text_config)
+        else:
+            bound = None  # PEFT refuses it with its own message
+        super().add_adapter(adapter_name, peft_config, *args, **kwargs)
+        if bound is not None:
+            self._bound[adapter_name] = bound
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """As in PEFT; the adapter's bound classes go with it."""
+        super().delete_adapter(adapter_name)
+        self._bound.pop(adapter_name, None)
+
+    def set_adapter(self, adapter_name: str, inference_mode: bool = False) -> None:
+        """As in PEFT; the classes bound to the adapter come back with it.
+
+        Raises:
+            ValueError: an unknown adapter, or more than one.
+        """
+        if not isinstance(adapter_name, str):
+            names = as_list("adapter_name", adapter_name, "adapter names")
+            if len(names) > 1:
+                raise ValueError(f"MMRL runs one adapter at a time, got `adapter_name`={names}.")
+            adapter_name = names[0]
+        super().set_adapter(adapter_name, inference_mode=inference_mode)
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """As in PEFT: frozen CLIP inside the context."""
+        self._one_active_adapter()
+        with super().disable_adapter():
+            yield
+
+    # --- saving and loading ---------------------------------------------------------------------------------------
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        safe_serialization: bool = True,
+        selected_adapters: list[str] | None = None,
+        save_embedding_layers: str | bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """As in PEFT. Embeddings are never part of an MMRL adapter, so PEFT need not ask the Hub whether they were
+        resized: saving works offline."""
+        save_embedding_layers = save_embedding_layers is True
+        super().save_pretrained(save_directory, safe_serialization, selected_adapters, save_embedding_layers, **kwargs)
+
+    def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
+        """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.
+
+        Raises:
+            ValueError: the adapter's weights do not fit this base model.
+            OSError: the file with the weights is damaged.
+        """
+        is_first = self._expected_folder is not None and self._expected_folder == str(model_id)
+        self._expected_folder = None
+        try:
+            self._check_weights_fit(model_id, adapter_name, **kwargs)
+        except (OSError, ValueError):
+            if is_first:  # `from_pretrained`: the caller keeps the plain CLIP, not a half-made model
+                self.base_model.unload()
+            raise
+        return super().load_adapter(model_id, adapter_name, *args, **kwargs)
+
+    def _check_weights_fit(
+        self, model_id: str | os.PathLike[str], adapter_name: str, key_mapping: Any = None, **kwargs: Any
+    ) -> None:
+        hub_kwargs, other_kwargs = self._split_kwargs(kwargs)
+        if other_kwargs.get("ignore_mismatched_sizes"):
+            return
+        if adapter_name in self.peft_config:
+            config = self.peft_config[adapter_name]
+        else:
+            config = PeftConfig.from_pretrained(model_id, **hub_kwargs)
+        if not isinstance(config, MMRLConfig):
+            return  # PEFT refuses it with its own message
+        try:
+            weights = load_peft_weights(model_id, device="cpu", key_mapping=key_mapping, **hub_kwargs)
+        except SafetensorError as error:
+            raise OSError(f"The adapter's weights in {model_id} cannot be read: {error}") from error
+        clip = self.get_base_model()
+        expected = adapter_shapes(clip, config)
+        wrong = [
+            f"{name} is {tuple(weights[name].shape) if name in weights else 'missing'}, should be {shape}"
+            for name, shape in expected.items()
+            if name not in weights or tuple(weights[name].shape) != shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"The adapter in {model_id} (trained on {config.base_model_name_or_path}) does not fit this base "
+                f"model ({clip.name_or_path or type(clip).__name__}): {'; '.join(wrong)}."
+            )

@@ -1,0 +1,174 @@
+"""MMRL and MMRL++ as the papers write them, top to bottom, on a plain `CLIPModel`.
+
+This is the definition that the tests hold the product against, and the baseline of the benchmark. It does what the
+papers' code does: a second pass through frozen CLIP, prompts padded to the full context, every prompt through every
+layer. Nothing here is fast, and nothing of the product's forward pass is used.
+
+Symbols: R the representation space (K, d_r); T_i = F_i(R) the tokens of adapted layer i; f_c, f_r class and
+representation feature of an image, w text feature of a class; f_0, w_0 the same of frozen CLIP; s = exp(logit_scale).
+"""
+
+from __future__ import annotations
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPModel
+
+from .config import MMRLConfig
+from .towers import adapted_layers, eos_index
+
+
+def textbook_forward(
+    clip: CLIPModel,
+    config: MMRLConfig,
+    weights: dict[str, torch.Tensor],
+    input_ids: torch.Tensor,
+    pixel_values: torch.Tensor,
+    labels: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Logits, features and loss for B images and C classes.
+
+    Args:
+        clip: plain CLIP, frozen.
+        config: the adapter's config.
+        weights: trained parameters, as `textbook_weights` names them.
+        input_ids: class prompts (C, n), padded to any length.
+        pixel_values: (B, channels, height, width).
+        labels: (B,) class indices; without them no loss.
+
+    Returns:
+        `class_logits`, `rep_logits`, `fused_logits` (B, C); `image_features`, `rep_image_features`,
+        `frozen_image_features` (B, d) and `text_features`, `frozen_text_features` (C, d), all normalised; `loss` and
+        its unweighted terms `loss_class`, `loss_rep`, `loss_image_reg`, `loss_text_reg`.
+    """
+    beta = config.beta
+    f_c, tokens = vision_encoder(clip, pixel_values, config, tokens_of(weights, "vision_aligner"), beta)
+    w = text_encoder(clip, input_ids, config, tokens_of(weights, "text_aligner"), beta)
+    with torch.no_grad():
+        f_0, _ = vision_encoder(clip, pixel_values, config, None, beta)
+        w_0 = text_encoder(clip, input_ids, config, None, beta)
+
+    # Representation projection: P_r (MMRL), or P_v + A B (MMRL++).
+    p_r = weights.get("rep_projection")
+    if p_r is None:
+        p_r = clip.visual_projection.weight.T + weights["rep_projection.A"] @ weights["rep_projection.B"]
+    f_r = normalize(tokens.mean(dim=1) @ p_r, dim=-1)
+
+    s = clip.logit_scale.exp()
+    alpha = config.alpha
+    out = {
+        "class_logits": s * f_c @ w.T,
+        "rep_logits": s * f_r @ w.T,
+        "image_features": f_c,
+        "rep_image_features": f_r,
+        "text_features": w,
+        "frozen_image_features": f_0,
+        "frozen_text_features": w_0,
+    }
+    out["fused_logits"] = alpha * out["class_logits"] + (1 - alpha) * out["rep_logits"]
+    if labels is not None:
+        out["loss_class"] = cross_entropy(out["class_logits"], labels)
+        out["loss_rep"] = cross_entropy(out["rep_logits"], labels)
+        out["loss_image_reg"] = 1 - (f_c * f_0).sum(dim=-1).mean()
+        out["loss_text_reg"] = 1 - (w * w_0).sum(dim=-1).mean()
+        out["loss"] = (
+            alpha * out["loss_class"]
+            + (1 - alpha) * out["loss_rep"]
+            + config.reg_weight * (out["loss_image_reg"] + out["loss_text_reg"])
+        )
+    return out
+
+
+def tokens_of(weights: dict[str, torch.Tensor], aligner: str) -> list[torch.Tensor]:
+    """T_i = F_i(R) (K, d_out) of each adapted layer; F_i(x) = W_i x + b_i, or (W + A_i B_i) x + b_i."""
+    tokens = []
+    while f"{aligner}.{len(tokens)}.bias" in weights:
+        prefix = f"{aligner}.{len(tokens)}"
+        if f"{prefix}.weight" in weights:
+            matrix = weights[f"{prefix}.weight"]
+        else:
+            matrix = weights[f"{aligner}.shared_weight"] + weights[f"{prefix}.A"] @ weights[f"{prefix}.B"]
+        tokens.append(weights["rep_tokens"] @ matrix.T + weights[f"{prefix}.bias"])
+    return tokens
+
+
+def vision_encoder(
+    clip: CLIPModel,
+    pixel_values: torch.Tensor,
+    config: MMRLConfig,
+    tokens: list[torch.Tensor] | None,
+    beta: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (B, ...) -> normalised class features (B, d) and the K normalised output tokens (B, K, d_v)."""
+    tower = clip.vision_model
+    layers = adapted_layers(config.vision_layers, len(tower.encoder.layers), "vision_layers")
+    hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
+    hidden = run_layers(tower, hidden, layers, tokens, beta, causal=False)
+    num_tokens = len(tokens[0]) if tokens else 0
+    hidden = tower.post_layernorm(hidden)
+    return normalize(clip.visual_projection(hidden[:, 0]), dim=-1), hidden[:, 1 : 1 + num_tokens]
+
+
+def text_encoder(
+    clip: CLIPModel, input_ids: torch.Tensor, config: MMRLConfig, tokens: list[torch.Tensor] | None, beta: float
+) -> torch.Tensor:
+    """Prompts (C, n) -> normalised text features (C, d)."""
+    tower = clip.text_model
+    layers = adapted_layers(config.text_layers, len(tower.encoder.layers), "text_layers")
+    hidden = run_layers(tower, tower.embeddings(input_ids), layers, tokens, beta, causal=True)
+    eos = eos_index(input_ids, tower.eos_token_id) + (len(tokens[0]) if tokens else 0)
+    pooled = tower.final_layer_norm(hidden)[torch.arange(len(input_ids)), eos]
+    return normalize(clip.text_projection(pooled), dim=-1)
+
+
+def run_layers(
+    tower: torch.nn.Module,
+    hidden: torch.Tensor,
+    layers: list[int],
+    tokens: list[torch.Tensor] | None,
+    beta: float,
+    causal: bool,
+) -> torch.Tensor:
+    """All encoder layers; before adapted layer i the tokens T_i are put behind the first token.
+
+    At the first adapted layer they are inserted, later they take the place of the K tokens there; with MMRL++ they
+    are beta T_i + (1 - beta) of those.
+    """
+    for i, layer in enumerate(tower.encoder.layers):
+        if tokens and i in layers:
+            t_i = tokens[layers.index(i)].expand(len(hidden), -1, -1)  # (B, K, d)
+            k = t_i.shape[1]
+            if i == layers[0]:
+                hidden = torch.cat([hidden[:, :1], t_i, hidden[:, 1:]], dim=1)
+            else:
+                t_i = beta * t_i + (1 - beta) * hidden[:, 1 : 1 + k]
+                hidden = torch.cat([hidden[:, :1], t_i, hidden[:, 1 + k :]], dim=1)
+        mask = None
+        if causal:
+            n = hidden.shape[1]
+            mask = torch.full((1, 1, n, n), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
+            mask = mask.triu(diagonal=1)
+        hidden = layer(hidden, mask)
+    return hidden
+
+
+def textbook_weights(model: PeftModel, adapter: str = "default") -> dict[str, torch.Tensor]:
+    """An adapter's parameters under the names of this module, layer by layer; gradients reach the parameters.
+
+    `rep_tokens`; MMRL: `{vision,text}_aligner.{i}.weight`, `.bias`, `rep_projection`; MMRL++:
+    `{vision,text}_aligner.shared_weight`, `.{i}.A`, `.{i}.B`, `.{i}.bias`, `rep_projection.A`, `.B`.
+    """
+    clip = model.get_base_model()
+    weights = {"rep_tokens": clip.text_model.mmrl_rep_tokens[adapter].weight}
+    for tower_name in ("vision", "text"):
+        aligner = getattr(clip, f"{tower_name}_model").mmrl_aligner[adapter]
+        for leaf, parameter in aligner.named_parameters():
+            if leaf == "weight" and parameter.ndim == 2:
+                weights[f"{tower_name}_aligner.shared_weight"] = parameter
+                continue
+            for i, layer in enumerate(parameter):
+                weights[f"{tower_name}_aligner.{i}.{leaf}"] = layer
+    for leaf, parameter in clip.vision_model.mmrl_rep_projection[adapter].named_parameters():
+        weights["rep_projection" if leaf == "weight" else f"rep_projection.{leaf}"] = parameter
+    return weights

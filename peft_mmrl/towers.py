@@ -1,0 +1,385 @@
+"""CLIP's two encoders with representation tokens in their upper layers (section 3 of both papers).
+
+A tower takes the place of `CLIPModel.vision_model` or `.text_model` and runs the frozen layers inside. The layers
+below the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them.
+What differs between the encoders (embedding, mask, pooling) sits in the two small classes at the end.
+
+Shapes: B rows (images or prompts), n tokens, K representation tokens, d the tower's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils.output_capturing import capture_outputs
+
+from .config import MMRLConfig
+from .layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
+
+
+def adapted_layers(layers: list[int] | None, depth: int, name: str) -> list[int]:
+    """Resolve a config's layer list for a tower of `depth` layers; `None` is the last 7 of 12, scaled.
+
+    Args:
+        layers: 0-based, ascending indices, or None.
+        depth: number of layers of the tower.
+        name: the config field, for the error message.
+
+    Raises:
+        ValueError: a layer lies beyond the tower's last one.
+    """
+    if layers is None:
+        return list(range(depth - max(1, (7 * depth + 6) // 12), depth))
+    if layers[-1] >= depth:
+        raise ValueError(
+            f"`{name}` names layer {layers[-1]}, but this base model's tower has {depth} layers (0 to {depth - 1})."
+        )
+    return layers
+
+
+def eos_index(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
+    """Position of the token that CLIP pools, (B, n) -> (B,): the first EOS.
+
+    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. A row
+    without EOS gives 0, as in CLIPTextModel.
+    """
+    if eos_token_id == 2:
+        return input_ids.argmax(dim=-1)
+    return (input_ids == eos_token_id).int().argmax(dim=-1)
+
+
+@dataclass
+class MMRLTowerOutput(BaseModelOutputWithPooling):
+    """Output of a tower: transformers' fields, and what the method adds.
+
+    Args:
+        rep_pooler_output (`torch.Tensor` of shape `(B, d)`): mean of the K normalised representation tokens (vision).
+        trunk_output (`torch.Tensor` of shape `(B, n, d)`): states that enter the first adapted layer.
+        frozen_pooler_output (`torch.Tensor` of shape `(B, d)`): what the frozen encoder pools for the same input.
+    """
+
+    rep_pooler_output: torch.Tensor | None = None
+    trunk_output: torch.Tensor | None = None
+    frozen_pooler_output: torch.Tensor | None = None
+
+
+class MMRLTower(nn.Module, BaseTunerLayer):
+    """Common part of the two towers: holds the adapters' weights and runs the layers.
+
+    Args:
+        base_layer: the frozen encoder, transformers' `CLIPVisionModel` or `CLIPTextModel`.
+        configs: the adapters' configs by name; the tuner's own dictionary, read at every call.
+    """
+
+    adapter_layer_names: tuple[str, ...] = ("mmrl_aligner",)
+    layers_field: str  # the config field that lists the adapted layers
+    layer_kwargs: dict[str, Any] = {}  # what the frozen encoder passes to each of its layers
+
+    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig]) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.configs = configs
+        for name in self.adapter_layer_names:
+            setattr(self, name, nn.ModuleDict())
+
+    def __getattr__(self, name: str) -> Any:
+        """Forward unknown attributes (`encoder`, `config`, ...) to the frozen encoder."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(self.base_layer, name)
+
+    # --- adapters -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
+        """Make one adapter's new modules for this tower, by the name of the ModuleDict that takes them."""
+        hidden_size = base_layer.config.hidden_size
+        num_layers = len(cls.layers_of(config, base_layer))
+        if config.aligner_rank is None:
+            return {"mmrl_aligner": Aligner(num_layers, config.rep_dim, hidden_size)}
+        return {"mmrl_aligner": SharedResidualAligner(num_layers, config.rep_dim, hidden_size, config.aligner_rank)}
+
+    @classmethod
+    def layers_of(cls, config: MMRLConfig, base_layer: nn.Module) -> list[int]:
+        """0-based indices of the adapted layers, ascending."""
+        return adapted_layers(getattr(config, cls.layers_field), len(base_layer.encoder.layers), cls.layers_field)
+
+    def update_layer(self, adapter_name: str, config: MMRLConfig, projection_dim: int) -> None:
+        """Add the weights of an adapter, on the device and in the dtype of the frozen encoder."""
+        for name, module in self.adapter_modules(config, self.base_layer, projection_dim).items():
+            getattr(self, name)[adapter_name] = module
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _get_base_layer_device_and_dtype(self, base_layer: nn.Module) -> tuple[torch.device, torch.dtype]:
+        # PEFT looks for `base_layer.weight`, which an encoder does not have.
+        weight = next(parameter for parameter in base_layer.parameters() if parameter.is_floating_point())
+        return weight.device, weight.dtype
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Activate one adapter (an empty list: none).
+
+        Raises:
+            ValueError: more than one adapter; MMRL adapters cannot be combined.
+        """
+        if not isinstance(adapter_names, str) and len(adapter_names) > 1:
+            raise ValueError(f"MMRL runs one adapter at a time, got `adapter_name`={list(adapter_names)}.")
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+
+    @property
+    def running_adapter(self) -> str | None:
+        """Name of the adapter that the next forward pass uses; None where the frozen encoder runs."""
+        if self.disable_adapters or not self.active_adapters:
+            return None
+        return self.active_adapters[0]
+
+    def rep_tokens(self, adapter: str) -> torch.Tensor:
+        """R (K, d_r), shared by both towers."""
+        raise NotImplementedError
+
+    # --- forward --------------------------------------------------------------------------------------------------
+
+    def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """States that enter the first layer, (B, n, d)."""
+        raise NotImplementedError
+
+    def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> torch.Tensor | None:
+        """Mask for states (B, n, d) of which `num_tokens` after the first are representation tokens."""
+        raise NotImplementedError
+
+    def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
+        """Last layer's states (B, n, d), of which `num_tokens` are representation tokens -> output."""
+        raise NotImplementedError
+
+    def trunk_modules(self) -> list[nn.Module]:
+        """Modules other than layers that run before the first layer."""
+        raise NotImplementedError
+
+    def run(
+        self, inputs: dict[str, Any], with_frozen: bool = False, return_dict: bool | None = None, **kwargs: Any
+    ) -> MMRLTowerOutput | tuple[Any, ...]:
+        """Run the active adapter's pass and, sharing the trunk, the frozen one where asked for.
+
+        Hidden states and attentions are recorded as transformers does it, of the adapted pass only.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs)
+        frozen = self._frozen_pass(output.trunk_output, inputs) if with_frozen else None
+        output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
+        return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def _frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """States that enter the first adapted layer (B, n, d) -> what the frozen encoder pools, (B, d)."""
+        first = self.layers_of(self.configs[self.running_adapter], self.base_layer)[0]
+        mask = self.attention_mask(hidden, inputs, 0)
+        for layer in self.encoder.layers[first:]:
+            hidden = layer(hidden, mask, **self.layer_kwargs)
+        return self.pool(hidden, inputs, 0).pooler_output
+
+    def _adapted_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
+        adapter = self.running_adapter
+        config = self.configs[adapter]
+        adapted = self.layers_of(config, self.base_layer)
+        tokens = self.mmrl_aligner[adapter](self.rep_tokens(adapter))  # T_i: (L, K, d)
+        num_tokens = tokens.shape[1]
+        kwargs = {**self.layer_kwargs, **kwargs}
+
+        with self._trunk_grad_mode(inputs, adapted[0]):
+            hidden = self.embed(inputs)  # (B, n, d)
+            mask = self.attention_mask(hidden, inputs, 0)
+            for layer in self.encoder.layers[: adapted[0]]:
+                hidden = layer(hidden, mask, **kwargs)
+        trunk = hidden
+
+        for index, layer in enumerate(self.encoder.layers[adapted[0] :], adapted[0]):
+            if index in adapted:
+                own = tokens[adapted.index(index)].to(hidden.dtype).expand(len(hidden), -1, -1)  # (B, K, d)
+                hidden = insert_tokens(hidden, own, config.beta, is_first=index == adapted[0])
+            if index == adapted[0]:
+                mask = self.attention_mask(hidden, inputs, num_tokens)
+            hidden = layer(hidden, mask, **kwargs)  # (B, n + K, d)
+
+        output = self.pool(hidden, inputs, num_tokens)
+        output.trunk_output = trunk
+        return output
+
+    def _trunk_grad_mode(self, inputs: dict[str, Any], first: int) -> torch.no_grad | nullcontext:
+        """No gradients below the first adapted layer, unless the caller wants those of the base or of the input.
+
+        PEFT's hooks for gradient checkpointing make embeddings require a gradient; without this they would force a
+        backward pass through the frozen trunk.
+        """
+        parts = [*self.trunk_modules(), *self.encoder.layers[:first]]
+        wanted = any(parameter.requires_grad for part in parts for parameter in part.parameters())
+        wanted = wanted or any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs.values())
+        return nullcontext() if wanted else torch.no_grad()
+
+
+@capture_outputs(tie_last_hidden_states=False)
+def _recorded(encoder: nn.Module, run: Any, *args: Any, **kwargs: Any) -> MMRLTowerOutput:
+    """Call `run` while the hooks of `encoder` record what `output_hidden_states`, `output_attentions` ask for."""
+    return run(*args, **kwargs)
+
+
+def insert_tokens(hidden: torch.Tensor, own: torch.Tensor, beta: float, is_first: bool) -> torch.Tensor:
+    """Put a layer's representation tokens behind the first token.
+
+    At the first adapted layer they are inserted; later they replace the K tokens there, or with MMRL++'s progressive
+    composition become beta T_i + (1 - beta) (the K tokens that the layer before put out).
+
+    Args:
+        hidden: states, (B, n, d) at the first adapted layer, (B, n + K, d) later.
+        own: the layer's tokens T_i, (B, K, d).
+        beta: weight of `own`.
+        is_first: whether this is the first adapted layer.
+
+    Returns:
+        states (B, n + K, d).
+    """
+    num_tokens = 0 if is_first else own.shape[1]
+    if not is_first and beta != 1:
+        own = beta * own + (1 - beta) * hidden[:, 1 : 1 + num_tokens]
+    return torch.cat([hidden[:, :1], own, hidden[:, 1 + num_tokens :]], dim=1)
+
+
+class MMRLTextTower(MMRLTower):
+    """CLIP's text encoder: [BOS, K representation tokens, rest of the prompt], causal, pooled at EOS. Holds R."""
+
+    adapter_layer_names = ("mmrl_rep_tokens", "mmrl_aligner")
+    layers_field = "text_layers"
+    layer_kwargs = {"is_causal": True}
+
+    @classmethod
+    def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
+        modules = super().adapter_modules(config, base_layer, projection_dim)
+        return {"mmrl_rep_tokens": RepTokens(config.num_rep_tokens, config.rep_dim), **modules}
+
+    def rep_tokens(self, adapter: str) -> torch.Tensor:
+        return self.mmrl_rep_tokens[adapter]()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        with_frozen: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """As `CLIPTextModel.forward`; with an active adapter a [`MMRLTowerOutput`].
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(B, n)`): token ids with BOS and EOS.
+            attention_mask (`torch.Tensor` of shape `(B, n)`, *optional*): 1 for tokens, 0 for padding.
+            position_ids (`torch.Tensor` of shape `(B, n)`, *optional*): positions of the prompt's own tokens;
+                representation tokens have none.
+            with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        if self.running_adapter is None:
+            return self.base_layer(**inputs, **kwargs)
+        if input_ids is None:
+            raise ValueError("`input_ids` must be given.")
+        kwargs.pop("is_causal", None)
+        inputs["input_ids"] = input_ids.view(-1, input_ids.shape[-1])
+        return self.run(inputs, with_frozen, **kwargs)
+
+    def trunk_modules(self) -> list[nn.Module]:
+        return [self.embeddings]
+
+    def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
+        return self.embeddings(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"])
+
+    def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> torch.Tensor | None:
+        mask = inputs["attention_mask"]
+        if mask is not None and num_tokens:
+            seen = mask.new_ones(len(mask), num_tokens)
+            mask = torch.cat([mask[:, :1], seen, mask[:, 1:]], dim=1)  # (B, n + K)
+        # The fourth parameter changed its name between releases of transformers.
+        return create_causal_mask(self.config, hidden, mask, None)
+
+    def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
+        hidden = self.final_layer_norm(hidden)
+        eos = eos_index(inputs["input_ids"].to(hidden.device), self.eos_token_id)
+        eos = torch.where(eos > 0, eos + num_tokens, eos)  # BOS stays where it is
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[rows, eos])
+
+
+class MMRLVisionTower(MMRLTower):
+    """CLIP's vision encoder: [CLS, K representation tokens, patches], pooled at CLS and over the tokens.
+
+    Args:
+        text_tower: the tower that holds R.
+    """
+
+    adapter_layer_names = ("mmrl_aligner", "mmrl_rep_projection")
+    layers_field = "vision_layers"
+
+    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], text_tower: MMRLTextTower) -> None:
+        super().__init__(base_layer, configs)
+        self._text_tower = (text_tower,)  # in a tuple, so that R is registered once
+
+    @classmethod
+    def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
+        modules = super().adapter_modules(config, base_layer, projection_dim)
+        hidden_size = base_layer.config.hidden_size
+        if config.proj_rank is None:
+            projection = RepProjection(hidden_size, projection_dim)
+        else:
+            projection = ResidualRepProjection(hidden_size, projection_dim, config.proj_rank)
+        return {**modules, "mmrl_rep_projection": projection}
+
+    def rep_tokens(self, adapter: str) -> torch.Tensor:
+        return self._text_tower[0].rep_tokens(adapter)
+
+    def project_rep(self, pooled: torch.Tensor, visual_projection: nn.Module) -> torch.Tensor:
+        """Mean representation token (B, d_v) -> representation feature f_r (B, d), not normalised."""
+        return self.mmrl_rep_projection[self.running_adapter](pooled, visual_projection)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        with_frozen: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """As `CLIPVisionModel.forward`; with an active adapter a [`MMRLTowerOutput`].
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, channels, height, width)`): processed images.
+            interpolate_pos_encoding: resize the position embeddings to the images' size.
+            with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
+        """
+        inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        if self.running_adapter is None:
+            return self.base_layer(**inputs, **kwargs)
+        if pixel_values is None:
+            raise ValueError("`pixel_values` must be given.")
+        return self.run(inputs, with_frozen, **kwargs)
+
+    def trunk_modules(self) -> list[nn.Module]:
+        return [self.embeddings, self.pre_layrnorm]
+
+    def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
+        return self.pre_layrnorm(self.embeddings(**inputs))
+
+    def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> None:
+        return None
+
+    def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
+        rep = self.post_layernorm(hidden[:, 1 : 1 + num_tokens]).mean(dim=1) if num_tokens else None
+        return MMRLTowerOutput(
+            last_hidden_state=hidden, pooler_output=self.post_layernorm(hidden[:, 0]), rep_pooler_output=rep
+        )

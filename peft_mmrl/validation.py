@@ -1,0 +1,121 @@
+"""Checks of user input that several modules share. Every message names the argument, its value and what is allowed."""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import torch
+
+
+class InvalidTypeError(TypeError, ValueError):
+    """A value of a wrong type. It is both errors, so that `except ValueError` catches every kind of bad input."""
+
+
+def as_positive_int(name: str, value: Any) -> int:
+    """Return `value` as a Python integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidTypeError(f"`{name}` must be a positive whole number, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+    return int(value)
+
+
+def as_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """Return `value` as a finite float of the closed interval [low, high]."""
+    allowed = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
+    if not math.isfinite(value) or not low <= value <= high:
+        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+    return float(value)
+
+
+def as_list(name: str, value: Any, of: str) -> list[Any]:
+    """Return an ordered collection as a non-empty list; strings, sets and mappings are none of it."""
+    if isinstance(value, str | bytes | Set | Mapping) or not isinstance(value, Iterable):
+        raise InvalidTypeError(f"`{name}` must be a list of {of}, got {value!r}.")
+    items = list(value)
+    if not items:
+        raise ValueError(f"`{name}` must hold at least one of {of}, got an empty list.")
+    return items
+
+
+def as_layers(name: str, value: Any) -> list[int]:
+    """Return 0-based layer indices, ascending. The upper bound is checked when the base model is known."""
+    indices = as_list(name, value, "0-based layer indices")
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, numbers.Integral):
+            raise InvalidTypeError(f"`{name}` must hold 0-based layer indices, got {index!r}.")
+        if index < 0:
+            raise ValueError(f"`{name}` must hold layer indices of at least 0 (count from the front), got {index}.")
+    if len(set(indices)) != len(indices):
+        raise ValueError(f"`{name}` must not repeat a layer, got {list(map(int, indices))}.")
+    return sorted(map(int, indices))
+
+
+def as_templates(template: Any) -> list[str]:
+    """Return one template or several as a list; each must have a place `{}` for the class name."""
+    templates = [template] if isinstance(template, str) else as_list("template", template, "prompt templates")
+    for item in templates:
+        if not isinstance(item, str):
+            raise InvalidTypeError(f"`template` must be a string or a list of strings, got {item!r}.")
+        if "{}" not in item:
+            raise ValueError(f"`template` must have a place {{}} for the class name, got {item!r}.")
+    return templates
+
+
+def check_pixel_values(pixel_values: Any, num_channels: int) -> None:
+    """Raise where images are not a tensor (B, channels, height, width)."""
+    if pixel_values is None:
+        raise ValueError("`pixel_values` must be given: the processed images, (batch, channels, height, width).")
+    if not isinstance(pixel_values, torch.Tensor):
+        raise InvalidTypeError(f"`pixel_values` must be a tensor, got {type(pixel_values).__name__}.")
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != num_channels:
+        raise ValueError(
+            f"`pixel_values` must have the shape (batch, {num_channels}, height, width), "
+            f"got {tuple(pixel_values.shape)}."
+        )
+
+
+def check_input_ids(input_ids: Any, attention_mask: Any, vocab_size: int, context: int) -> None:
+    """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context."""
+    if not isinstance(input_ids, torch.Tensor) or not _is_integer(input_ids):
+        raise InvalidTypeError(f"`input_ids` must be a tensor of whole numbers, got {_describe(input_ids)}.")
+    if input_ids.ndim != 2 or not input_ids.numel() or input_ids.shape[1] > context:
+        raise ValueError(
+            f"`input_ids` must have the shape (prompts, tokens) with at most {context} tokens, the context of this "
+            f"CLIP, got {tuple(input_ids.shape)}."
+        )
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"`input_ids` must lie between 0 and {vocab_size - 1}, got {low if low < 0 else high}.")
+    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+        raise ValueError(
+            f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}, "
+            f"got {tuple(attention_mask.shape)}."
+        )
+
+
+def check_labels(labels: Any, batch_size: int, num_classes: int) -> None:
+    """Raise where labels are not one class index per image."""
+    if not isinstance(labels, torch.Tensor) or not _is_integer(labels):
+        raise InvalidTypeError(f"`labels` must be a tensor of whole numbers, got {_describe(labels)}.")
+    if labels.shape != (batch_size,):
+        raise ValueError(
+            f"`labels` must have the shape ({batch_size},), one label per image, got {tuple(labels.shape)}."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"`labels` must lie between 0 and {num_classes - 1} ({num_classes} classes), "
+            f"got {low if low < 0 else high}."
+        )
+
+
+def _is_integer(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor of {value.dtype}" if isinstance(value, torch.Tensor) else repr(value)

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+
+PARITY = Path(__file__).parent / "parity"
+CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
+
+
+class WordTokenizer:
+    """A tokenizer over a few words that behaves like CLIP's: lower case, any blanks, BOS 98, EOS 99, no padding."""
+
+    def __init__(self):
+        self.ids = {}
+
+    def __call__(self, texts):
+        rows = []
+        for text in texts:
+            words = text.lower().replace(".", " . ").split()
+            rows.append([98, *(self.ids.setdefault(word, len(self.ids) + 1) for word in words), 99])
+        return {"input_ids": rows}
+
+
+def make_clip(seed=0, **changes):
+    """A random CLIP with towers of different depth and width; `vision_*` and `text_*` change their configs."""
+    text = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "vocab_size": 100,
+        "max_position_embeddings": 24,
+        "bos_token_id": 98,
+        "eos_token_id": 99,
+    }
+    vision = {
+        "hidden_size": 48,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    text |= {key.removeprefix("text_"): value for key, value in changes.items() if key.startswith("text_")}
+    vision |= {key.removeprefix("vision_"): value for key, value in changes.items() if key.startswith("vision_")}
+    torch.manual_seed(seed)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return CLIPModel(config).eval()
+
+
+def scramble(model, seed=1):
+    """Move every trained parameter away from its start, so that it matters; returns the model."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "mmrl_" in name:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+class Case:
+    """One case of the golden numbers."""
+
+    def __init__(self, name):
+        self.folder = PARITY / name
+        self.settings = json.loads((self.folder / "case.json").read_text())
+        self.golden = load_file(self.folder / "golden.safetensors")
+
+    def clip(self):
+        return CLIPModel.from_pretrained(self.folder / "clip", dtype=torch.float32)
+
+    def tokenizer(self):
+        return CLIPTokenizer.from_pretrained(self.folder / "clip")
+
+    def config_kwargs(self):
+        names = ("num_rep_tokens", "rep_dim", "vision_layers", "text_layers", "alpha", "reg_weight", "beta")
+        return {name: self.settings[name] for name in (*names, "aligner_rank", "proj_rank", "template")}
+
+    def group(self, prefix):
+        """Golden tensors whose names start with `prefix.`, without it."""
+        return {
+            key.removeprefix(f"{prefix}."): value for key, value in self.golden.items() if key.startswith(f"{prefix}.")
+        }
+
+
+@pytest.fixture
+def clip():
+    return make_clip()
+
+
+@pytest.fixture
+def tokenizer():
+    return WordTokenizer()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    return Case(request.param)
