@@ -1,5 +1,7 @@
 """MMRL and MMRL++ for CLIP as a PEFT method. Importing this package registers it with PEFT."""
 
+from typing import Any
+
 from .auto import AutoPeftModelForZeroShotImageClassification
 from .config import MMRLConfig
 from .model import MMRLModel
@@ -15,6 +17,16 @@ __all__ = [
     "MMRLModel",
     "MMRLOutput",
     "PeftModelForZeroShotImageClassification",
+    "convert_checkpoint",
 ]
 
 register(MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the converter when it is asked for: `python -m peft_mmrl.convert` warns where it is imported already."""
+    if name == "convert_checkpoint":
+        from .convert import convert_checkpoint
+
+        return convert_checkpoint
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -227,20 +227,19 @@ def bind_classes(
     config: MMRLConfig,
     text_config: PreTrainedConfig,
     names: Any,
-    load_tokenizer: Callable[[], Callable[..., Any]],
-    template: Any,
-    seen: Any,
-    allow_duplicates: bool,
-    has_processor: bool,
+    processor: Callable[..., Any] | None,
+    load_processor: Callable[[], Callable[..., Any]] | None = None,
+    template: Any = None,
+    seen: Any = None,
+    allow_duplicates: bool = False,
 ) -> tuple[BoundClasses, MMRLConfig]:
     """Work out what `set_classes` asks for, without changing anything.
 
     Args:
         config: the active adapter's config.
         text_config: the base model's text config.
-        names, template, seen, allow_duplicates: the arguments of `set_classes`.
-        load_tokenizer: gives the user's processor, or the base model's.
-        has_processor: whether the user passed a processor.
+        names, processor, template, seen, allow_duplicates: the arguments of `set_classes`.
+        load_processor: gives the base model's processor where `processor` is None and one is needed.
 
     Returns:
         the bound classes, and the config to go on with: a copy where there is something new to save, else `config`.
@@ -250,11 +249,12 @@ def bind_classes(
     if names is None and is_fresh:
         raise ValueError("`names` must be given: this adapter has no trained classes yet.")
 
-    if names is None and not has_processor and config.class_input_ids is not None and templates == config.templates:
+    is_saved = config.class_input_ids is not None and templates == config.templates
+    if names is None and processor is None and is_saved:
         bound = trained_classes(config, text_config)
         return replace(bound, seen=tuple(seen_mask(seen, bound.seen))), config
 
-    tokenizer = PromptTokenizer(load_tokenizer(), text_config)
+    tokenizer = PromptTokenizer(load_processor() if processor is None else processor, text_config)
     if names is None:
         names, are_known = config.classes, [True] * len(config.classes)
         are_trained = True

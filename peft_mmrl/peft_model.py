@@ -97,11 +97,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             config,
             self.get_base_model().config.text_config,
             names,
-            lambda: processor if processor is not None else self._load_tokenizer(config),
+            processor,
+            lambda: self._load_tokenizer(config),
             template,
             seen,
             allow_duplicates,
-            has_processor=processor is not None,
         )
         self.peft_config[adapter] = new_config
         self._bound[adapter] = bound
@@ -202,8 +202,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         logits = decision_logits(class_logits, trained_rep_logits, seen, config.alpha)
 
         losses = Losses()
-        if with_loss:
+        if labels is not None:
             self._warn_if_untrained(config, bound, input_ids, attention_mask)
+        if with_loss:
             losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
             if num_items_in_batch is not None and labels is not None:
                 losses.loss = losses.loss * len(labels) / num_items_in_batch

@@ -7,6 +7,8 @@ from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 
+torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
+
 PARITY = Path(__file__).parent / "parity"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
@@ -52,12 +54,12 @@ def make_clip(seed=0, **changes):
     return CLIPModel(config).eval()
 
 
-def scramble(model, seed=1):
-    """Move every trained parameter away from its start, so that it matters; returns the model."""
+def scramble(model, seed=1, adapter="default"):
+    """Move every parameter of an adapter away from its start, so that it matters; returns the model."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "mmrl_" in name:
+            if "mmrl_" in name and f".{adapter}." in name:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model
 

@@ -1,0 +1,245 @@
+"""Turns checkpoints of the papers' own code (`model.pth.tar-N`) into PEFT adapter folders.
+
+Such a file holds the whole adapted CLIP, an optimizer and a pickled scheduler; layers, alpha, lambda, beta, template
+and class names are not in it. The frozen CLIP is left out: the base model is named by an argument. The papers' code
+cleans prompts with ftfy and `html.unescape` before its tokenizer, so names with HTML entities, curly quotes or
+ligatures have other token ids there; here they have those of transformers' tokenizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoTokenizer
+
+from .classes import bind_classes, clean_names
+from .config import MMRLConfig
+from .towers import adapted_layers
+from .validation import as_number
+
+
+LEARNER = "representation_learner"
+REP_TOKENS = f"{LEARNER}.compound_rep_tokens"
+TOWERS = {"vision": "v", "text": "t"}  # the letter of each tower in the checkpoint's names
+
+
+def convert_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    base_model_name_or_path: str,
+    classes: list[str],
+    template: str | list[str],
+    vision_layers: list[int] | None = None,
+    text_layers: list[int] | None = None,
+    alpha: float = 0.7,
+    reg_weight: float = 0.5,
+    beta: float | None = None,
+) -> None:
+    """Write the adapter that a checkpoint of the papers' code holds, MMRL or MMRL++.
+
+    Nothing in the file is executed, and it may have been saved on a GPU. The trained prompts' token ids are made with
+    the base model's tokenizer; where that is not at hand, the loaded adapter asks for `set_classes(processor=...)`.
+
+    Args:
+        checkpoint: the file, `model.pth.tar-N`.
+        output_dir: folder to write; load it with `PeftModel.from_pretrained(clip, output_dir)`.
+        base_model_name_or_path: the CLIP that was adapted, as a Hub name or path.
+        classes: names of the trained classes, in the order of their labels.
+        template: prompt template of the training, such as "a photo of a {}.".
+        vision_layers: 0-based adapted layers (the paper counts from 1); None: the last 7 of 12, scaled.
+        text_layers: the same for the text encoder.
+        alpha: weight of the class feature in training.
+        reg_weight: weight of the regularisation terms (lambda) in training.
+        beta: MMRL++'s composition weight; required for MMRL++, 1 for MMRL.
+
+    Raises:
+        ValueError: not such a checkpoint, or one that the arguments do not fit.
+        OSError: the file cannot be read.
+    """
+    state = read_state_dict(checkpoint)
+    is_plus_plus = f"{LEARNER}.srra_r2vproj.weight" in state
+    rep_tokens = _take(state, REP_TOKENS, checkpoint)
+    weights = {"text_model.mmrl_rep_tokens.weight": rep_tokens}
+    for tower in TOWERS:
+        weights |= _aligner(state, tower, is_plus_plus, checkpoint)
+    for name, leaf in {"A": "A", "B": "B"}.items() if is_plus_plus else {"proj_rep": "weight"}.items():
+        weights[f"vision_model.mmrl_rep_projection.{leaf}"] = _take(state, f"image_encoder.{name}", checkpoint)
+
+    if is_plus_plus and beta is None:
+        raise ValueError("`beta` must be given: the checkpoint is of MMRL++, whose beta is not in the file.")
+    if not is_plus_plus and beta not in (None, 1):
+        raise ValueError(f"`beta` must be 1 or left out for a checkpoint of MMRL, got {beta!r}.")
+    layers = {"vision": vision_layers, "text": text_layers}
+    config = MMRLConfig(
+        num_rep_tokens=rep_tokens.shape[0],
+        rep_dim=rep_tokens.shape[1],
+        vision_layers=vision_layers,
+        text_layers=text_layers,
+        alpha=alpha,
+        reg_weight=reg_weight,
+        beta=1.0 if beta is None else as_number("beta", beta, 0, 1),
+        aligner_rank=weights["vision_model.mmrl_aligner.A"].shape[2] if is_plus_plus else None,
+        proj_rank=weights["vision_model.mmrl_rep_projection.A"].shape[1] if is_plus_plus else None,
+        template=template,
+        base_model_name_or_path=os.fspath(base_model_name_or_path),
+        inference_mode=True,
+    )
+    for tower, given in layers.items():
+        found = len(weights[f"{tower}_model.mmrl_aligner.bias"])
+        _check_layers(tower, getattr(config, f"{tower}_layers"), given, found, state)
+    config = _with_classes(config, classes)
+
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"base_model.model.{name}": tensor.float().contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+class _Inert(dict):
+    """Stands in for every class and function that a checkpoint names, so that none of them runs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The `state_dict` of a checkpoint, on the CPU, without the `module.` prefix of several-GPU runs.
+
+    torch's restricted unpickler reads tensors and plain containers; all else that the file names (the scheduler, the
+    optimizer) becomes an inert stand-in.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is not such a checkpoint.
+    """
+    with open(checkpoint, "rb"):
+        pass  # a missing file is reported as such
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint)
+        stand_ins = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{checkpoint} is not a checkpoint of the papers' code: torch cannot read it.") from error
+    state = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{checkpoint} is not a checkpoint of the papers' code: it has no `state_dict`.")
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _take(state: dict[str, torch.Tensor], name: str, checkpoint: str | os.PathLike[str]) -> torch.Tensor:
+    tensor = state.get(name)
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{checkpoint} is not a checkpoint of MMRL or MMRL++: `{name}` is missing.")
+    return tensor
+
+
+def _aligner(
+    state: dict[str, torch.Tensor], tower: str, is_plus_plus: bool, checkpoint: str | os.PathLike[str]
+) -> dict[str, torch.Tensor]:
+    """A tower's aligner, the maps of its L adapted layers stacked."""
+    if is_plus_plus:
+        shared = f"{LEARNER}.srra_r2{TOWERS[tower]}proj"
+        prefix, leaves = f"{shared}.srra", ("A", "B", "bias")
+        weights = {f"{tower}_model.mmrl_aligner.weight": _take(state, f"{shared}.weight", checkpoint)}
+    else:
+        prefix, leaves = f"{REP_TOKENS}_r2{TOWERS[tower]}proj", ("weight", "bias")
+        weights = {}
+    num_layers = max(1, _count(state, rf"{re.escape(prefix)}\.(\d+)\.bias"))
+    for leaf in leaves:
+        layers = [_take(state, f"{prefix}.{i}.{leaf}", checkpoint) for i in range(num_layers)]
+        weights[f"{tower}_model.mmrl_aligner.{leaf}"] = torch.stack(layers)
+    return weights
+
+
+def _count(state: dict[str, torch.Tensor], pattern: str) -> int:
+    """One more than the largest index that a name of this pattern holds; 0 where there is none."""
+    matches = (re.match(pattern, name) for name in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
+
+
+def _check_layers(
+    tower: str, layers: list[int] | None, given: list[int] | None, found: int, state: dict[str, torch.Tensor]
+) -> None:
+    encoder = {"vision": "image_encoder", "text": "text_encoder"}[tower]
+    depth = _count(state, rf"{encoder}\.transformer\.resblocks\.(\d+)\.")
+    field = f"{tower}_layers"
+    if layers is not None or depth:
+        layers = adapted_layers(layers, depth or layers[-1] + 1, field)
+        if len(layers) != found:
+            how = f"`{field}`={given} names" if given is not None else f"`{field}` is left out, which means"
+            raise ValueError(f"The checkpoint has {found} adapted {tower} layers, but {how} {len(layers)}: {layers}.")
+
+
+def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
+    """The config with its trained classes, and their token ids where the base model's tokenizer is at hand."""
+    base = config.base_model_name_or_path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        text_config = AutoConfig.from_pretrained(base).text_config
+    except (OSError, ValueError, AttributeError):
+        warnings.warn(
+            f"No tokenizer and config were found for {base!r}: the adapter is written without token ids, call "
+            "`set_classes(processor=...)` after loading it.",
+            stacklevel=3,
+        )
+        config.classes = clean_names(classes)
+        return config
+    return bind_classes(config, text_config, classes, tokenizer)[1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of `python -m peft_mmrl.convert`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m peft_mmrl.convert", description="Convert a checkpoint of the papers' code to a PEFT adapter."
+    )
+    parser.add_argument("checkpoint", help="the file, model.pth.tar-N")
+    parser.add_argument("output_dir", help="folder of the adapter to write")
+    parser.add_argument("--base_model_name_or_path", required=True, help="the CLIP that was adapted")
+    parser.add_argument("--classes", required=True, nargs="+", help="trained class names, or one text file of them")
+    parser.add_argument(
+        "--template", action="append", help='prompt template, repeatable; "a photo of a {}." by default'
+    )
+    parser.add_argument("--vision_layers", type=int, nargs="+", help="0-based adapted layers")
+    parser.add_argument("--text_layers", type=int, nargs="+", help="0-based adapted layers")
+    parser.add_argument("--alpha", type=float, default=0.7)
+    parser.add_argument("--reg_weight", type=float, default=0.5)
+    parser.add_argument("--beta", type=float, help="required for MMRL++")
+    args = parser.parse_args(argv)
+    classes, template = args.classes, args.template or ["a photo of a {}."]
+    if len(classes) == 1 and Path(classes[0]).is_file():
+        classes = Path(classes[0]).read_text(encoding="utf-8").splitlines()
+    try:
+        convert_checkpoint(
+            args.checkpoint,
+            args.output_dir,
+            base_model_name_or_path=args.base_model_name_or_path,
+            classes=classes,
+            template=template[0] if len(template) == 1 else template,
+            vision_layers=args.vision_layers,
+            text_layers=args.text_layers,
+            alpha=args.alpha,
+            reg_weight=args.reg_weight,
+            beta=args.beta,
+        )
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    print(f"Wrote the adapter to {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,351 @@
+"""Several adapters, saving, loading, merging, unloading: what PEFT users do."""
+
+import copy
+import json
+import pickle
+
+import pytest
+import torch
+from conftest import Case, WordTokenizer, make_clip, scramble
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import CLIPModel
+
+from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig, PeftModelForZeroShotImageClassification
+
+
+IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])
+VARIANTS = {
+    "mmrl": MMRLConfig(rep_dim=16),
+    "mmrl++": MMRLConfig.plus_plus(rep_dim=16, beta=0.7, vision_layers=[0, 2], text_layers=[1], num_rep_tokens=3),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def config(request):
+    return copy.deepcopy(VARIANTS[request.param])
+
+
+@pytest.fixture
+def model(clip, config, tokenizer):
+    model = scramble(get_peft_model(clip, config))
+    model.set_classes(["cat", "big dog"], tokenizer)
+    return model.eval()
+
+
+def add_second(model, tokenizer):
+    """A second adapter of another size, with classes and template of its own."""
+    model.add_adapter("second", MMRLConfig(rep_dim=8, num_rep_tokens=2, text_layers=[0, 2]))
+    model.set_adapter("second")
+    scramble(model, 5, "second")
+    model.set_classes(["car", "bus", "van"], tokenizer, template="my {}")
+    return model
+
+
+# --- saving and loading ------------------------------------------------------------------------------------------
+
+
+def test_loading_restores_the_logits(model, images, tmp_path):
+    expected = model(pixel_values=images).logits
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    assert type(loaded) is PeftModelForZeroShotImageClassification
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert torch.allclose(loaded(pixel_values=images).logits, expected, atol=1e-6)
+    assert loaded.classes == ["cat", "big dog"]
+
+
+def test_the_folder_holds_adapter_weights_and_config_only(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    trained = sum(parameter.numel() for name, parameter in model.named_parameters() if "mmrl_" in name)
+    assert all(".mmrl_" in name for name in weights)
+    assert sum(weight.numel() for weight in weights.values()) == trained
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert saved["classes"] == ["cat", "big dog"]
+    assert saved["template"] == "a photo of a {}."
+    assert saved["peft_type"] == "MMRL"
+    assert saved["task_type"] == "ZERO_SHOT_IMAGE_CLASSIFICATION"
+
+
+def test_low_cpu_mem_usage_and_pickled_weights(model, images, tmp_path):
+    expected = model(pixel_values=images).logits
+    model.save_pretrained(tmp_path, safe_serialization=False)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, low_cpu_mem_usage=True)
+    assert torch.allclose(loaded(pixel_values=images).logits, expected, atol=1e-6)
+
+
+def test_a_loaded_adapter_can_be_trained_further(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, is_trainable=True)
+    names = {name for name, parameter in loaded.named_parameters() if parameter.requires_grad}
+    assert names == {name for name, _ in loaded.named_parameters() if "mmrl_" in name}
+    loaded(pixel_values=images, labels=torch.tensor([0, 1, 1, 0])).loss.backward()
+
+
+def test_the_passed_config_object_is_used_as_it_is(clip, config):
+    model = get_peft_model(clip, config)
+    assert model.peft_config["default"] is config
+
+
+def test_auto_class_finds_the_base_model(tmp_path):
+    case = Case("mmrl")
+    model = scramble(get_peft_model(case.clip(), MMRLConfig(rep_dim=8)))
+    model.set_classes(["cat", "dog"])
+    model.save_pretrained(tmp_path)
+    case.tokenizer().save_pretrained(tmp_path)  # folders that hold a tokenizer too must load
+    loaded = AutoPeftModelForZeroShotImageClassification.from_pretrained(tmp_path)
+    assert type(loaded) is PeftModelForZeroShotImageClassification
+    images = case.golden["pixel_values"]
+    assert torch.allclose(loaded(pixel_values=images).logits, model.eval()(pixel_values=images).logits, atol=1e-6)
+
+
+def test_auto_class_says_when_no_base_model_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="names no base model"):
+        AutoPeftModelForZeroShotImageClassification.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["from_pretrained", "load_adapter", "in place"])
+def test_another_width_is_named_and_nothing_changes(model, images, method, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = make_clip(vision_hidden_size=32)
+    expected = other(IDS, images).logits_per_image
+    if method == "from_pretrained":
+        with pytest.raises(ValueError, match=r"does not fit this base model.*mmrl_aligner.*48.*should be.*32"):
+            PeftModel.from_pretrained(other, tmp_path)
+        assert type(other) is CLIPModel
+        assert not any("mmrl_" in name for name, _ in other.named_parameters())
+        assert torch.equal(other(IDS, images).logits_per_image, expected)
+        return
+    target = get_peft_model(other, copy.deepcopy(model.peft_config["default"]))
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(ValueError, match="does not fit this base model"):
+        target.load_adapter(tmp_path, "default" if method == "in place" else "new")
+    assert list(target.peft_config) == ["default"]
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_another_depth_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not fit|names layer"):
+        PeftModel.from_pretrained(make_clip(vision_num_hidden_layers=2, text_num_hidden_layers=1), tmp_path)
+
+
+def test_another_vocabulary_is_named_and_nothing_changes(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = make_clip(text_vocab_size=90, text_bos_token_id=88, text_eos_token_id=89)
+    with pytest.raises(ValueError, match="`class_input_ids`.*does not fit this base model"):
+        PeftModel.from_pretrained(other, tmp_path)
+    assert not any("mmrl_" in name for name, _ in other.named_parameters())
+
+
+def test_damaged_weights_are_an_os_error(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    other = make_clip()
+    with pytest.raises(OSError, match="cannot be read"):
+        PeftModel.from_pretrained(other, tmp_path)
+    assert not any("mmrl_" in name for name, _ in other.named_parameters())
+
+
+def test_in_place_loading_takes_weights_only(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    expected = model(pixel_values=images).logits
+    scramble(model, 9)
+    model.set_classes(["cat", "big dog"], WordTokenizer(), template="{}")
+    assert not torch.allclose(model(pixel_values=images).logits, expected)
+    config = model.peft_config["default"]
+    model.load_adapter(tmp_path, "default")
+    assert model.peft_config["default"] is config
+    model.set_classes()
+    assert torch.allclose(model(pixel_values=images).logits, expected, atol=1e-6)
+
+
+# --- several adapters --------------------------------------------------------------------------------------------
+
+
+def test_classes_and_logits_follow_the_active_adapter(model, images, tokenizer, tmp_path):
+    first = model(pixel_values=images).logits
+    add_second(model, tokenizer)
+    second = model(pixel_values=images).logits
+    assert second.shape == (4, 3)
+    assert model.config.id2label == {0: "car", 1: "bus", 2: "van"}
+    model.set_adapter("default")
+    assert torch.equal(model(pixel_values=images).logits, first)
+    assert model.classes == ["cat", "big dog"]
+    model.set_adapter("second")
+    assert torch.equal(model(pixel_values=images).logits, second)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["classes"] == ["cat", "big dog"]
+    assert json.loads((tmp_path / "second" / "adapter_config.json").read_text())["classes"] == ["car", "bus", "van"]
+
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path)
+    loaded.load_adapter(tmp_path / "second", "second")
+    assert torch.allclose(loaded(pixel_values=images).logits, first, atol=1e-6)
+    loaded.set_adapter("second")
+    assert torch.allclose(loaded(pixel_values=images).logits, second, atol=1e-6)
+
+
+def test_an_adapter_without_classes_asks_for_them(model, images):
+    model.add_adapter("fresh", MMRLConfig(rep_dim=8))
+    model.set_adapter("fresh")
+    with pytest.raises(ValueError, match="No classes are bound to this adapter"):
+        model(pixel_values=images)
+
+
+def test_only_the_active_adapter_is_trainable(model, tokenizer):
+    add_second(model, tokenizer)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
+    assert all(".second." in name for name in trainable)
+
+
+def test_deleting_the_active_adapter_goes_on_with_the_other(model, images, tokenizer):
+    first = model(pixel_values=images).logits
+    add_second(model, tokenizer)
+    with pytest.warns(UserWarning, match="Setting active adapter to default"):
+        model.delete_adapter("second")
+    assert model.active_adapter == "default"
+    assert torch.equal(model(pixel_values=images).logits, first)
+    with pytest.raises(ValueError, match="second"):
+        model.set_adapter("second")
+
+
+def test_without_any_adapter_it_says_so(model, images):
+    model.delete_adapter("default")
+    for call in (lambda: model(pixel_values=images), lambda: model.set_classes(["cat"])):
+        with pytest.raises(ValueError, match="No adapter is active"):
+            call()
+    with pytest.raises(ValueError, match="No adapter is active"), model.disable_adapter():
+        pass
+
+
+def test_two_active_adapters_are_refused(model, images, tokenizer):
+    add_second(model, tokenizer)
+    expected = model(pixel_values=images).logits
+    for target in (model, model.base_model):
+        with pytest.raises(ValueError, match="one adapter at a time"):
+            target.set_adapter(["default", "second"])
+    assert torch.equal(model(pixel_values=images).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["vision_model", "weight", "A", "mmrl_aligner", "base_model", "model", "encoder"])
+def test_adapter_names_that_peft_could_not_save_are_refused(name, images):
+    clip = make_clip()
+    expected = clip(IDS, images).logits_per_image
+    with pytest.raises(ValueError, match=f"`adapter_name`='{name}'"):
+        get_peft_model(clip, MMRLConfig.plus_plus(), adapter_name=name)
+    assert torch.equal(clip(IDS, images).logits_per_image, expected)
+    model = get_peft_model(clip, MMRLConfig.plus_plus(rep_dim=8))
+    with pytest.raises(ValueError, match=f"`adapter_name`='{name}'"):
+        model.add_adapter(name, MMRLConfig.plus_plus(rep_dim=8))
+    assert list(model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("name", ["shop", "ünï-2", "mmrl", "0x", "a b"])
+def test_other_adapter_names_save_everything(name, images, tokenizer, tmp_path):
+    model = scramble(get_peft_model(make_clip(), MMRLConfig(rep_dim=8), adapter_name=name), adapter=name)
+    model.set_classes(["cat", "dog"], tokenizer)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path / name, adapter_name="other")
+    assert torch.allclose(loaded(pixel_values=images).logits, model.eval()(pixel_values=images).logits, atol=1e-6)
+
+
+def test_other_methods_cannot_be_added(model):
+    with pytest.raises(ValueError, match="different peft types"):
+        model.add_adapter("lora", LoraConfig(target_modules=["q_proj"]))
+
+
+# --- state -------------------------------------------------------------------------------------------------------
+
+
+def test_state_dict_round_trip(model, images, config):
+    weights = get_peft_model_state_dict(model)
+    other = get_peft_model(make_clip(), copy.deepcopy(VARIANTS["mmrl" if config.proj_rank is None else "mmrl++"]))
+    other.set_classes(["cat", "big dog"], WordTokenizer())
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval()(pixel_values=images).logits, model(pixel_values=images).logits)
+    assert weights.keys() == get_peft_model_state_dict(other).keys()
+
+
+def test_changed_weights_show_at_the_next_call(model, images):
+    with torch.no_grad():
+        last = model(pixel_values=images).logits
+        for change in (
+            lambda p: p.data.mul_(1.5),
+            lambda p: p.add_(torch.randn_like(p)),
+            lambda p: setattr(p, "data", p.data + torch.randn_like(p)),
+        ):
+            for name, parameter in model.named_parameters():
+                if "text_model.mmrl_aligner" in name:
+                    change(parameter)
+            logits = model(pixel_values=images).logits
+            assert not torch.allclose(logits, last)
+            last = logits
+
+
+def test_copies_are_independent(model, images):
+    expected = model(pixel_values=images).logits
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(pixel_values=images).logits, expected)
+        scramble(twin, 7)
+        twin.set_classes(["owl"], WordTokenizer())
+        assert not torch.allclose(twin(pixel_values=images).class_logits[:, :1], expected[:, :1])
+    assert torch.equal(model(pixel_values=images).logits, expected)
+
+
+def test_layer_and_model_status(model):
+    names = {layer.name for layer in model.get_layer_status()}
+    assert names == {"model.text_model", "model.vision_model"}
+    status = model.get_model_status()
+    assert status.enabled is True
+    assert status.active_adapters == ["default"]
+    with model.disable_adapter():
+        assert model.get_model_status().enabled is False
+
+
+def test_nested_disabling(model, images):
+    expected = model(pixel_values=images).logits
+    with model.disable_adapter():
+        frozen = model(pixel_values=images).logits
+        with model.disable_adapter():
+            assert torch.equal(model(pixel_values=images).logits, frozen)
+        assert torch.equal(model(pixel_values=images).logits, frozen)
+    assert torch.equal(model(pixel_values=images).logits, expected)
+    assert not torch.allclose(frozen, expected)
+
+
+# --- merging and unloading ---------------------------------------------------------------------------------------
+
+
+def test_merging_is_refused_and_the_model_goes_on(model, images):
+    expected = model(pixel_values=images).logits
+    for merge in (model.merge_and_unload, model.merge_adapter, model.unmerge_adapter):
+        with pytest.raises(NotImplementedError, match=r"cannot be merged.*save_pretrained.*unload\(\)"):
+            merge()
+    assert torch.equal(model(pixel_values=images).logits, expected)
+
+
+def test_unload_gives_the_untouched_clip(model, images):
+    plain = make_clip()
+    clip = model.unload()
+    assert type(clip) is CLIPModel
+    assert [name for name, _ in clip.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert torch.equal(clip(IDS, images).logits_per_image, plain(IDS, images).logits_per_image)
+    assert clip.__dict__.keys() == plain.__dict__.keys()
+    assert not any(module._forward_hooks for module in clip.modules())
+    again = get_peft_model(clip, MMRLConfig(rep_dim=8))
+    assert again.get_nb_trainable_parameters()[0] > 0
+
+
+def test_wrapping_twice_warns(model):
+    with pytest.warns(UserWarning, match="second time"):
+        get_peft_model(model.get_base_model(), MMRLConfig(rep_dim=8))
+
+
+def test_configs_of_peft_load_the_same_class(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert PeftConfig.from_pretrained(tmp_path).to_dict() == MMRLConfig.from_pretrained(tmp_path).to_dict()

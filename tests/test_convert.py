@@ -1,0 +1,195 @@
+"""The converter for checkpoints of the papers' own code."""
+
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from conftest import Case
+from peft import PeftModel
+from test_parity import error
+
+from peft_mmrl import convert_checkpoint
+
+
+def arguments(case, **changes):
+    names = ("classes", "template", "vision_layers", "text_layers", "alpha", "reg_weight")
+    beta = None if case.settings["method"] == "MMRL" else case.settings["beta"]
+    kwargs = {name: case.settings[name] for name in names}
+    return {"base_model_name_or_path": str(case.folder / "clip"), **kwargs, "beta": beta, **changes}
+
+
+@pytest.fixture(params=["mmrl", "mmrlpp"])
+def case(request):
+    return Case(request.param)
+
+
+def test_converted_adapter_gives_the_golden_logits(case, tmp_path):
+    convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case))
+    model = PeftModel.from_pretrained(case.clip(), tmp_path)
+    output = model(pixel_values=case.golden["pixel_values"])
+    assert error(output.logits, case.golden["out.fused_logits"]) < 1e-5
+    assert error(output.class_logits, case.golden["out.class_logits"]) < 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_several_gpu_prefix_is_removed(case, tmp_path):
+    checkpoint = torch.load(case.folder / "model.pth.tar-5", weights_only=False)
+    state = {f"module.{name}": tensor for name, tensor in checkpoint["state_dict"].items()}
+    torch.save({"state_dict": state}, tmp_path / "file")
+    convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    model = PeftModel.from_pretrained(case.clip(), tmp_path / "adapter")
+    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+
+
+def test_tensors_tagged_for_a_gpu_are_read(case, tmp_path):
+    """The location tag is part of the pickle, so that a file from a GPU can be made without one."""
+    with zipfile.ZipFile(case.folder / "model.pth.tar-5") as source, zipfile.ZipFile(tmp_path / "gpu", "w") as target:
+        for item in source.infolist():
+            content = source.read(item)
+            if item.filename.endswith("data.pkl"):
+                assert b"X\x06\x00\x00\x00cuda:0" in content or b"X\x03\x00\x00\x00cpu" in content
+                content = content.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+            target.writestr(item, content)
+    convert_checkpoint(tmp_path / "gpu", tmp_path / "adapter", **arguments(case))
+    model = PeftModel.from_pretrained(case.clip(), tmp_path / "adapter")
+    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+
+
+class Payload:
+    """Unpickled without care, this makes a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+class HarmlessLookingPayload(Payload):
+    def __reduce__(self):
+        return exec, (f"import pathlib; pathlib.Path({self.path!r}).mkdir()",)
+
+
+@pytest.mark.parametrize("payload", [Payload, HarmlessLookingPayload])
+def test_nothing_in_the_file_is_executed(payload, tmp_path):
+    case = Case("mmrl")
+    state = torch.load(case.folder / "model.pth.tar-5", weights_only=False)["state_dict"]
+    torch.save({"state_dict": state, "scheduler": payload(tmp_path / "pwned")}, tmp_path / "file")
+    try:
+        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    except ValueError as refused:
+        assert "torch cannot read it" in str(refused)
+    assert not (tmp_path / "pwned").exists()
+    with open(tmp_path / "file", "rb"):  # the payload works where nobody takes care
+        torch.load(tmp_path / "file", weights_only=False)
+    assert (tmp_path / "pwned").exists()
+
+
+def test_without_a_tokenizer_the_adapter_asks_for_one(case, tmp_path):
+    with pytest.warns(UserWarning, match="without token ids"):
+        convert_checkpoint(
+            case.folder / "model.pth.tar-5",
+            tmp_path,
+            **arguments(case, base_model_name_or_path=str(tmp_path / "no-such-model")),
+        )
+    model = PeftModel.from_pretrained(case.clip(), tmp_path)
+    images = case.golden["pixel_values"]
+    with pytest.raises(ValueError, match=r"set_classes\(processor=\.\.\.\)"):
+        model(pixel_values=images)
+    model.set_classes(processor=case.tokenizer())
+    assert error(model(pixel_values=images).logits, case.golden["out.fused_logits"]) < 1e-5
+    model.save_pretrained(tmp_path / "again")
+    again = PeftModel.from_pretrained(case.clip(), tmp_path / "again")
+    assert torch.equal(again(pixel_values=images).logits, model(pixel_values=images).logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vision_layers": [1, 2, 3]}, "2 adapted vision layers.*names 3"),
+        ({"text_layers": [3]}, "2 adapted text layers.*names 1"),
+        ({"vision_layers": [3, 4]}, "`vision_layers` names layer 4.*4 layers"),
+        ({"beta": 0.5}, "`beta` must be 1"),
+        ({"classes": ["cat", "Cat"]}, "class name 'Cat' at position 1.*position 0"),
+        ({"classes": "cat"}, "`names` must be a list"),
+        ({"template": "a photo"}, "`template`"),
+        ({"alpha": 2}, "`alpha`"),
+    ],
+)
+def test_arguments_that_do_not_fit_write_nothing(changes, message, tmp_path):
+    case = Case("mmrl")
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path / "adapter", **arguments(case, **changes))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_default_layers_are_the_last_seven_of_twelve(tmp_path):
+    case = Case("mmrl")  # 2 of 4 layers, which is what None means
+    convert_checkpoint(
+        case.folder / "model.pth.tar-5", tmp_path, **arguments(case, vision_layers=None, text_layers=None)
+    )
+    model = PeftModel.from_pretrained(case.clip(), tmp_path)
+    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    case = Case("mmrlpp")  # 3 of 4 layers
+    with pytest.raises(ValueError, match="3 adapted vision layers.*left out"):
+        convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case, vision_layers=None))
+
+
+def test_mmrlpp_needs_its_beta(tmp_path):
+    case = Case("mmrlpp")
+    with pytest.raises(ValueError, match="`beta` must be given"):
+        convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path / "adapter", **arguments(case, beta=None))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not a checkpoint", "torch cannot read it"),
+        (b"", "torch cannot read it"),
+        ({"epoch": 5}, "no `state_dict`"),
+        ([1, 2], "no `state_dict`"),
+        ({"state_dict": {"layer.weight": torch.ones(2)}}, "compound_rep_tokens` is missing"),
+        (
+            {"state_dict": {"representation_learner.compound_rep_tokens": torch.ones(5, 8)}},
+            r"compound_rep_tokens_r2vproj\.0\.weight` is missing",
+        ),
+    ],
+)
+def test_other_files_are_refused(content, message, tmp_path):
+    if isinstance(content, bytes):
+        (tmp_path / "file").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "file")
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(Case("mmrl")))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_pickles_that_are_no_archive_are_refused(tmp_path):
+    (tmp_path / "file").write_bytes(pickle.dumps(Payload(tmp_path / "pwned")))
+    with pytest.raises(ValueError, match="torch cannot read it"):
+        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(Case("mmrl")))
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match="no-such-file"):
+        convert_checkpoint(tmp_path / "no-such-file", tmp_path / "adapter", **arguments(Case("mmrl")))
+
+
+def test_command_line(tmp_path):
+    case = Case("mmrl")
+    command = [sys.executable, "-m", "peft_mmrl.convert", str(case.folder / "model.pth.tar-5"), str(tmp_path / "out")]
+    command += ["--base_model_name_or_path", str(case.folder / "clip"), "--classes", *case.settings["classes"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Wrote the adapter" in done.stdout
+    model = PeftModel.from_pretrained(case.clip(), tmp_path / "out")
+    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    failed = subprocess.run([*command, "--beta", "0.5"], capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "`beta` must be 1" in failed.stderr
+    assert "Traceback" not in failed.stderr

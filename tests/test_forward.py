@@ -1,0 +1,307 @@
+"""forward: what goes in, what comes out, the loss, bad input."""
+
+import dataclasses
+import inspect
+
+import pytest
+import torch
+from conftest import make_clip, scramble
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertModel, CLIPModel, CLIPTextModel, CLIPVisionModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPOutput, image_text_contrastive_loss
+
+from peft_mmrl import MMRLConfig, MMRLOutput
+from peft_mmrl.textbook import textbook_forward, textbook_weights
+
+
+LABELS = torch.tensor([0, 1, 0, 1])
+IDS = torch.tensor([[98, 1, 2, 99, 99], [98, 3, 4, 5, 99], [98, 3, 99, 0, 0]])
+
+
+@pytest.fixture
+def model(clip, tokenizer):
+    model = scramble(get_peft_model(clip, MMRLConfig(rep_dim=16)))
+    model.set_classes(["cat", "big dog"], tokenizer)
+    return model
+
+
+# --- against the textbook ----------------------------------------------------------------------------------------
+
+
+def relative(ours, theirs):
+    return float((ours - theirs).detach().norm() / theirs.detach().norm().clamp(min=1e-30))
+
+
+@st.composite
+def problems(draw):
+    """A random problem: sizes of the CLIP, config, prompts, images."""
+    depths = {tower: draw(st.integers(1, 4)) for tower in ("vision", "text")}
+    layers = {
+        f"{tower}_layers": draw(st.none() | st.sets(st.integers(0, depth - 1), min_size=1).map(list))
+        for tower, depth in depths.items()
+    }
+    plus_plus = draw(st.booleans())
+    config = {
+        **layers,
+        "num_rep_tokens": draw(st.integers(1, 4)),
+        "rep_dim": draw(st.integers(1, 9)),
+        "alpha": draw(st.sampled_from([0.0, 0.3, 0.7, 1.0])),
+        "reg_weight": draw(st.sampled_from([0.5, 4.0])),
+        "beta": draw(st.sampled_from([0.0, 0.4, 1.0])),
+        "aligner_rank": draw(st.integers(1, 60)) if plus_plus else None,
+        "proj_rank": draw(st.integers(1, 60)) if plus_plus else None,
+    }
+    lengths = draw(st.lists(st.integers(1, 6), min_size=2, max_size=4))
+    prefix = draw(st.integers(0, 3))
+    rows = [[98, *range(1, prefix + 1), *range(10 * i + 10, 10 * i + 10 + n), 99] for i, n in enumerate(lengths)]
+    return depths, config, rows, draw(st.integers(1, 3)), draw(st.integers(0, 99)), draw(st.sampled_from([0, 99]))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(problems())
+def test_any_problem_is_the_textbooks(problem):
+    depths, config, rows, batch, seed, pad = problem
+    clip = make_clip(seed, **{f"{tower}_num_hidden_layers": depth for tower, depth in depths.items()}).double()
+    plain = make_clip(seed, **{f"{tower}_num_hidden_layers": depth for tower, depth in depths.items()}).double()
+    model = scramble(get_peft_model(clip, MMRLConfig(**config)), seed)
+    images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).double()
+    labels = torch.arange(batch) % len(rows)
+    padded = torch.tensor([row + [pad] * (20 - len(row)) for row in rows])
+
+    model.set_classes([str(i) for i in range(len(rows))], lambda texts: {"input_ids": rows}, allow_duplicates=True)
+    output = model(pixel_values=images, labels=labels)
+    with torch.no_grad():
+        explicit = model(padded, images, labels=labels)
+    theirs = textbook_forward(plain, model.peft_config["default"], textbook_weights(model), padded, images, labels)
+    fields = {"logits": "fused_logits", "image_embeds": "image_features", "text_embeds": "text_features"}
+    names = ("class_logits", "rep_logits", "loss", "loss_class", "loss_rep", "loss_image_reg", "loss_text_reg")
+    for field, name in {**fields, **{name: name for name in names}}.items():
+        assert relative(output[field], theirs[name]) < 1e-9 or float((output[field] - theirs[name]).abs()) < 1e-9, name
+        assert relative(explicit[field], output[field]) < 1e-9 or name.endswith("_reg"), name
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours = torch.autograd.grad(output.loss, parameters)
+    theirs = torch.autograd.grad(theirs["loss"], parameters, allow_unused=True)
+    for our, their in zip(ours, theirs, strict=True):
+        their = torch.zeros_like(our) if their is None else their
+        assert relative(our, their) < 1e-9 or float((our - their).abs().max()) < 1e-12
+
+
+# --- output ------------------------------------------------------------------------------------------------------
+
+
+def test_output_is_a_clip_output_with_our_fields_behind(model, images):
+    output = model(pixel_values=images, labels=LABELS)
+    assert isinstance(output, CLIPOutput)
+    names = [field.name for field in dataclasses.fields(MMRLOutput)]
+    assert names[:7] == [field.name for field in dataclasses.fields(CLIPOutput)]
+    assert output.logits is output.logits_per_image
+    assert torch.equal(output.logits_per_text, output.logits.T)
+    assert output.text_model_output is output.vision_model_output is None
+    for field in ("image_embeds", "rep_image_embeds", "text_embeds"):
+        assert torch.allclose(output[field].norm(dim=-1), torch.ones(len(output[field])))
+    assert model(pixel_values=images, return_dict=False)[0].shape == (4, 2)
+
+
+def test_signature_is_clips_with_labels_behind(model):
+    ours = list(inspect.signature(type(model).forward).parameters)
+    clips = [name for name in inspect.signature(CLIPModel.forward).parameters if name != "kwargs"]
+    assert ours == [*clips, "labels", "num_items_in_batch", "kwargs"]
+
+
+def test_explicit_prompts_fill_the_tower_outputs(model, images):
+    output = model(IDS, images)
+    assert output.logits.shape == (4, 3)
+    assert output.text_model_output.last_hidden_state.shape == (3, 5 + 5, 32)
+    assert output.vision_model_output.last_hidden_state.shape == (4, 17 + 5, 48)
+
+
+def test_hidden_states_and_attentions_are_of_the_adapted_pass(tokenizer, images):
+    clip = make_clip()
+    clip.set_attn_implementation("eager")
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    model.set_classes(["cat", "big dog"], tokenizer)
+    output = model(pixel_values=images, labels=LABELS, output_hidden_states=True, output_attentions=True)
+    vision, text = output.vision_model_output, output.text_model_output
+    assert [state.shape[1] for state in vision.hidden_states] == [17, 17, 17, 22, 22]  # 4 layers, the last 2 adapted
+    assert [state.shape[1] for state in text.hidden_states] == [9, 9, 14, 14]  # 3 layers, the last 2 adapted
+    assert [weights.shape[-1] for weights in vision.attentions] == [17, 17, 22, 22]
+    assert [weights.shape[-1] for weights in text.attentions] == [9, 14, 14]
+    without = model(pixel_values=images, labels=LABELS)
+    assert torch.allclose(without.loss, output.loss, atol=1e-5)
+
+
+def test_get_features_give_what_clip_gives(model, images):
+    output = model(IDS, images)
+    image, text = model.get_image_features(pixel_values=images), model.get_text_features(input_ids=IDS)
+    assert isinstance(image, BaseModelOutputWithPooling)
+    assert isinstance(text, BaseModelOutputWithPooling)
+    assert torch.allclose(torch.nn.functional.normalize(image.pooler_output), output.image_embeds, atol=1e-6)
+    assert torch.allclose(torch.nn.functional.normalize(text.pooler_output), output.text_embeds, atol=1e-6)
+    with model.disable_adapter():
+        assert torch.equal(
+            model.get_image_features(pixel_values=images).pooler_output,
+            make_clip().get_image_features(pixel_values=images).pooler_output,
+        )
+
+
+def test_other_image_sizes_are_interpolated(model):
+    images = torch.randn(2, 3, 48, 40)
+    assert model(pixel_values=images, interpolate_pos_encoding=True).logits.shape == (2, 2)
+    with pytest.raises(ValueError, match="doesn't match model"):
+        model(pixel_values=images)
+
+
+# --- loss --------------------------------------------------------------------------------------------------------
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(model, images):
+    model.peft_config["default"].alpha = 0.4
+    model.peft_config["default"].reg_weight = 3.0
+    output = model(pixel_values=images, labels=LABELS)
+    assert torch.equal(output.loss_class, cross_entropy(output.class_logits, LABELS))
+    assert torch.equal(output.loss_rep, cross_entropy(output.rep_logits, LABELS))
+    terms = 0.4 * output.loss_class + 0.6 * output.loss_rep + 3 * (output.loss_image_reg + output.loss_text_reg)
+    assert torch.allclose(output.loss, terms)
+    assert torch.allclose(output.logits, 0.4 * output.class_logits + 0.6 * output.rep_logits, atol=1e-6)
+
+
+def test_eval_mode_gives_the_same_loss(model, images):
+    training = model(pixel_values=images, labels=LABELS).loss
+    model.eval()
+    assert torch.equal(model(pixel_values=images, labels=LABELS).loss, training)
+
+
+def test_without_regularisation_frozen_clip_is_not_run(model, images, monkeypatch):
+    model.peft_config["default"].reg_weight = 0.0
+    for tower in (model.get_base_model().vision_model, model.get_base_model().text_model):
+        monkeypatch.setattr(type(tower), "_frozen_pass", lambda *args: pytest.fail("frozen pass"))
+    output = model(pixel_values=images, labels=LABELS)
+    assert output.loss_image_reg is output.loss_text_reg is None
+    assert torch.allclose(output.loss, 0.7 * output.loss_class + 0.3 * output.loss_rep)
+
+
+def test_beta_can_be_changed_on_a_trained_adapter(model, images):
+    before = model(pixel_values=images).logits
+    model.peft_config["default"].beta = 0.5
+    after = model(pixel_values=images).logits
+    assert not torch.allclose(after, before)
+    model.peft_config["default"].beta = 1.0
+    assert torch.equal(model(pixel_values=images).logits, before)
+
+
+def test_captions_take_clips_contrastive_loss(model, images):
+    output = model(IDS, images[:3], return_loss=True)
+    assert torch.allclose(output.loss_class, image_text_contrastive_loss(output.class_logits.T))
+    assert torch.allclose(output.loss_rep, image_text_contrastive_loss(output.rep_logits.T))
+    regs = output.loss_image_reg + output.loss_text_reg
+    assert torch.allclose(output.loss, 0.7 * output.loss_class + 0.3 * output.loss_rep + 0.5 * regs)
+
+
+def test_gradients_reach_every_trained_parameter_and_no_other(model, images):
+    model.eval()  # as PEFT's own tests do
+    model(pixel_values=images, labels=LABELS).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None and parameter.grad.abs().max() > 0) == ("mmrl_" in name), name
+
+
+def test_gradients_with_respect_to_pixels(model, images):
+    images.requires_grad_()
+    model(pixel_values=images).logits.sum().backward()
+    assert images.grad.abs().max() > 0
+
+
+# --- frozen ------------------------------------------------------------------------------------------------------
+
+
+def test_disabled_adapter_is_clip_bit_for_bit(model, images):
+    plain = make_clip()
+    expected = plain(IDS, images, return_loss=False)
+    with model.disable_adapter():
+        output = model(IDS, images)
+        captions = model(IDS, images[:3], return_loss=True)
+        labelled = model(IDS, images, labels=LABELS)
+    for field in ("logits_per_image", "logits_per_text", "image_embeds", "text_embeds"):
+        assert torch.equal(output[field], expected[field])
+    assert torch.equal(captions.loss, plain(IDS, images[:3], return_loss=True).loss)
+    assert torch.equal(labelled.loss, cross_entropy(expected.logits_per_image, LABELS))
+    assert output.rep_logits is None
+
+
+def test_disabled_adapter_with_bound_classes_is_zero_shot(model, images):
+    (ids,) = model._bound["default"].input_ids
+    expected = make_clip()(ids, images).logits_per_image
+    with model.disable_adapter():
+        output = model(pixel_values=images, labels=LABELS)
+    assert torch.allclose(output.logits, expected, atol=1e-5)
+    assert torch.allclose(output.loss, cross_entropy(expected, LABELS), atol=1e-5)
+    assert output.rep_logits is None
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"labels": torch.tensor([0, 1, 2, 0])}, r"`labels` must lie between 0 and 1 \(2 classes\), got 2"),
+        ({"labels": torch.tensor([0, 1, -100, 0])}, "`labels`.*got -100"),
+        ({"labels": torch.tensor([0, 1])}, r"`labels` must have the shape \(4,\).*got \(2,\)"),
+        ({"labels": torch.zeros(4, 1, dtype=torch.long)}, r"`labels`.*got \(4, 1\)"),
+        ({"labels": torch.zeros(4)}, "`labels`.*torch.float32"),
+        ({"labels": torch.zeros(4, dtype=torch.bool)}, "`labels`.*torch.bool"),
+        ({"labels": [0, 1, 0, 1]}, "`labels` must be a tensor"),
+        ({"labels": "cat"}, "`labels`.*'cat'"),
+        ({"labels": LABELS, "pixel_values": None}, "`pixel_values` must be given"),
+        ({"pixel_values": torch.zeros(3, 32, 32)}, r"`pixel_values`.*\(3, 32, 32\)"),
+        ({"pixel_values": torch.zeros(2, 1, 32, 32)}, r"`pixel_values`.*\(2, 1, 32, 32\)"),
+        ({"pixel_values": [1]}, "`pixel_values` must be a tensor, got list"),
+        ({"input_ids": torch.tensor([[98, 100, 99]])}, "`input_ids` must lie between 0 and 99, got 100"),
+        ({"input_ids": torch.zeros(2, 25, dtype=torch.long)}, r"`input_ids`.*at most 24.*\(2, 25\)"),
+        ({"input_ids": torch.zeros(2, 4)}, "`input_ids`.*torch.float32"),
+        ({"input_ids": IDS, "attention_mask": torch.ones(2, 5)}, "`attention_mask` must have the shape"),
+        ({"return_loss": True}, "`return_loss` needs `input_ids`"),
+        ({"return_loss": True, "input_ids": IDS}, "`return_loss` needs `input_ids` with one caption per image"),
+        ({"return_loss": True, "input_ids": IDS, "labels": LABELS}, "`return_loss`.*`labels`"),
+    ],
+)
+def test_bad_input_is_named(model, images, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        model(**{"pixel_values": images, **kwargs})
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(4), [0, 1, 0, 1], "cat"])
+def test_wrong_types_are_type_errors(model, images, labels):
+    with pytest.raises(TypeError, match="`labels`"):
+        model(pixel_values=images, labels=labels)
+
+
+def test_without_classes_and_prompts_it_says_what_to_do(clip, images):
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    with pytest.raises(ValueError, match=r"call `set_classes\(names, processor\)` first, or pass `input_ids`"):
+        model(pixel_values=images)
+
+
+def test_mixed_batches_are_not_implemented(model, images):
+    with pytest.raises(NotImplementedError, match="`adapter_names`"):
+        model(pixel_values=images, adapter_names=["default"] * 4)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)),
+        CLIPVisionModel(make_clip().config.vision_config),
+        CLIPTextModel(make_clip().config.text_config),
+        torch.nn.Linear(2, 2),
+    ],
+    ids=lambda base: type(base).__name__,
+)
+def test_unsupported_base_models_are_named(base):
+    names = [name for name, _ in base.named_modules()]
+    with pytest.raises(ValueError, match=rf"`CLIPModel`.*this base model is a {type(base).__name__}"):
+        get_peft_model(base, MMRLConfig())
+    assert [name for name, _ in base.named_modules()] == names

@@ -1,0 +1,138 @@
+"""transformers' Trainer, as it is."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_clip, scramble
+from peft import PeftModel, get_peft_model
+from transformers import Trainer, TrainingArguments
+
+from peft_mmrl import MMRLConfig
+
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, count, column):
+        generator = torch.Generator().manual_seed(count)
+        self.images = torch.randn(count, 3, 32, 32, generator=generator)
+        self.column = column
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {"pixel_values": self.images[index], self.column: index % 2}
+
+
+def accuracy(prediction):
+    assert isinstance(prediction.predictions, np.ndarray)
+    return {"accuracy": float((prediction.predictions.argmax(-1) == prediction.label_ids).mean())}
+
+
+def arguments(folder, **changes):
+    kwargs = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "num_train_epochs": 2,
+        "learning_rate": 1e-2,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 0,
+    }
+    return TrainingArguments(**{**kwargs, **changes})
+
+
+def model_with_classes(tokenizer):
+    torch.manual_seed(0)
+    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16))
+    model.set_classes(["cat", "dog"], tokenizer)
+    return model
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_trains_evaluates_and_finds_the_best_model(column, tokenizer, tmp_path):
+    model = model_with_classes(tokenizer)
+    before = copy.deepcopy(model.state_dict())
+    args = arguments(
+        tmp_path,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+    )
+    evaluation = Images(7, column)
+    trainer = Trainer(model, args, None, Images(8, column), evaluation, compute_metrics=accuracy)
+    trainer.train()
+    metrics = trainer.evaluate()
+    assert {"eval_loss", "eval_accuracy"} <= metrics.keys()
+    prediction = trainer.predict(evaluation)
+    assert prediction.predictions.shape == (7, 2)
+    model.eval()
+    with torch.no_grad():
+        logits = model(pixel_values=evaluation.images).logits
+    assert np.allclose(prediction.predictions, logits.numpy(), atol=1e-4)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed
+    assert all("mmrl_" in name for name in changed)
+    best = PeftModel.from_pretrained(make_clip(), trainer.state.best_model_checkpoint)
+    with torch.no_grad():
+        assert torch.allclose(best(pixel_values=evaluation.images).logits, logits, atol=1e-5)
+
+
+def test_gradient_accumulation_equals_one_large_batch(tokenizer, tmp_path):
+    weights = []
+    for batch, steps in ((8, 1), (4, 2)):
+        args = arguments(
+            tmp_path / str(batch),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+            num_train_epochs=1,
+            optim="sgd",
+            learning_rate=1.0,
+            max_grad_norm=0.0,
+        )
+        model = model_with_classes(tokenizer)
+        start = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
+        Trainer(model, args, train_dataset=Images(8, "labels")).train()
+        end = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        weights.append([(b - a).detach() for a, b in zip(start, end, strict=True)])
+    for large, small in zip(*weights, strict=True):
+        assert torch.allclose(large, small, rtol=1e-4, atol=1e-6)
+        assert large.abs().max() > 0
+
+
+def test_resume_goes_on_where_it_stopped(tokenizer, tmp_path):
+    data = Images(8, "labels")
+    whole = model_with_classes(tokenizer)
+    Trainer(whole, arguments(tmp_path, save_strategy="epoch"), train_dataset=data).train()
+    checkpoint = sorted(tmp_path.glob("checkpoint-*"))[0]
+    resumed = model_with_classes(tokenizer)
+    Trainer(resumed, arguments(tmp_path, save_strategy="epoch"), train_dataset=data).train(str(checkpoint))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    assert any(parameter.requires_grad for parameter in resumed.parameters())
+    assert resumed.peft_config["default"].classes == ["cat", "dog"]
+
+
+def test_num_items_in_batch_scales_the_whole_loss(tokenizer, images):
+    model = scramble(model_with_classes(tokenizer))
+    labels = torch.tensor([0, 1, 1, 0])
+    whole = model(pixel_values=images, labels=labels).loss
+    halves = [
+        model(pixel_values=images[part], labels=labels[part], num_items_in_batch=torch.tensor(4)).loss
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    assert torch.allclose(sum(halves), whole, rtol=5e-6)
+
+
+def test_the_adapted_base_names_labels_and_refuses_them(clip, images):
+    plain = type(clip)
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    ids = torch.tensor([[98, 1, 99]])
+    with pytest.raises(ValueError, match="`labels`.*CLIPModel computes no loss"):
+        clip(input_ids=ids, pixel_values=images, labels=torch.zeros(4, dtype=torch.long))
+    assert isinstance(clip, plain)
+    assert (type(clip).__name__, type(clip).__module__) == (plain.__name__, plain.__module__)
+    assert type(model.unload()) is plain
