@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from .config import MMRLConfig
+from .prompts import Prompts
 from .towers import eos_index
 from .validation import InvalidTypeError, as_list, as_templates
 
@@ -25,13 +26,13 @@ class BoundClasses:
 
     Args:
         names: C class names.
-        input_ids: one tensor (C, n) of prompts per template, cut at the longest and padded with EOS.
+        prompts: the C class prompts of each template.
         seen: for each class, whether it was trained (fused logits) or not (class logits).
         are_trained: whether these are exactly the classes that are saved with the adapter.
     """
 
     names: tuple[str, ...]
-    input_ids: tuple[torch.Tensor, ...]
+    prompts: tuple[Prompts, ...]
     seen: tuple[bool, ...]
     are_trained: bool
 
@@ -159,12 +160,6 @@ def prompt_ids(names: Sequence[str], templates: Sequence[str], tokenizer: Prompt
     return prompts
 
 
-def pad_prompts(rows: list[list[int]]) -> torch.Tensor:
-    """Prompts of one template as a tensor (C, longest), padded with each row's EOS, which changes nothing."""
-    longest = max(map(len, rows))
-    return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
-
-
 def seen_mask(seen: Any, default: Sequence[bool]) -> list[bool]:
     """Resolve the argument `seen`: None (`default`), "all", "none" or one truth value per class."""
     if seen is None:
@@ -217,7 +212,7 @@ def trained_classes(config: MMRLConfig, text_config: PreTrainedConfig) -> BoundC
     prompts = decode_ids(config.class_input_ids, text_config)
     return BoundClasses(
         names=tuple(config.classes),
-        input_ids=tuple(map(pad_prompts, prompts)),
+        prompts=tuple(map(Prompts, prompts)),
         seen=(True,) * len(config.classes),
         are_trained=True,
     )
@@ -280,7 +275,7 @@ def bind_classes(
     elif config.class_input_ids is None:  # an adapter that was converted where no tokenizer was at hand
         config = copy.copy(config)
         config.class_input_ids = encode_ids(prompt_ids(config.classes, config.templates, tokenizer))
-    bound = BoundClasses(tuple(names), tuple(map(pad_prompts, prompts)), tuple(flags), are_trained)
+    bound = BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), are_trained)
     return bound, config
 
 

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig
 
 from .classes import BoundClasses, bind_classes, rows_seen, trained_classes
 from .config import MMRLConfig
-from .features import compute_features
+from .features import Features, class_features, image_features, text_features
 from .losses import Losses, decision_logits, mmrl_loss, similarity_logits
 from .model import adapter_shapes, check_adapter
 from .outputs import MMRLOutput
@@ -179,19 +179,28 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         bound = self._bound.get(adapter)
         self._check_inputs(config, bound, input_ids, pixel_values, attention_mask, return_loss, labels)
         images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-        if input_ids is None:
-            prompts = [{"input_ids": ids.to(clip.device)} for ids in bound.input_ids]
-        else:
-            prompts = [{"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}]
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         labels = None if labels is None else labels.to(clip.device, torch.long)
 
         if clip.vision_model.running_adapter is None and input_ids is not None:
-            output = self._frozen_clip(images, prompts[0], return_loss, labels, **kwargs)
+            output = self._frozen_clip(images, texts, return_loss, labels, **kwargs)
             return output if return_dict else output.to_tuple()
 
         with_loss = labels is not None or bool(return_loss)
         with_frozen = with_loss and config.reg_weight > 0 and clip.vision_model.running_adapter is not None
-        features, vision, text = compute_features(clip, images, prompts, with_frozen, **kwargs)
+        features = Features()
+        recorded = input_ids is not None or clip.vision_model.is_recording(kwargs)
+        vision = image_features(clip, features, images, with_frozen, pooled_only=not recorded, **kwargs)
+        text = None
+        if input_ids is None and not recorded and clip.text_model.can_share():
+            class_features(clip, features, bound.prompts, with_frozen, config.text_chunk_size)
+        else:
+            texts = (
+                [texts]
+                if input_ids is not None
+                else [{"input_ids": p.input_ids.to(clip.device)} for p in bound.prompts]
+            )
+            text = text_features(clip, features, texts, with_frozen, **kwargs)
         class_logits, rep_logits = similarity_logits(features, clip.logit_scale.exp())
         seen, trained_rep_logits = None, rep_logits
         if not self.training and config.classes is None:
@@ -208,7 +217,6 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
             if num_items_in_batch is not None and labels is not None:
                 losses.loss = losses.loss * len(labels) / num_items_in_batch
-        recorded = input_ids is not None or "hidden_states" in vision or "attentions" in vision
         output = MMRLOutput(
             logits_per_image=logits,
             logits_per_text=logits.T,

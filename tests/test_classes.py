@@ -238,7 +238,7 @@ def test_anything_that_tokenises_is_a_processor(model, processor):
         ["98", "99"],
         ["98", "99"],
     ]
-    (ids,) = model._bound["default"].input_ids
+    ids = model._bound["default"].prompts[0].input_ids
     assert ids.shape[1] == max(len(row.split()) for row in model.peft_config["default"].class_input_ids[0])
 
 

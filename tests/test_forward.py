@@ -232,7 +232,7 @@ def test_disabled_adapter_is_clip_bit_for_bit(model, images):
 
 
 def test_disabled_adapter_with_bound_classes_is_zero_shot(model, images):
-    (ids,) = model._bound["default"].input_ids
+    ids = model._bound["default"].prompts[0].input_ids
     expected = make_clip()(ids, images).logits_per_image
     with model.disable_adapter():
         output = model(pixel_values=images, labels=LABELS)

@@ -58,7 +58,7 @@ def gradients(model):
 
 def test_prompts_have_the_reference_token_ids(case):
     model = golden_model(case)
-    (ours,) = model._bound["default"].input_ids
+    ours = model._bound["default"].prompts[0].input_ids
     golden = case.golden["input_ids"]
     for row, reference in zip(ours, golden, strict=True):
         length = int((reference != 0).sum())
