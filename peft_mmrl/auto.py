@@ -54,8 +54,12 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
         Raises:
             ValueError: not an MMRL adapter, or one whose config names no base model.
         """
+        kwargs.pop("import_allowlist", None)  # nothing that the config names is imported
+        subfolder = kwargs.pop("subfolder", None)
         if config is None:
-            config = PeftConfig.from_pretrained(pretrained_model_name_or_path, revision=revision, **kwargs)
+            config = PeftConfig.from_pretrained(
+                pretrained_model_name_or_path, revision=revision, subfolder=subfolder, **kwargs
+            )
         if not isinstance(config, MMRLConfig):
             raise ValueError(f"{pretrained_model_name_or_path} holds a {config.peft_type} adapter, not an MMRL one.")
         if not config.base_model_name_or_path:
@@ -71,6 +75,8 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
             pretrained_model_name_or_path,
             adapter_name=adapter_name,
             is_trainable=is_trainable,
+            config=config,
             revision=revision,
+            **({} if subfolder is None else {"subfolder": subfolder}),
             **kwargs,
         )

@@ -99,8 +99,6 @@ class MMRLConfig(PeftConfig):
         default=None, metadata={"help": "Token ids of the trained prompts, a string per class and template."}
     )
 
-    # The folder or repository that `from_pretrained` read this config from; never saved.
-    loaded_from = None
     # PEFT reads this attribute from every config; MMRL always adapts both towers, so it is no field.
     target_modules = None
 
@@ -117,10 +115,10 @@ class MMRLConfig(PeftConfig):
         for name in ("vision_layers", "text_layers"):
             if getattr(self, name) is not None:
                 setattr(self, name, as_layers(name, getattr(self, name)))
-        self.check_weights()
+        self.check_coefficients()
         self._check_trained_classes()
 
-    def check_weights(self) -> None:
+    def check_coefficients(self) -> None:
         """Validate `alpha`, `beta` and `reg_weight`, which may be changed between forward passes."""
         self.alpha = as_number("alpha", self.alpha, 0, 1)
         self.beta = as_number("beta", self.beta, 0, 1)
@@ -140,20 +138,12 @@ class MMRLConfig(PeftConfig):
         if self.class_input_ids is None:
             return
         rows = self.class_input_ids
-        if not isinstance(rows, list) or [len(row) for row in rows] != [len(self.classes)] * num_templates:
+        fits = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+        if not fits or [len(row) for row in rows] != [len(self.classes)] * num_templates:
             raise ValueError(
                 f"`class_input_ids` must hold {num_templates} list(s) (one per template) of {len(self.classes)} "
                 f"strings (one per class), got {rows!r}."
             )
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
-    ) -> MMRLConfig:
-        """As in PEFT; the config remembers where it came from."""
-        config = super().from_pretrained(pretrained_model_name_or_path, subfolder=subfolder, **kwargs)
-        config.loaded_from = str(pretrained_model_name_or_path)
-        return config
 
     @property
     def templates(self) -> list[str]:
@@ -168,3 +158,23 @@ class MMRLConfig(PeftConfig):
             overrides: any field of [`MMRLConfig`].
         """
         return cls(**{"aligner_rank": 4, "beta": 0.9, "proj_rank": 64, **overrides})
+
+
+def adapted_layers(layers: list[int] | None, depth: int, name: str) -> list[int]:
+    """Resolve a config's layer list for a tower of `depth` layers; `None` is the last 7 of 12, scaled.
+
+    Args:
+        layers: 0-based, ascending indices, or None.
+        depth: number of layers of the tower.
+        name: the config field, for the error message.
+
+    Raises:
+        ValueError: a layer lies beyond the tower's last one.
+    """
+    if layers is None:
+        return list(range(depth - max(1, (7 * depth + 6) // 12), depth))
+    if layers[-1] >= depth:
+        raise ValueError(
+            f"`{name}` names layer {layers[-1]}, but this base model's tower has {depth} layers (0 to {depth - 1})."
+        )
+    return layers

@@ -22,8 +22,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from .classes import bind_classes, clean_names
-from .config import MMRLConfig
-from .towers import adapted_layers
+from .config import MMRLConfig, adapted_layers
 from .validation import as_number
 
 
@@ -69,10 +68,15 @@ def convert_checkpoint(
     state = read_state_dict(checkpoint)
     is_plus_plus = f"{LEARNER}.srra_r2vproj.weight" in state
     rep_tokens = _take(state, REP_TOKENS, checkpoint)
+    if rep_tokens.ndim != 2:
+        raise ValueError(
+            f"{checkpoint}: `{REP_TOKENS}` must have the shape (tokens, width), got {tuple(rep_tokens.shape)}."
+        )
     weights = {"text_model.mmrl_rep_tokens.weight": rep_tokens}
     for tower in TOWERS:
         weights |= _aligner(state, tower, is_plus_plus, checkpoint)
-    for name, leaf in {"A": "A", "B": "B"}.items() if is_plus_plus else {"proj_rep": "weight"}.items():
+    projection = {"A": "A", "B": "B"} if is_plus_plus else {"weight": "proj_rep"}
+    for leaf, name in projection.items():
         weights[f"vision_model.mmrl_rep_projection.{leaf}"] = _take(state, f"image_encoder.{name}", checkpoint)
 
     if is_plus_plus and beta is None:
@@ -199,7 +203,8 @@ def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
         )
         config.classes = clean_names(classes)
         return config
-    return bind_classes(config, text_config, classes, tokenizer)[1]
+    # Lists of the field have the same name twice (ImageNet's), so duplicates are accepted.
+    return bind_classes(config, text_config, classes, tokenizer, allow_duplicates=True)[1]
 
 
 def main(argv: list[str] | None = None) -> None:

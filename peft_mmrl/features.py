@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .classes import BoundClasses, ExplicitPrompts
 from .prompts import Prompts
 from .towers import cached
 
@@ -34,77 +34,82 @@ class Features:
     frozen_text: torch.Tensor | None = None
 
 
-def image_features(
-    clip: CLIPModel, features: Features, images: dict[str, Any], with_frozen: bool, pooled_only: bool, **kwargs: Any
-) -> BaseModelOutputWithPooling:
-    """Fill in the features of images; without an active adapter those of frozen CLIP.
+def compute_features(
+    clip: CLIPModel,
+    images: dict[str, Any],
+    classes: BoundClasses | ExplicitPrompts,
+    with_frozen: bool,
+    **kwargs: Any,
+) -> tuple[Features, dict[str, Any]]:
+    """Features of images and classes, by the running adapter, or by frozen CLIP where none runs.
 
     Args:
         clip: the base model with MMRL's towers.
-        features: `image`, `rep` and `frozen_image` are set.
         images: arguments of the vision tower.
-        with_frozen: also compute the features in frozen CLIP.
-        pooled_only: the states of all patches are not needed.
-        kwargs: passed to the tower.
+        classes: bound classes, whose shared work is done once, or explicit prompts, whose states are returned.
+        with_frozen: also give the features in frozen CLIP.
+        kwargs: passed to both towers.
 
     Returns:
-        the tower's output.
+        the features, and what there is of `CLIPOutput`'s fields `vision_model_output` and `text_model_output`; in
+        frozen CLIP with explicit prompts all of CLIP's own output.
     """
-    output = clip.vision_model(**images, with_frozen=with_frozen, pooled_only=pooled_only, **kwargs)
-    features.image = normalize(clip.visual_projection(output.pooler_output), dim=-1)
-    if clip.vision_model.running_adapter is not None:
-        features.rep = normalize(
-            clip.vision_model.project_rep(output.rep_pooler_output, clip.visual_projection), dim=-1
-        )
+    is_bound = isinstance(classes, BoundClasses)
+    is_frozen = clip.vision_model.running_adapter is None
+    if is_frozen and not is_bound:
+        (text,) = classes.text_inputs(clip.device)
+        plain = clip(**images, **text, **kwargs, return_dict=True)
+        return Features(plain.image_embeds, plain.text_embeds), plain
+
+    keep_states = not is_bound or clip.vision_model.is_recording(kwargs)
+    features, outputs = Features(), {}
+    vision = clip.vision_model(
+        **images, with_frozen=with_frozen, pooled_only=not keep_states, **kwargs, return_dict=True
+    )
+    features.image = normalize(clip.visual_projection(vision.pooler_output), dim=-1)
+    if not is_frozen:
+        rep = clip.vision_model.project_rep(vision.rep_pooler_output, clip.visual_projection)
+        features.rep = normalize(rep, dim=-1)
     if with_frozen:
         with torch.no_grad():
-            features.frozen_image = normalize(clip.visual_projection(output.frozen_pooler_output), dim=-1)
-    return output
+            features.frozen_image = normalize(clip.visual_projection(vision.frozen_pooler_output), dim=-1)
+
+    if is_bound and not keep_states and clip.text_model.can_share():
+        class_features(clip, features, classes.prompts, with_frozen)
+    else:
+        texts = [
+            clip.text_model(**text, with_frozen=with_frozen, **kwargs, return_dict=True)
+            for text in classes.text_inputs(clip.device)
+        ]
+        features.text = ensemble([clip.text_projection(text.pooler_output) for text in texts])
+        if with_frozen:
+            with torch.no_grad():
+                features.frozen_text = ensemble([clip.text_projection(text.frozen_pooler_output) for text in texts])
+        outputs["text_model_output"] = texts[-1]
+    if keep_states:
+        outputs["vision_model_output"] = vision
+    else:
+        outputs.pop("text_model_output", None)
+    return features, outputs
 
 
-def text_features(
-    clip: CLIPModel, features: Features, texts: Sequence[dict[str, Any]], with_frozen: bool, **kwargs: Any
-) -> BaseModelOutputWithPooling:
-    """Fill in the features of explicit prompts, through whole layers; `text` and `frozen_text` are set.
-
-    Args:
-        clip: the base model with MMRL's towers.
-        features: the features to fill in.
-        texts: arguments of the text tower, one dictionary per template; their features are averaged.
-        with_frozen: also compute the features in frozen CLIP.
-        kwargs: passed to the tower.
-
-    Returns:
-        the tower's output for the last template.
-    """
-    outputs = [clip.text_model(**text, with_frozen=with_frozen, **kwargs) for text in texts]
-    features.text = ensemble([clip.text_projection(output.pooler_output) for output in outputs])
-    if with_frozen:
-        with torch.no_grad():
-            features.frozen_text = ensemble([clip.text_projection(output.frozen_pooler_output) for output in outputs])
-    return outputs[-1]
-
-
-def class_features(
-    clip: CLIPModel, features: Features, prompts: Sequence[Prompts], with_frozen: bool, chunk_size: int
-) -> None:
-    """Fill in the features of bound classes, what they share computed once; `text` and `frozen_text` are set.
+def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompts], with_frozen: bool) -> None:
+    """Fill in the text features of bound classes, what they share computed once.
 
     Frozen features are computed once, adapted ones once as long as no gradients are asked for and the tokens T_i, of
     which alone they depend, stay the same to the bit.
 
     Args:
         clip: the base model with MMRL's towers.
-        features: the features to fill in.
+        features: `text` and, with `with_frozen`, `frozen_text` are set.
         prompts: the class prompts of each template; the features of a class's templates are averaged.
         with_frozen: also give the features in frozen CLIP.
-        chunk_size: classes that are encoded at a time.
     """
     tower = clip.text_model
     adapter = tower.running_adapter
 
     def compute(template: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
-        return normalize(clip.text_projection(tower.encode(template, tokens, chunk_size)), dim=-1)
+        return normalize(clip.text_projection(tower.encode(template, tokens)), dim=-1)
 
     def frozen() -> torch.Tensor:
         key = tower.state_key()
@@ -113,7 +118,7 @@ def class_features(
     if adapter is None:
         features.text = frozen()
         return
-    tokens = tower.mmrl_aligner[adapter](tower.rep_tokens(adapter))  # (L, K, d)
+    tokens = tower.tokens(adapter)  # (L, K, d)
     if torch.is_grad_enabled():
         features.text = ensemble([compute(template, tokens) for template in prompts])
     else:

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn.functional import cross_entropy
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from .features import Features
-
-
-@dataclass
-class Losses:
-    """The loss and its terms, unweighted; scalars, or None where a term is not part of the loss."""
-
-    loss: torch.Tensor | None = None
-    loss_class: torch.Tensor | None = None
-    loss_rep: torch.Tensor | None = None
-    loss_image_reg: torch.Tensor | None = None
-    loss_text_reg: torch.Tensor | None = None
 
 
 def similarity_logits(features: Features, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -29,31 +16,30 @@ def similarity_logits(features: Features, scale: torch.Tensor) -> tuple[torch.Te
 
 
 def decision_logits(
-    class_logits: torch.Tensor, rep_logits: torch.Tensor | None, seen: torch.Tensor | None, alpha: float
+    class_logits: torch.Tensor, rep_logits: torch.Tensor | None, seen: torch.Tensor, alpha: float
 ) -> torch.Tensor:
-    """Logits (B, C) that decide: alpha class + (1 - alpha) representation logits for trained classes, class logits
-    for the others ("decoupling").
+    """Logits (B, C) that decide ("decoupling"): alpha class + (1 - alpha) representation logits for trained classes,
+    class logits for new ones.
 
     Args:
         class_logits: s f_c w^T, (B, C).
-        rep_logits: s f_r w^T, (B, C), or None: no class is trained.
-        seen: (C,) bool, which classes are trained; None: all.
+        rep_logits: s f_r w^T, (B, C); None in frozen CLIP.
+        seen: (C,) bool, which classes count as trained.
         alpha: weight of the class logits.
     """
     if rep_logits is None:
         return class_logits
-    fused = alpha * class_logits + (1 - alpha) * rep_logits
-    return fused if seen is None else torch.where(seen, fused, class_logits)
+    return torch.where(seen, alpha * class_logits + (1 - alpha) * rep_logits, class_logits)
 
 
 def mmrl_loss(
     class_logits: torch.Tensor,
     rep_logits: torch.Tensor | None,
     labels: torch.Tensor | None,
-    features: Features | None,
+    features: Features,
     alpha: float,
     reg_weight: float,
-) -> Losses:
+) -> dict[str, torch.Tensor]:
     """alpha CE(class) + (1 - alpha) CE(rep) + lambda (1 - mean cos(f_c, f_0)) + lambda (1 - mean cos(w, w_0)).
 
     Args:
@@ -62,6 +48,9 @@ def mmrl_loss(
             the place of both cross entropies.
         features: with the frozen ones where `reg_weight` is not 0; the second mean runs over all classes.
         alpha, reg_weight: alpha and lambda.
+
+    Returns:
+        `loss` and its terms by their names in [`MMRLOutput`], unweighted scalars.
     """
 
     def classification(logits: torch.Tensor) -> torch.Tensor:
@@ -69,11 +58,12 @@ def mmrl_loss(
 
     loss_class = classification(class_logits)
     if rep_logits is None:
-        return Losses(loss_class, loss_class)
+        return {"loss": loss_class, "loss_class": loss_class}
     loss_rep = classification(rep_logits)
-    losses = Losses(alpha * loss_class + (1 - alpha) * loss_rep, loss_class, loss_rep)
+    losses = {"loss_class": loss_class, "loss_rep": loss_rep}
+    losses["loss"] = alpha * loss_class + (1 - alpha) * loss_rep
     if features.frozen_image is not None and features.frozen_text is not None:
-        losses.loss_image_reg = 1 - (features.image * features.frozen_image).sum(dim=-1).mean()
-        losses.loss_text_reg = 1 - (features.text * features.frozen_text).sum(dim=-1).mean()
-        losses.loss = losses.loss + reg_weight * (losses.loss_image_reg + losses.loss_text_reg)
+        losses["loss_image_reg"] = 1 - (features.image * features.frozen_image).sum(dim=-1).mean()
+        losses["loss_text_reg"] = 1 - (features.text * features.frozen_text).sum(dim=-1).mean()
+        losses["loss"] = losses["loss"] + reg_weight * (losses["loss_image_reg"] + losses["loss_text_reg"])
     return losses

@@ -125,6 +125,10 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
         raise ValueError(
             f"MMRL adapts transformers' `CLIPModel` (any size); this base model is a {type(model).__name__}."
         )
+    try:
+        nn.ModuleDict({adapter_name: nn.Identity()})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"`adapter_name`={adapter_name!r} cannot be the name of a module: {error}.") from error
     names: set[str] = {"base_model", "model"}
     for tower_name, tower_cls in TOWERS.items():
         encoder = frozen_encoder(model, tower_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +16,13 @@ from peft.utils import load_peft_weights
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig
 
-from .classes import BoundClasses, bind_classes, rows_seen, trained_classes
+from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
-from .features import Features, class_features, image_features, text_features
-from .losses import Losses, decision_logits, mmrl_loss, similarity_logits
+from .features import compute_features
+from .losses import decision_logits, mmrl_loss, similarity_logits
 from .model import adapter_shapes, check_adapter
 from .outputs import MMRLOutput
-from .validation import as_list, check_input_ids, check_labels, check_pixel_values
+from .validation import as_list, check_input_ids, check_pixel_values, check_targets
 
 
 class PeftModelForZeroShotImageClassification(PeftModel):
@@ -56,8 +57,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         bound = trained_classes(peft_config, model.config.text_config)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self._bound = {} if bound is None else {adapter_name: bound}
-        self._expected_folder = peft_config.loaded_from
-        self._warned_untrained = False
+        self._warned_untrained: set[str] = set()
 
     # --- classes --------------------------------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         )
         self.peft_config[adapter] = new_config
         self._bound[adapter] = bound
-        self._warned_untrained = False
+        self._warned_untrained.discard(adapter)
 
     def _load_tokenizer(self, config: MMRLConfig) -> Callable[..., Any]:
         name = config.base_model_name_or_path or self.get_base_model().name_or_path
@@ -175,145 +175,77 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         return_dict = clip.config.return_dict if return_dict is None else return_dict
         adapter = self._one_active_adapter()
         config = self.peft_config[adapter]
-        config.check_weights()
-        bound = self._bound.get(adapter)
-        self._check_inputs(config, bound, input_ids, pixel_values, attention_mask, return_loss, labels)
-        images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        config.check_coefficients()
+        check_pixel_values(pixel_values, clip.config.vision_config.num_channels)
+        classes = self._classes_to_score(input_ids, attention_mask, position_ids)
+        check_targets(labels, return_loss, len(pixel_values), len(classes), has_captions=input_ids is not None)
         labels = None if labels is None else labels.to(clip.device, torch.long)
 
-        if clip.vision_model.running_adapter is None and input_ids is not None:
-            output = self._frozen_clip(images, texts, return_loss, labels, **kwargs)
-            return output if return_dict else output.to_tuple()
-
+        images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        is_frozen = clip.vision_model.running_adapter is None
         with_loss = labels is not None or bool(return_loss)
-        with_frozen = with_loss and config.reg_weight > 0 and clip.vision_model.running_adapter is not None
-        features = Features()
-        recorded = input_ids is not None or clip.vision_model.is_recording(kwargs)
-        vision = image_features(clip, features, images, with_frozen, pooled_only=not recorded, **kwargs)
-        text = None
-        if input_ids is None and not recorded and clip.text_model.can_share():
-            class_features(clip, features, bound.prompts, with_frozen, config.text_chunk_size)
-        else:
-            texts = (
-                [texts]
-                if input_ids is not None
-                else [{"input_ids": p.input_ids.to(clip.device)} for p in bound.prompts]
-            )
-            text = text_features(clip, features, texts, with_frozen, **kwargs)
+        features, outputs = compute_features(
+            clip, images, classes, with_frozen=with_loss and config.reg_weight > 0 and not is_frozen, **kwargs
+        )
         class_logits, rep_logits = similarity_logits(features, clip.logit_scale.exp())
-        seen, trained_rep_logits = None, rep_logits
-        if not self.training and config.classes is None:
-            trained_rep_logits = None  # nothing is trained, the representation projection is still random
-        elif not self.training:
-            seen = self._seen(config, bound, input_ids, attention_mask)
-            seen = torch.tensor(seen, device=class_logits.device)
-        logits = decision_logits(class_logits, trained_rep_logits, seen, config.alpha)
+        if is_frozen and input_ids is not None:
+            class_logits = outputs["logits_per_image"]  # CLIP's own, bit for bit
+        if self.training:
+            seen = [True] * len(classes)
+        else:  # an adapter without trained classes has a representation projection that is still random
+            seen = classes.seen if config.classes is not None else [False] * len(classes)
+        logits = decision_logits(
+            class_logits, rep_logits, torch.tensor(seen, device=class_logits.device), config.alpha
+        )
 
-        losses = Losses()
-        if labels is not None:
-            self._warn_if_untrained(config, bound, input_ids, attention_mask)
+        losses = {}
         if with_loss:
             losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
-            if num_items_in_batch is not None and labels is not None:
-                losses.loss = losses.loss * len(labels) / num_items_in_batch
+            if labels is not None and num_items_in_batch is not None:
+                losses["loss"] = losses["loss"] * len(labels) / num_items_in_batch
+        if labels is not None and not is_frozen:
+            self._warn_if_untrained(adapter, classes)
         output = MMRLOutput(
             logits_per_image=logits,
             logits_per_text=logits.T,
             text_embeds=features.text,
             image_embeds=features.image,
-            text_model_output=text if recorded else None,
-            vision_model_output=vision if recorded else None,
+            text_model_output=outputs.get("text_model_output"),
+            vision_model_output=outputs.get("vision_model_output"),
             logits=logits,
             class_logits=class_logits,
             rep_logits=rep_logits,
             rep_image_embeds=features.rep,
-            **vars(losses),
+            **losses,
         )
         return output if return_dict else output.to_tuple()
 
-    def _check_inputs(
-        self,
-        config: MMRLConfig,
-        bound: BoundClasses | None,
-        input_ids: torch.Tensor | None,
-        pixel_values: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        return_loss: bool | None,
-        labels: torch.Tensor | None,
-    ) -> None:
-        clip_config = self.get_base_model().config
-        check_pixel_values(pixel_values, clip_config.vision_config.num_channels)
+    def _classes_to_score(
+        self, input_ids: Any, attention_mask: Any, position_ids: torch.Tensor | None
+    ) -> BoundClasses | ExplicitPrompts:
+        """The bound classes, or the explicit prompts of this call."""
+        adapter = self._one_active_adapter()
+        config, text_config = self.peft_config[adapter], self.get_base_model().config.text_config
         if input_ids is not None:
-            text_config = clip_config.text_config
             check_input_ids(input_ids, attention_mask, text_config.vocab_size, text_config.max_position_embeddings)
-        elif bound is None:
+            return ExplicitPrompts(input_ids, attention_mask, position_ids, config, text_config.eos_token_id)
+        if adapter not in self._bound:
             what = "`set_classes(names, processor)`" if config.classes is None else "`set_classes(processor=...)`"
             raise ValueError(f"No classes are bound to this adapter: call {what} first, or pass `input_ids`.")
-        if return_loss:
-            if labels is not None:
-                raise ValueError("`return_loss` (captions) and `labels` (classes) ask for different losses; pass one.")
-            if input_ids is None or len(input_ids) != len(pixel_values):
-                raise ValueError("`return_loss` needs `input_ids` with one caption per image.")
-        if labels is not None:
-            num_classes = len(bound.names) if input_ids is None else len(input_ids)
-            check_labels(labels, len(pixel_values), num_classes)
+        return self._bound[adapter]
 
-    def _frozen_clip(
-        self,
-        images: dict[str, Any],
-        prompt: dict[str, Any],
-        return_loss: bool | None,
-        labels: torch.Tensor | None,
-        **kwargs: Any,
-    ) -> MMRLOutput:
-        """Disabled adapter and explicit prompts: the base model's own forward, bit for bit."""
-        output = self.get_base_model()(**images, **prompt, return_loss=return_loss, return_dict=True, **kwargs)
-        fields = dict(output)
-        if labels is not None:
-            fields["loss"] = mmrl_loss(output.logits_per_image, None, labels, None, 1.0, 0.0).loss
-        return MMRLOutput(
-            **fields,
-            logits=output.logits_per_image,
-            class_logits=output.logits_per_image,
-            loss_class=fields.get("loss"),
-        )
-
-    def _seen(
-        self,
-        config: MMRLConfig,
-        bound: BoundClasses | None,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-    ) -> list[bool]:
-        """For each scored class: was it trained?"""
-        if input_ids is None:
-            return list(bound.seen)
-        return rows_seen(input_ids, attention_mask, config, self.get_base_model().config.text_config.eos_token_id)
-
-    def _warn_if_untrained(
-        self,
-        config: MMRLConfig,
-        bound: BoundClasses | None,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-    ) -> None:
-        """Say once that the adapter is being trained on other classes than those that are saved with it."""
-        if not self.training or self._warned_untrained:
+    def _warn_if_untrained(self, adapter: str, classes: BoundClasses | ExplicitPrompts) -> None:
+        """Say once that an adapter is being trained on other classes than those that are saved with it."""
+        saved = self.peft_config[adapter].classes
+        if not self.training or adapter in self._warned_untrained or (saved is not None and classes.are_trained):
             return
-        if input_ids is None:
-            are_trained = bound.are_trained and config.classes is not None
-        else:
-            are_trained = config.classes is None or all(self._seen(config, None, input_ids, attention_mask))
-        if not are_trained:
-            self._warned_untrained = True
-            saved = "none are" if config.classes is None else f"{config.classes} are"
-            warnings.warn(
-                f"The loss runs over other classes than the trained ones ({saved} saved with this adapter); what it "
-                "learns about them is not used when the adapter is loaded. To train on new classes set "
-                "`model.peft_config[adapter_name].classes = None` and call `set_classes` again.",
-                stacklevel=3,
-            )
+        self._warned_untrained.add(adapter)
+        warnings.warn(
+            f"The loss runs over other classes than the trained ones (saved with this adapter: {saved}); a loaded "
+            "adapter scores them by the class feature alone. To train on new classes set "
+            "`model.peft_config[adapter_name].classes = None` and call `set_classes`.",
+            stacklevel=3,
+        )
 
     def _one_active_adapter(self) -> str:
         """Name of the active adapter.
@@ -393,12 +325,13 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             ValueError: the adapter's weights do not fit this base model.
             OSError: the file with the weights is damaged.
         """
-        is_first = self._expected_folder is not None and self._expected_folder == str(model_id)
-        self._expected_folder = None
+        if kwargs.get("ephemeral_gpu_offload"):
+            raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL.")
         try:
             self._check_weights_fit(model_id, adapter_name, **kwargs)
         except (OSError, ValueError):
-            if is_first:  # `from_pretrained`: the caller keeps the plain CLIP, not a half-made model
+            # Inside of `PeftModel.from_pretrained` nobody has this half-made model: the caller keeps a plain CLIP.
+            if sys._getframe(1).f_code is PeftModel.from_pretrained.__func__.__code__:
                 self.base_model.unload()
             raise
         return super().load_adapter(model_id, adapter_name, *args, **kwargs)

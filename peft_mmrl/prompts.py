@@ -1,11 +1,143 @@
-"""Class prompts as the text tower takes them: what all share once, the rest in chunks of like length."""
+"""Prompts: from text to token ids, and as the text tower takes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
+
+from .validation import InvalidTypeError
+
+
+def eos_index(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
+    """Position of the token that CLIP pools, (B, n) -> (B,): the first EOS.
+
+    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. A row
+    without EOS gives 0, as in CLIPTextModel.
+    """
+    if eos_token_id == 2:
+        return input_ids.argmax(dim=-1)
+    return (input_ids == eos_token_id).int().argmax(dim=-1)
+
+
+class PromptTokenizer:
+    """Token ids of texts, by whatever the user calls a processor.
+
+    Args:
+        processor: a CLIP processor, a tokenizer or any callable that takes a list of texts and returns `input_ids`
+            with BOS and EOS. Padding behind EOS is cut.
+        text_config: the base model's text config (EOS id, vocabulary, context length).
+    """
+
+    def __init__(self, processor: Callable[..., Any], text_config: PreTrainedConfig) -> None:
+        # A CLIP processor takes images first; the tokenizer inside it takes texts.
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.text_config = text_config
+        if not callable(self.tokenizer):
+            raise InvalidTypeError(
+                f"`processor` must be a CLIP processor, a tokenizer or a callable like one, got {processor!r}."
+            )
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text from BOS to EOS, of any length."""
+        try:
+            encoded = self.tokenizer(texts)
+            rows = encoded["input_ids"] if hasattr(encoded, "keys") else encoded.input_ids
+        except (AttributeError, KeyError) as error:
+            raise InvalidTypeError(
+                f"`processor` must return `input_ids` for a list of texts; {type(self.tokenizer).__name__} does not."
+            ) from error
+        masks = encoded.get("attention_mask") if hasattr(encoded, "get") else None
+        rows = [as_ints(row) for row in rows]
+        if masks is not None:
+            rows = [drop_left_padding(row, as_ints(mask)) for row, mask in zip(rows, masks, strict=True)]
+        if len(rows) != len(texts):
+            raise ValueError(f"`processor` returned {len(rows)} rows of `input_ids` for {len(texts)} texts.")
+        return [self._from_bos_to_eos(row, text) for row, text in zip(rows, texts, strict=True)]
+
+    def _from_bos_to_eos(self, ids: list[int], text: str) -> list[int]:
+        vocab_size = self.text_config.vocab_size
+        if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+            raise ValueError(
+                f"`processor` gives {text!r} the token ids {ids}, but the base model's vocabulary has {vocab_size} "
+                "entries. Use the base model's own processor."
+            )
+        ids = trim_at_eos(ids, self.text_config.eos_token_id)
+        if len(ids) < 2:
+            raise ValueError(
+                f"`processor` gives {text!r} the token ids {ids}, without BOS and the EOS id "
+                f"{self.text_config.eos_token_id} of the base model. Use the base model's own processor."
+            )
+        return ids
+
+
+def trim_at_eos(ids: list[int], eos_token_id: int) -> list[int]:
+    """Cut a row of ids behind the position that `eos_index` finds; a row without EOS gives an empty list."""
+    if not ids or eos_token_id not in (2, *ids):
+        return []
+    return ids[: int(eos_index(torch.tensor([ids]), eos_token_id)) + 1]
+
+
+def prompt_ids(names: Sequence[str], templates: Sequence[str], tokenizer: PromptTokenizer) -> list[list[list[int]]]:
+    """Token ids of all prompts, [template][class][token].
+
+    Raises:
+        ValueError: a prompt longer than the context.
+    """
+    context = tokenizer.text_config.max_position_embeddings
+    prompts = []
+    for template in templates:
+        rows = tokenizer([template.replace("{}", name) for name in names])
+        for position, row in enumerate(rows):
+            if len(row) > context:
+                raise ValueError(
+                    f"The class name {names[position]!r} at position {position} makes a prompt of {len(row)} tokens "
+                    f"in the template {template!r}, but the context of this CLIP is {context} tokens. Shorten the "
+                    "name or the template."
+                )
+        prompts.append(rows)
+    return prompts
+
+
+def encode_ids(prompts: list[list[list[int]]]) -> list[list[str]]:
+    """Token ids as they are saved in the config: a blank-separated string per prompt."""
+    return [[" ".join(map(str, row)) for row in rows] for rows in prompts]
+
+
+def decode_ids(encoded: list[list[str]], text_config: PreTrainedConfig) -> list[list[list[int]]]:
+    """Token ids of a config, checked against the base model.
+
+    Raises:
+        ValueError: something else than ids, ids beyond the vocabulary, or a prompt without EOS or beyond the context.
+    """
+    try:
+        prompts = [[[int(part) for part in row.split()] for row in rows] for rows in encoded]
+    except (AttributeError, ValueError) as error:
+        raise ValueError("`class_input_ids` must hold strings of blank-separated token ids.") from error
+    vocab_size, context = text_config.vocab_size, text_config.max_position_embeddings
+    for row in (row for rows in prompts for row in rows):
+        fits = 2 <= len(row) <= context and min(row) >= 0 and max(row) < vocab_size
+        if not fits or trim_at_eos(row, text_config.eos_token_id) != row:
+            raise ValueError(
+                f"`class_input_ids` holds the prompt {row}, which does not fit this base model (vocabulary "
+                f"{vocab_size}, EOS {text_config.eos_token_id}, context {context}). The adapter was trained on "
+                "another CLIP; load it onto that one, or call `set_classes(processor=...)` on a config without "
+                "`class_input_ids`."
+            )
+    return prompts
+
+
+def as_ints(row: Any) -> list[int]:
+    """A row of ids as Python integers, be it a list, an array or a tensor."""
+    return list(map(int, row.tolist() if hasattr(row, "tolist") else row))
+
+
+def drop_left_padding(row: list[int], mask: list[int]) -> list[int]:
+    """A row of ids without the positions in front that its attention mask leaves out."""
+    return row[mask.index(1) :] if 1 in mask else row
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """MMRL and MMRL++ as the papers write them, top to bottom, on a plain `CLIPModel`.
 
 This is the definition that the tests hold the product against, and the baseline of the benchmark. It does what the
-papers' code does: a second pass through frozen CLIP, prompts padded to the full context, every prompt through every
-layer. Nothing here is fast, and nothing of the product's forward pass is used.
+papers' code does: a second pass through frozen CLIP, and every prompt, however padded, through every layer. Nothing
+here is fast, and nothing of the product's towers is used.
 
 Symbols: R the representation space (K, d_r); T_i = F_i(R) the tokens of adapted layer i; f_c, f_r class and
 representation feature of an image, w text feature of a class; f_0, w_0 the same of frozen CLIP; s = exp(logit_scale).
@@ -15,8 +15,8 @@ from peft import PeftModel
 from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPModel
 
-from .config import MMRLConfig
-from .towers import adapted_layers, eos_index
+from .config import MMRLConfig, adapted_layers
+from .prompts import eos_index
 
 
 def textbook_forward(

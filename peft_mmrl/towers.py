@@ -23,41 +23,10 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import capture_outputs
 
-from .config import MMRLConfig
+from .config import MMRLConfig, adapted_layers
 from .encoder import attend, attend_causally, attend_with_prefix, can_split, finish, project
 from .layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
-from .prompts import PromptChunk, Prompts
-
-
-def adapted_layers(layers: list[int] | None, depth: int, name: str) -> list[int]:
-    """Resolve a config's layer list for a tower of `depth` layers; `None` is the last 7 of 12, scaled.
-
-    Args:
-        layers: 0-based, ascending indices, or None.
-        depth: number of layers of the tower.
-        name: the config field, for the error message.
-
-    Raises:
-        ValueError: a layer lies beyond the tower's last one.
-    """
-    if layers is None:
-        return list(range(depth - max(1, (7 * depth + 6) // 12), depth))
-    if layers[-1] >= depth:
-        raise ValueError(
-            f"`{name}` names layer {layers[-1]}, but this base model's tower has {depth} layers (0 to {depth - 1})."
-        )
-    return layers
-
-
-def eos_index(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
-    """Position of the token that CLIP pools, (B, n) -> (B,): the first EOS.
-
-    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. A row
-    without EOS gives 0, as in CLIPTextModel.
-    """
-    if eos_token_id == 2:
-        return input_ids.argmax(dim=-1)
-    return (input_ids == eos_token_id).int().argmax(dim=-1)
+from .prompts import PromptChunk, Prompts, eos_index
 
 
 @dataclass
@@ -152,6 +121,11 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """R (K, d_r), shared by both towers."""
         raise NotImplementedError
 
+    def tokens(self, adapter: str) -> torch.Tensor:
+        """T_i = F_i(R) of all adapted layers, (L, K, d)."""
+        aligner = self.mmrl_aligner[adapter]
+        return aligner(self.rep_tokens(adapter).to(aligner.bias.device))  # the towers may lie on two devices
+
     # --- forward --------------------------------------------------------------------------------------------------
 
     def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
@@ -178,7 +152,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         Hidden states and attentions are recorded as transformers does it, of the adapted pass only.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
-        output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs)
+        output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs, return_dict=True)
         frozen = self._frozen_pass(output.trunk_output, inputs) if with_frozen else None
         output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
         return output if return_dict else output.to_tuple()
@@ -201,7 +175,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         adapter = self.running_adapter
         config = self.configs[adapter]
         adapted = self.layers_of(config, self.base_layer)
-        tokens = self.mmrl_aligner[adapter](self.rep_tokens(adapter))  # T_i: (L, K, d)
+        tokens = self.tokens(adapter)  # (L, K, d)
         num_tokens = tokens.shape[1]
         kwargs = {**self.layer_kwargs, **kwargs}
 
@@ -347,22 +321,21 @@ class MMRLTextTower(MMRLTower):
         layers = self.encoder.layers
         return all(map(can_split, layers)) and not any(p.requires_grad for p in self.base_layer.parameters())
 
-    def encode(self, prompts: Prompts, tokens: torch.Tensor | None, chunk_size: int) -> torch.Tensor:
+    def encode(self, prompts: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
         """Pooled states (C, d) of class prompts; same as `forward`, without repeated work.
 
         Nothing before the first word that differs sees anything that differs, so with a causal mask the prefix (BOS,
         representation tokens, shared words) is carried once, and every class adds only its own tokens. In the last
-        layer only EOS has a query. The states below the first adapted layer never change and are kept.
+        layer only EOS has a query. The states below the first adapted layer never change and are kept. With more
+        classes than the config's `text_chunk_size` the backward pass computes each chunk again.
 
         Args:
             prompts: the class prompts of one template.
             tokens: T_i of the running adapter (L, K, d); None: frozen CLIP.
-            chunk_size: classes that are encoded at a time. With more, the backward pass computes each chunk again, so
-                that memory does not grow with their number.
         """
         config = self.configs[self.active_adapters[0]]
         adapted = self.layers_of(config, self.base_layer)
-        trunk = self._prompt_trunk(prompts, adapted[0], chunk_size)
+        trunk = self._prompt_trunk(prompts, adapted[0], config.text_chunk_size)
         layers = self.encoder.layers[adapted[0] :]
         prefix, shared = trunk.prefix, []
         for index, layer in enumerate(layers, adapted[0]):
@@ -545,7 +518,7 @@ class MMRLVisionTower(MMRLTower):
         adapter = self.running_adapter
         config = self.configs[adapter]
         adapted = self.layers_of(config, self.base_layer)
-        tokens = self.mmrl_aligner[adapter](self.rep_tokens(adapter))  # T_i: (L, K, d)
+        tokens = self.tokens(adapter)  # (L, K, d)
         num_tokens, first = tokens.shape[1], adapted[0]
         layers = self.encoder.layers[first:]
         with self._trunk_grad_mode(inputs, first):

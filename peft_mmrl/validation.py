@@ -90,11 +90,26 @@ def check_input_ids(input_ids: Any, attention_mask: Any, vocab_size: int, contex
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocab_size:
         raise ValueError(f"`input_ids` must lie between 0 and {vocab_size - 1}, got {low if low < 0 else high}.")
-    if attention_mask is not None and attention_mask.shape != input_ids.shape:
+    if attention_mask is None:
+        return
+    if not isinstance(attention_mask, torch.Tensor):
+        raise InvalidTypeError(f"`attention_mask` must be a tensor, got {attention_mask!r}.")
+    if attention_mask.shape != input_ids.shape:
         raise ValueError(
             f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}, "
             f"got {tuple(attention_mask.shape)}."
         )
+
+
+def check_targets(labels: Any, return_loss: Any, num_images: int, num_classes: int, has_captions: bool) -> None:
+    """Raise where the loss that is asked for cannot be computed."""
+    if return_loss:
+        if labels is not None:
+            raise ValueError("`return_loss` (captions) and `labels` (classes) ask for different losses; pass one.")
+        if not has_captions or num_classes != num_images:
+            raise ValueError("`return_loss` needs `input_ids` with one caption per image.")
+    if labels is not None:
+        check_labels(labels, num_images, num_classes)
 
 
 def check_labels(labels: Any, batch_size: int, num_classes: int) -> None:
@@ -105,6 +120,8 @@ def check_labels(labels: Any, batch_size: int, num_classes: int) -> None:
         raise ValueError(
             f"`labels` must have the shape ({batch_size},), one label per image, got {tuple(labels.shape)}."
         )
+    if not batch_size:
+        raise ValueError("`labels` are given for a batch without images.")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise ValueError(

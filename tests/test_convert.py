@@ -114,7 +114,7 @@ def test_without_a_tokenizer_the_adapter_asks_for_one(case, tmp_path):
         ({"text_layers": [3]}, "2 adapted text layers.*names 1"),
         ({"vision_layers": [3, 4]}, "`vision_layers` names layer 4.*4 layers"),
         ({"beta": 0.5}, "`beta` must be 1"),
-        ({"classes": ["cat", "Cat"]}, "class name 'Cat' at position 1.*position 0"),
+        ({"classes": ["cat", " _ "]}, "class name at position 1 is empty"),
         ({"classes": "cat"}, "`names` must be a list"),
         ({"template": "a photo"}, "`template`"),
         ({"alpha": 2}, "`alpha`"),
