@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
@@ -37,7 +38,7 @@ class BoundClasses:
         names: C class names.
         prompts: the C class prompts of each template.
         seen: for each class, whether it was trained (fused logits) or is new (class logits).
-        are_trained: whether these are exactly the classes that are saved with the adapter.
+        are_trained: whether all of them are saved with the adapter as trained.
     """
 
     names: tuple[str, ...]
@@ -141,13 +142,12 @@ def seen_mask(seen: Any, default: Sequence[bool]) -> list[bool]:
         if seen not in ("all", "none"):
             raise ValueError(f'`seen` must be "all", "none" or one truth value per class, got {seen!r}.')
         return [seen == "all"] * len(default)
-    values = seen.tolist() if hasattr(seen, "tolist") else seen
-    values = as_list("seen", values, "truth values")
-    if any(not isinstance(value, bool) for value in values):
+    values = as_list("seen", seen.tolist() if hasattr(seen, "tolist") else seen, "truth values")
+    if any(not isinstance(value, bool | np.bool_) for value in values):
         raise InvalidTypeError(f"`seen` must hold True or False for each class, got {seen!r}.")
     if len(values) != len(default):
         raise ValueError(f"`seen` has {len(values)} entries for {len(default)} class names.")
-    return values
+    return list(map(bool, values))
 
 
 def trained_classes(config: MMRLConfig, text_config: PreTrainedConfig) -> BoundClasses | None:
@@ -194,20 +194,20 @@ def bind_classes(
 
     tokenizer = PromptTokenizer(load_processor() if processor is None else processor, text_config)
     if names is None:
-        names, is_known, are_trained = config.classes, [True] * len(config.classes), True
+        names, is_known = config.classes, [True] * len(config.classes)
     else:
         names = clean_names(names)
         keys = name_keys(names, tokenizer)
         if not allow_duplicates:
             check_unique(names, keys)
         trained = set(keys) if is_fresh else set(name_keys(config.classes, tokenizer))
-        is_known, are_trained = [key in trained for key in keys], set(keys) == trained
+        is_known = [key in trained for key in keys]
     flags = seen_mask(seen, is_known)
     prompts = prompt_ids(names, templates, tokenizer)
 
     if is_fresh:
         kept = [position for position, flag in enumerate(flags) if flag]
-        are_trained = len(kept) == len(names)
+        is_known = flags
         if kept:
             config = copy.copy(config)
             config.template = (
@@ -218,4 +218,4 @@ def bind_classes(
     elif config.class_input_ids is None:  # an adapter that was converted where no tokenizer was at hand
         config = copy.copy(config)
         config.class_input_ids = encode_ids(prompt_ids(config.classes, config.templates, tokenizer))
-    return BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), are_trained), config
+    return BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), all(is_known)), config

@@ -125,12 +125,15 @@ class MMRLConfig(PeftConfig):
         self.reg_weight = as_number("reg_weight", self.reg_weight, 0)
 
     def _check_trained_classes(self) -> None:
-        num_templates = len(as_templates(self.template))
+        templates = as_templates(self.template)
+        self.template = self.template if isinstance(self.template, str) else templates
         if self.classes is None:
             self.class_input_ids = None
             return
         self.classes = as_list("classes", self.classes, "class names")
         for position, name in enumerate(self.classes):
+            if isinstance(name, str) and not name.strip():
+                raise ValueError(f"`classes` must hold names, the class name at position {position} is empty.")
             if not isinstance(name, str):
                 raise InvalidTypeError(
                     f"`classes` must hold strings, the class name at position {position} is {name!r}."
@@ -139,11 +142,18 @@ class MMRLConfig(PeftConfig):
             return
         rows = self.class_input_ids
         fits = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
-        if not fits or [len(row) for row in rows] != [len(self.classes)] * num_templates:
+        if not fits or [len(row) for row in rows] != [len(self.classes)] * len(templates):
             raise ValueError(
-                f"`class_input_ids` must hold {num_templates} list(s) (one per template) of {len(self.classes)} "
+                f"`class_input_ids` must hold {len(templates)} list(s) (one per template) of {len(self.classes)} "
                 f"strings (one per class), got {rows!r}."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in PEFT; token ids are left out where `classes` was set to None."""
+        content = super().to_dict()
+        if self.classes is None:
+            content["class_input_ids"] = None
+        return content
 
     @property
     def templates(self) -> list[str]:

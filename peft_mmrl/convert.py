@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -19,10 +18,12 @@ from typing import Any
 import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
 from .classes import bind_classes, clean_names
 from .config import MMRLConfig, adapted_layers
+from .layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
+from .loading import load_tokenizer
 from .validation import as_number
 
 
@@ -68,16 +69,13 @@ def convert_checkpoint(
     state = read_state_dict(checkpoint)
     is_plus_plus = f"{LEARNER}.srra_r2vproj.weight" in state
     rep_tokens = _take(state, REP_TOKENS, checkpoint)
-    if rep_tokens.ndim != 2:
-        raise ValueError(
-            f"{checkpoint}: `{REP_TOKENS}` must have the shape (tokens, width), got {tuple(rep_tokens.shape)}."
-        )
     weights = {"text_model.mmrl_rep_tokens.weight": rep_tokens}
     for tower in TOWERS:
         weights |= _aligner(state, tower, is_plus_plus, checkpoint)
     projection = {"A": "A", "B": "B"} if is_plus_plus else {"weight": "proj_rep"}
     for leaf, name in projection.items():
         weights[f"vision_model.mmrl_rep_projection.{leaf}"] = _take(state, f"image_encoder.{name}", checkpoint)
+    _check_shapes(weights, is_plus_plus, checkpoint)
 
     if is_plus_plus and beta is None:
         raise ValueError("`beta` must be given: the checkpoint is of MMRL++, whose beta is not in the file.")
@@ -137,7 +135,7 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, torch.Tenso
         stand_ins = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
         with torch.serialization.safe_globals(stand_ins):
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file shows as almost any error
         raise ValueError(f"{checkpoint} is not a checkpoint of the papers' code: torch cannot read it.") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
@@ -149,7 +147,37 @@ def _take(state: dict[str, torch.Tensor], name: str, checkpoint: str | os.PathLi
     tensor = state.get(name)
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{checkpoint} is not a checkpoint of MMRL or MMRL++: `{name}` is missing.")
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or not tensor.ndim:
+        raise ValueError(f"{checkpoint}: `{name}` must be a dense tensor of floats, got {tensor.dtype}.")
     return tensor
+
+
+def _check_shapes(weights: dict[str, torch.Tensor], is_plus_plus: bool, checkpoint: str | os.PathLike[str]) -> None:
+    """Raise where the sizes of the tensors contradict each other."""
+
+    def last(name: str) -> int:
+        return weights[name].shape[-1]
+
+    num_tokens, rep_dim = len(weights["text_model.mmrl_rep_tokens.weight"]), last("text_model.mmrl_rep_tokens.weight")
+    with torch.device("meta"):
+        modules = {"text_model.mmrl_rep_tokens": RepTokens(num_tokens, rep_dim)}
+        for tower in TOWERS:
+            name = f"{tower}_model.mmrl_aligner"
+            sizes = len(weights[f"{name}.bias"]), rep_dim, last(f"{name}.bias")
+            modules[name] = SharedResidualAligner(*sizes, last(f"{name}.A")) if is_plus_plus else Aligner(*sizes)
+        name, width = "vision_model.mmrl_rep_projection", last("vision_model.mmrl_aligner.bias")
+        if is_plus_plus:
+            modules[name] = ResidualRepProjection(width, last(f"{name}.B"), last(f"{name}.A"))
+        else:
+            modules[name] = RepProjection(width, last(f"{name}.weight"))
+    for name, module in modules.items():
+        for leaf, parameter in module.named_parameters():
+            found = tuple(weights[f"{name}.{leaf}"].shape)
+            if found != tuple(parameter.shape):
+                raise ValueError(
+                    f"{checkpoint}: the sizes in it contradict each other: {name}.{leaf} would be {found}, should be "
+                    f"{tuple(parameter.shape)}."
+                )
 
 
 def _aligner(
@@ -166,6 +194,8 @@ def _aligner(
     num_layers = max(1, _count(state, rf"{re.escape(prefix)}\.(\d+)\.bias"))
     for leaf in leaves:
         layers = [_take(state, f"{prefix}.{i}.{leaf}", checkpoint) for i in range(num_layers)]
+        if len({layer.shape for layer in layers}) > 1:
+            raise ValueError(f"{checkpoint}: the layers of `{prefix}.*.{leaf}` have different sizes.")
         weights[f"{tower}_model.mmrl_aligner.{leaf}"] = torch.stack(layers)
     return weights
 
@@ -193,7 +223,7 @@ def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
     """The config with its trained classes, and their token ids where the base model's tokenizer is at hand."""
     base = config.base_model_name_or_path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = load_tokenizer(base)
         text_config = AutoConfig.from_pretrained(base).text_config
     except (OSError, ValueError, AttributeError):
         warnings.warn(

@@ -107,12 +107,12 @@ def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompt
     """
     tower = clip.text_model
     adapter = tower.running_adapter
+    key = tower.state_key(clip.text_projection)
 
     def compute(template: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
         return normalize(clip.text_projection(tower.encode(template, tokens)), dim=-1)
 
     def frozen() -> torch.Tensor:
-        key = tower.state_key()
         return ensemble([cached(template, "frozen", key, compute, template, None) for template in prompts])
 
     if adapter is None:
@@ -122,8 +122,10 @@ def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompt
     if torch.is_grad_enabled():
         features.text = ensemble([compute(template, tokens) for template in prompts])
     else:
-        key = tower.state_key(), adapter, tower.configs[adapter].beta, content(tokens)
-        features.text = ensemble([cached(template, "adapted", key, compute, template, tokens) for template in prompts])
+        adapted = key, adapter, tower.configs[adapter].beta, content(tokens)
+        features.text = ensemble(
+            [cached(template, "adapted", adapted, compute, template, tokens) for template in prompts]
+        )
     if with_frozen:
         features.frozen_text = frozen()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +11,24 @@ from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
-from peft.utils import load_peft_weights
-from safetensors import SafetensorError
-from transformers import AutoTokenizer, CLIPModel, PreTrainedConfig
+from transformers import CLIPModel, PreTrainedConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
 from .features import compute_features
+from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer
 from .losses import decision_logits, mmrl_loss, similarity_logits
-from .model import adapter_shapes, check_adapter
+from .model import check_adapter
 from .outputs import MMRLOutput
-from .validation import as_list, check_input_ids, check_pixel_values, check_targets
+from .validation import (
+    InvalidTypeError,
+    as_list,
+    check_input_ids,
+    check_num_items,
+    check_pixel_values,
+    check_targets,
+)
 
 
 class PeftModelForZeroShotImageClassification(PeftModel):
@@ -54,9 +60,13 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         self, model: CLIPModel, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any
     ) -> None:
         check_adapter(model, adapter_name, peft_config)
-        bound = trained_classes(peft_config, model.config.text_config)
+        configs = {**getattr(model, "peft_config", {}), adapter_name: peft_config}
+        bound = {name: trained_classes(config, model.config.text_config) for name, config in configs.items()}
+        loading = arguments_of_from_pretrained()
+        if loading is not None and loading["model_id"] is not None:
+            check_weights_fit(model, peft_config, **loading)
         super().__init__(model, peft_config, adapter_name, **kwargs)
-        self._bound = {} if bound is None else {adapter_name: bound}
+        self._bound = {name: classes for name, classes in bound.items() if classes is not None}
         self._warned_untrained: set[str] = set()
 
     # --- classes --------------------------------------------------------------------------------------------------
@@ -112,9 +122,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         if not name:
             raise ValueError("`processor` must be given: the base model has no name or path to load one from.")
         try:
-            return AutoTokenizer.from_pretrained(name, revision=config.revision)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`processor` must be given: no tokenizer could be loaded from {name!r}.") from error
+            return load_tokenizer(name, config.revision)
+        except OSError as error:
+            raise ValueError(f"`processor` must be given: {error}") from error
 
     @property
     def classes(self) -> list[str] | None:
@@ -176,7 +186,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         adapter = self._one_active_adapter()
         config = self.peft_config[adapter]
         config.check_coefficients()
-        check_pixel_values(pixel_values, clip.config.vision_config.num_channels)
+        check_pixel_values(pixel_values, clip.config.vision_config)
         classes = self._classes_to_score(input_ids, attention_mask, position_ids)
         check_targets(labels, return_loss, len(pixel_values), len(classes), has_captions=input_ids is not None)
         labels = None if labels is None else labels.to(clip.device, torch.long)
@@ -202,6 +212,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         if with_loss:
             losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
             if labels is not None and num_items_in_batch is not None:
+                check_num_items(num_items_in_batch)
                 losses["loss"] = losses["loss"] * len(labels) / num_items_in_batch
         if labels is not None and not is_frozen:
             self._warn_if_untrained(adapter, classes)
@@ -220,6 +231,28 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         )
         return output if return_dict else output.to_tuple()
 
+    def get_image_features(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """As `CLIPModel.get_image_features`: class features f_c (B, d), not normalised, in `pooler_output`."""
+        clip = self.get_base_model()
+        check_pixel_values(pixel_values, clip.config.vision_config)
+        self.peft_config[self._one_active_adapter()].check_coefficients()
+        return clip.get_image_features(pixel_values, interpolate_pos_encoding, **kwargs)
+
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """As `CLIPModel.get_text_features`: text features w (C, d), not normalised, in `pooler_output`."""
+        clip = self.get_base_model()
+        check_input_ids(input_ids, attention_mask, position_ids, clip.config.text_config)
+        self.peft_config[self._one_active_adapter()].check_coefficients()
+        return clip.get_text_features(input_ids, attention_mask, position_ids, **kwargs)
+
     def _classes_to_score(
         self, input_ids: Any, attention_mask: Any, position_ids: torch.Tensor | None
     ) -> BoundClasses | ExplicitPrompts:
@@ -227,7 +260,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         adapter = self._one_active_adapter()
         config, text_config = self.peft_config[adapter], self.get_base_model().config.text_config
         if input_ids is not None:
-            check_input_ids(input_ids, attention_mask, text_config.vocab_size, text_config.max_position_embeddings)
+            check_input_ids(input_ids, attention_mask, position_ids, text_config)
+            input_ids = input_ids.reshape(-1, input_ids.shape[-1])  # as CLIPModel does it
+            if attention_mask is not None:
+                attention_mask = attention_mask.reshape(input_ids.shape)
             return ExplicitPrompts(input_ids, attention_mask, position_ids, config, text_config.eos_token_id)
         if adapter not in self._bound:
             what = "`set_classes(names, processor)`" if config.classes is None else "`set_classes(processor=...)`"
@@ -269,6 +305,8 @@ class PeftModelForZeroShotImageClassification(PeftModel):
 
     def add_adapter(self, adapter_name: str, peft_config: PeftConfig, *args: Any, **kwargs: Any) -> None:
         """As in PEFT; classes that are saved in the config are bound to the new adapter."""
+        if not isinstance(peft_config, PeftConfig):
+            raise InvalidTypeError(f"`peft_config` must be an `MMRLConfig`, got {peft_config!r}.")
         if isinstance(peft_config, MMRLConfig):
             check_adapter(self.get_base_model(), adapter_name, peft_config)
             bound = trained_classes(peft_config, self.get_base_model().config.text_config)
@@ -315,8 +353,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
     ) -> None:
         """As in PEFT. Embeddings are never part of an MMRL adapter, so PEFT need not ask the Hub whether they were
         resized: saving works offline."""
-        save_embedding_layers = save_embedding_layers is True
-        super().save_pretrained(save_directory, safe_serialization, selected_adapters, save_embedding_layers, **kwargs)
+        self._one_active_adapter()
+        if save_embedding_layers is True:
+            raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
+        super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.
@@ -327,40 +367,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         """
         if kwargs.get("ephemeral_gpu_offload"):
             raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL.")
-        try:
-            self._check_weights_fit(model_id, adapter_name, **kwargs)
-        except (OSError, ValueError):
-            # Inside of `PeftModel.from_pretrained` nobody has this half-made model: the caller keeps a plain CLIP.
-            if sys._getframe(1).f_code is PeftModel.from_pretrained.__func__.__code__:
-                self.base_model.unload()
-            raise
-        return super().load_adapter(model_id, adapter_name, *args, **kwargs)
-
-    def _check_weights_fit(
-        self, model_id: str | os.PathLike[str], adapter_name: str, key_mapping: Any = None, **kwargs: Any
-    ) -> None:
-        hub_kwargs, other_kwargs = self._split_kwargs(kwargs)
-        if other_kwargs.get("ignore_mismatched_sizes"):
-            return
         if adapter_name in self.peft_config:
             config = self.peft_config[adapter_name]
         else:
-            config = PeftConfig.from_pretrained(model_id, **hub_kwargs)
-        if not isinstance(config, MMRLConfig):
-            return  # PEFT refuses it with its own message
-        try:
-            weights = load_peft_weights(model_id, device="cpu", key_mapping=key_mapping, **hub_kwargs)
-        except SafetensorError as error:
-            raise OSError(f"The adapter's weights in {model_id} cannot be read: {error}") from error
-        clip = self.get_base_model()
-        expected = adapter_shapes(clip, config)
-        wrong = [
-            f"{name} is {tuple(weights[name].shape) if name in weights else 'missing'}, should be {shape}"
-            for name, shape in expected.items()
-            if name not in weights or tuple(weights[name].shape) != shape
-        ]
-        if wrong:
-            raise ValueError(
-                f"The adapter in {model_id} (trained on {config.base_model_name_or_path}) does not fit this base "
-                f"model ({clip.name_or_path or type(clip).__name__}): {'; '.join(wrong)}."
-            )
+            config = PeftConfig.from_pretrained(model_id, **self._split_kwargs(kwargs)[0])
+        if isinstance(config, MMRLConfig):  # PEFT refuses others with its own message
+            check_weights_fit(self.get_base_model(), config, model_id, **kwargs)
+        return super().load_adapter(model_id, adapter_name, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,35 +44,56 @@ class PromptTokenizer:
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text from BOS to EOS, of any length."""
+        who = type(self.tokenizer).__name__
         try:
             encoded = self.tokenizer(texts)
             rows = encoded["input_ids"] if hasattr(encoded, "keys") else encoded.input_ids
         except (AttributeError, KeyError) as error:
             raise InvalidTypeError(
-                f"`processor` must return `input_ids` for a list of texts; {type(self.tokenizer).__name__} does not."
+                f"`processor` must return `input_ids` for a list of texts; {who} does not."
             ) from error
         masks = encoded.get("attention_mask") if hasattr(encoded, "get") else None
-        rows = [as_ints(row) for row in rows]
-        if masks is not None:
-            rows = [drop_left_padding(row, as_ints(mask)) for row, mask in zip(rows, masks, strict=True)]
+        try:
+            rows = [as_ints(row) for row in rows]
+            if masks is not None:
+                rows = [drop_left_padding(row, as_ints(mask)) for row, mask in zip(rows, masks, strict=True)]
+        except (TypeError, ValueError) as error:
+            raise InvalidTypeError(
+                f"`processor` must return `input_ids` as one row of whole numbers per text; {who} does not."
+            ) from error
         if len(rows) != len(texts):
             raise ValueError(f"`processor` returned {len(rows)} rows of `input_ids` for {len(texts)} texts.")
-        return [self._from_bos_to_eos(row, text) for row, text in zip(rows, texts, strict=True)]
+        rows = [self._from_bos_to_eos(row, text) for row, text in zip(rows, texts, strict=True)]
+        first = {row[0] for row in rows}
+        if len(first) > 1:
+            raise ValueError(
+                f"`processor` starts texts with different token ids, {sorted(first)}: each must start with BOS."
+            )
+        return rows
 
     def _from_bos_to_eos(self, ids: list[int], text: str) -> list[int]:
-        vocab_size = self.text_config.vocab_size
+        bos, eos, vocab_size = (
+            self.text_config.bos_token_id,
+            self.text_config.eos_token_id,
+            self.text_config.vocab_size,
+        )
+        advice = "Use the base model's own processor."
         if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
             raise ValueError(
                 f"`processor` gives {text!r} the token ids {ids}, but the base model's vocabulary has {vocab_size} "
-                "entries. Use the base model's own processor."
+                f"entries. {advice}"
             )
-        ids = trim_at_eos(ids, self.text_config.eos_token_id)
-        if len(ids) < 2:
+        if eos != 2 and bos in ids:  # configs with EOS 2 have a wrong BOS too
+            ids = ids[ids.index(bos) :]
+        trimmed = trim_at_eos(ids, eos)
+        if len(trimmed) < 2:
             raise ValueError(
-                f"`processor` gives {text!r} the token ids {ids}, without BOS and the EOS id "
-                f"{self.text_config.eos_token_id} of the base model. Use the base model's own processor."
+                f"`processor` gives {text!r} the token ids {ids}, without BOS and the EOS id {eos} of the base model. "
+                f"{advice}"
             )
-        return ids
+        if len(set(ids[len(trimmed) :])) > 1:
+            raise ValueError(f"{text!r} holds the end-of-text token itself (id {eos}): remove it from the text.")
+        return trimmed
 
 
 def trim_at_eos(ids: list[int], eos_token_id: int) -> list[int]:
@@ -132,7 +154,10 @@ def decode_ids(encoded: list[list[str]], text_config: PreTrainedConfig) -> list[
 
 def as_ints(row: Any) -> list[int]:
     """A row of ids as Python integers, be it a list, an array or a tensor."""
-    return list(map(int, row.tolist() if hasattr(row, "tolist") else row))
+    values = row.tolist() if hasattr(row, "tolist") else list(row)
+    if any(not isinstance(value, numbers.Integral) for value in values):
+        raise TypeError(f"not a row of whole numbers: {values}")
+    return list(map(int, values))
 
 
 def drop_left_padding(row: list[int], mask: list[int]) -> list[int]:

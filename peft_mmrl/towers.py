@@ -271,15 +271,6 @@ class MMRLTextTower(MMRLTower):
     layers_field = "text_layers"
     layer_kwargs = {"is_causal": True}
 
-    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig]) -> None:
-        super().__init__(base_layer, configs)
-        self._base_version = 0  # counts the events after which frozen weights may be others
-        self.register_load_state_dict_post_hook(_count_loading)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> MMRLTextTower:
-        self._base_version += 1  # moved, or cast
-        return super()._apply(*args, **kwargs)
-
     @classmethod
     def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
         modules = super().adapter_modules(config, base_layer, projection_dim)
@@ -378,12 +369,17 @@ class MMRLTextTower(MMRLTower):
             trunk.own.append(hidden[:, len(start) :].clone())
         return trunk
 
-    def state_key(self) -> tuple[Any, ...]:
-        """Another key when what frozen weights give may be another: loaded, moved or cast weights, autocast."""
-        weight = self.embeddings.token_embedding.weight
-        kind = weight.device.type
+    def state_key(self, *parts: nn.Module) -> tuple[Any, ...]:
+        """Another key when what frozen weights give may be another: loaded, moved or cast weights, autocast.
+
+        Args:
+            parts: further frozen modules that the result depends on.
+        """
+        weights = [weight for part in (self.base_layer, *parts) for weight in part.parameters()]
+        versions = tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
+        kind = weights[0].device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-        return self._base_version, weight.device, weight.dtype, autocast
+        return weights[0].device, weights[0].dtype, autocast, versions
 
     def trunk_modules(self) -> list[nn.Module]:
         return [self.embeddings]
@@ -405,10 +401,6 @@ class MMRLTextTower(MMRLTower):
         eos = torch.where(eos > 0, eos + num_tokens, eos)  # BOS stays where it is
         rows = torch.arange(len(hidden), device=hidden.device)
         return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[rows, eos])
-
-
-def _count_loading(tower: MMRLTextTower, incompatible_keys: Any) -> None:
-    tower._base_version += 1
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 import math
 import numbers
+import sys
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 
 class InvalidTypeError(TypeError, ValueError):
@@ -26,7 +28,7 @@ def as_number(name: str, value: Any, low: float, high: float = math.inf) -> floa
     allowed = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= high or math.isinf(value) or abs(value) > sys.float_info.max:
         raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
     return float(value)
 
@@ -65,40 +67,56 @@ def as_templates(template: Any) -> list[str]:
     return templates
 
 
-def check_pixel_values(pixel_values: Any, num_channels: int) -> None:
-    """Raise where images are not a tensor (B, channels, height, width)."""
+def check_pixel_values(pixel_values: Any, vision_config: PreTrainedConfig) -> None:
+    """Raise where images are not a tensor (B, channels, height, width) of numbers, with one patch or more each."""
+    channels, patch = vision_config.num_channels, vision_config.patch_size
     if pixel_values is None:
         raise ValueError("`pixel_values` must be given: the processed images, (batch, channels, height, width).")
-    if not isinstance(pixel_values, torch.Tensor):
-        raise InvalidTypeError(f"`pixel_values` must be a tensor, got {type(pixel_values).__name__}.")
-    if pixel_values.ndim != 4 or pixel_values.shape[1] != num_channels:
+    is_numbers = isinstance(pixel_values, torch.Tensor) and not (
+        pixel_values.is_complex() or pixel_values.dtype == torch.bool
+    )
+    if not is_numbers:
+        raise InvalidTypeError(f"`pixel_values` must be a tensor of numbers, got {_describe(pixel_values)}.")
+    shape = tuple(pixel_values.shape)
+    if len(shape) != 4 or shape[0] < 1 or shape[1] != channels or min(shape[2:]) < patch:
         raise ValueError(
-            f"`pixel_values` must have the shape (batch, {num_channels}, height, width), "
-            f"got {tuple(pixel_values.shape)}."
+            f"`pixel_values` must have the shape (batch, {channels}, height, width), with at least one image and "
+            f"sides of at least {patch} pixels, got {shape}."
         )
 
 
-def check_input_ids(input_ids: Any, attention_mask: Any, vocab_size: int, context: int) -> None:
+def check_input_ids(input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig) -> None:
     """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context."""
-    if not isinstance(input_ids, torch.Tensor) or not _is_integer(input_ids):
-        raise InvalidTypeError(f"`input_ids` must be a tensor of whole numbers, got {_describe(input_ids)}.")
-    if input_ids.ndim != 2 or not input_ids.numel() or input_ids.shape[1] > context:
+    context = text_config.max_position_embeddings
+    _check_ids("input_ids", input_ids, text_config.vocab_size)
+    if not 1 <= input_ids.shape[-1] <= context:
         raise ValueError(
             f"`input_ids` must have the shape (prompts, tokens) with at most {context} tokens, the context of this "
             f"CLIP, got {tuple(input_ids.shape)}."
         )
-    low, high = int(input_ids.min()), int(input_ids.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(f"`input_ids` must lie between 0 and {vocab_size - 1}, got {low if low < 0 else high}.")
-    if attention_mask is None:
-        return
-    if not isinstance(attention_mask, torch.Tensor):
-        raise InvalidTypeError(f"`attention_mask` must be a tensor, got {attention_mask!r}.")
-    if attention_mask.shape != input_ids.shape:
-        raise ValueError(
-            f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}, "
-            f"got {tuple(attention_mask.shape)}."
-        )
+    if position_ids is not None:
+        _check_ids("position_ids", position_ids, context)
+        if position_ids.shape not in (input_ids.shape, (1, input_ids.shape[-1])):
+            raise ValueError(f"`position_ids` must have {_shape_of(input_ids)}, got {tuple(position_ids.shape)}.")
+    if attention_mask is not None:
+        if not isinstance(attention_mask, torch.Tensor):
+            raise InvalidTypeError(f"`attention_mask` must be a tensor, got {attention_mask!r}.")
+        if attention_mask.shape != input_ids.shape:
+            raise ValueError(f"`attention_mask` must have {_shape_of(input_ids)}, got {tuple(attention_mask.shape)}.")
+
+
+def _check_ids(name: str, ids: Any, size: int) -> None:
+    if not isinstance(ids, torch.Tensor) or not _is_integer(ids):
+        raise InvalidTypeError(f"`{name}` must be a tensor of whole numbers, got {_describe(ids)}.")
+    if not ids.numel():
+        raise ValueError(f"`{name}` must hold at least one number, got the shape {tuple(ids.shape)}.")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise ValueError(f"`{name}` must lie between 0 and {size - 1}, got {low if low < 0 else high}.")
+
+
+def _shape_of(input_ids: torch.Tensor) -> str:
+    return f"the shape of `input_ids`, {tuple(input_ids.shape)}"
 
 
 def check_targets(labels: Any, return_loss: Any, num_images: int, num_classes: int, has_captions: bool) -> None:
@@ -120,14 +138,21 @@ def check_labels(labels: Any, batch_size: int, num_classes: int) -> None:
         raise ValueError(
             f"`labels` must have the shape ({batch_size},), one label per image, got {tuple(labels.shape)}."
         )
-    if not batch_size:
-        raise ValueError("`labels` are given for a batch without images.")
-    low, high = int(labels.min()), int(labels.max())
+    low, high = int(labels.long().min()), int(labels.long().max())
     if low < 0 or high >= num_classes:
         raise ValueError(
             f"`labels` must lie between 0 and {num_classes - 1} ({num_classes} classes), "
             f"got {low if low < 0 else high}."
         )
+
+
+def check_num_items(num_items_in_batch: Any) -> None:
+    """Raise where the number of images that a loss is averaged over is not a positive number."""
+    is_scalar = isinstance(num_items_in_batch, torch.Tensor) and num_items_in_batch.numel() == 1
+    if not is_scalar and not isinstance(num_items_in_batch, numbers.Real):
+        raise InvalidTypeError(f"`num_items_in_batch` must be a number, got {num_items_in_batch!r}.")
+    if not num_items_in_batch > 0:
+        raise ValueError(f"`num_items_in_batch` must be positive, got {num_items_in_batch}.")
 
 
 def _is_integer(tensor: torch.Tensor) -> bool:

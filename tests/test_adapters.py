@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Case, WordTokenizer, make_clip, scramble
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig, PeftModelForZeroShotImageClassification
@@ -107,24 +107,36 @@ def test_auto_class_says_when_no_base_model_is_named(model, tmp_path):
         AutoPeftModelForZeroShotImageClassification.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["from_pretrained", "load_adapter", "in place"])
-def test_another_width_is_named_and_nothing_changes(model, images, method, tmp_path):
+def untouched(clip):
+    """Whether a CLIP is as it was made: plain classes, no adapter weights, trainable."""
+    return (
+        type(clip) is CLIPModel
+        and not any("mmrl_" in name for name, _ in clip.named_parameters())
+        and all(parameter.requires_grad for parameter in clip.parameters())
+        and not hasattr(clip, "peft_config")
+    )
+
+
+@pytest.mark.parametrize("with_config", [False, True])
+def test_another_width_is_named_and_the_base_stays(model, with_config, tmp_path):
     model.save_pretrained(tmp_path)
     other = make_clip(vision_hidden_size=32)
-    expected = other(IDS, images).logits_per_image
-    if method == "from_pretrained":
-        with pytest.raises(ValueError, match=r"does not fit this base model.*mmrl_aligner.*48.*should be.*32"):
-            PeftModel.from_pretrained(other, tmp_path)
-        assert type(other) is CLIPModel
-        assert not any("mmrl_" in name for name, _ in other.named_parameters())
-        assert torch.equal(other(IDS, images).logits_per_image, expected)
-        return
-    target = get_peft_model(other, copy.deepcopy(model.peft_config["default"]))
-    before = {name: value.clone() for name, value in target.state_dict().items()}
+    kwargs = {"config": PeftConfig.from_pretrained(tmp_path)} if with_config else {}
+    with pytest.raises(ValueError, match=r"does not fit this base model.*mmrl_aligner.*48.*should be.*32"):
+        PeftModel.from_pretrained(other, tmp_path, **kwargs)
+    assert untouched(other)
+
+
+@pytest.mark.parametrize("name", ["default", "new"])
+def test_another_width_leaves_a_live_model_alone(model, images, name, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    live = get_peft_model(make_clip(vision_hidden_size=32), MMRLConfig.from_pretrained(tmp_path))
+    before = {key: value.clone() for key, value in live.state_dict().items()}
     with pytest.raises(ValueError, match="does not fit this base model"):
-        target.load_adapter(tmp_path, "default" if method == "in place" else "new")
-    assert list(target.peft_config) == ["default"]
-    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+        live.load_adapter(tmp_path, name)
+    assert list(live.peft_config) == ["default"]
+    assert all(torch.equal(value, before[key]) for key, value in live.state_dict().items())
+    assert live(pixel_values=images).logits.shape == (4, 2)
 
 
 def test_another_depth_is_named(model, tmp_path):
@@ -141,14 +153,59 @@ def test_another_vocabulary_is_named_and_nothing_changes(model, tmp_path):
     assert not any("mmrl_" in name for name, _ in other.named_parameters())
 
 
-def test_damaged_weights_are_an_os_error(model, tmp_path):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("adapter_model.safetensors", b""),
+        ("adapter_model.safetensors", b"no weights"),
+        ("adapter_model.bin", b""),
+        ("adapter_model.bin", b"hello world"),
+        (None, None),
+    ],
+)
+def test_damaged_or_missing_weights_are_an_os_error(model, file, content, tmp_path):
     model.save_pretrained(tmp_path)
-    path = tmp_path / "adapter_model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+    (tmp_path / "adapter_model.safetensors").unlink()
+    if file is not None:
+        (tmp_path / file).write_bytes(content)
     other = make_clip()
     with pytest.raises(OSError, match="cannot be read"):
         PeftModel.from_pretrained(other, tmp_path)
-    assert not any("mmrl_" in name for name, _ in other.named_parameters())
+    assert untouched(other)
+    with pytest.raises(OSError, match="cannot be read"):
+        model.load_adapter(tmp_path, "default")
+
+
+def test_missing_tensors_are_named(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(iter(weights))
+    del weights[name]
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    other = make_clip()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        PeftModel.from_pretrained(other, tmp_path)
+    assert untouched(other)
+
+
+def test_a_second_model_on_one_clip_knows_both_adapters_classes(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    clip = make_clip()
+    first = PeftModel.from_pretrained(clip, tmp_path)
+    expected = first(pixel_values=images).logits
+    second = PeftModel.from_pretrained(clip, tmp_path, adapter_name="two")
+    second.set_adapter("default")
+    assert torch.allclose(second(pixel_values=images).logits, expected, atol=1e-5)
+
+
+def test_auto_class_takes_a_config(tmp_path):
+    case = Case("mmrl")
+    model = get_peft_model(case.clip(), MMRLConfig(rep_dim=8))
+    model.save_pretrained(tmp_path)
+    config = PeftConfig.from_pretrained(tmp_path)
+    config.alpha = 0.2
+    loaded = AutoPeftModelForZeroShotImageClassification.from_pretrained(tmp_path, config=config)
+    assert loaded.peft_config["default"].alpha == 0.2
 
 
 def test_in_place_loading_takes_weights_only(model, images, tmp_path):
@@ -214,13 +271,15 @@ def test_deleting_the_active_adapter_goes_on_with_the_other(model, images, token
         model.set_adapter("second")
 
 
-def test_without_any_adapter_it_says_so(model, images):
+def test_without_any_adapter_it_says_so(model, images, tmp_path):
     model.delete_adapter("default")
     for call in (lambda: model(pixel_values=images), lambda: model.set_classes(["cat"])):
         with pytest.raises(ValueError, match="No adapter is active"):
             call()
     with pytest.raises(ValueError, match="No adapter is active"), model.disable_adapter():
         pass
+    with pytest.raises(ValueError, match="No adapter is active"):
+        model.save_pretrained(tmp_path)
 
 
 def test_two_active_adapters_are_refused(model, images, tokenizer):
@@ -245,6 +304,18 @@ def test_adapter_names_that_peft_could_not_save_are_refused(name, images):
     assert list(model.peft_config) == ["default"]
 
 
+@pytest.mark.parametrize("name", ["a.b", "", "keys", "forward", "training"])
+def test_adapter_names_that_are_no_module_names_are_refused(name):
+    clip = make_clip()
+    with pytest.raises(ValueError, match="`adapter_name`"):
+        get_peft_model(clip, MMRLConfig(rep_dim=8), adapter_name=name)
+    assert untouched(clip)
+    model = get_peft_model(clip, MMRLConfig(rep_dim=8))
+    with pytest.raises(ValueError, match="`adapter_name`"):
+        model.add_adapter(name, MMRLConfig(rep_dim=8))
+    assert list(model.peft_config) == ["default"]
+
+
 @pytest.mark.parametrize("name", ["shop", "ünï-2", "mmrl", "0x", "a b"])
 def test_other_adapter_names_save_everything(name, images, tokenizer, tmp_path):
     model = scramble(get_peft_model(make_clip(), MMRLConfig(rep_dim=8), adapter_name=name), adapter=name)
@@ -252,6 +323,13 @@ def test_other_adapter_names_save_everything(name, images, tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(make_clip(), tmp_path / name, adapter_name="other")
     assert torch.allclose(loaded(pixel_values=images).logits, model.eval()(pixel_values=images).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [None, {"peft_type": "MMRL"}])
+def test_only_configs_can_be_added(clip, config):
+    model = get_peft_model(clip, MMRLConfig(rep_dim=8))
+    with pytest.raises(TypeError, match="`peft_config`"):
+        model.add_adapter("new", config)
 
 
 def test_other_methods_cannot_be_added(model):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Case, WordTokenizer, make_clip, scramble
 from peft import PeftModel, get_peft_model
+from transformers import CLIPModel
 
 from peft_mmrl import MMRLConfig
 
@@ -115,6 +116,36 @@ def test_unicode_composition_makes_no_difference():
         model.set_classes(["caf\u00e9", "cafe\u0301"], case.tokenizer())
 
 
+def test_left_padding_without_a_mask_is_cut_at_bos(model, images):
+    model.set_classes(["cat", "dog"], lambda texts: {"input_ids": [[0, 0, 98, 1, 99], [0, 0, 98, 2, 99]]})
+    assert model.peft_config["default"].class_input_ids == [["98 1 99", "98 2 99"]]
+
+
+def test_templates_of_any_list_are_saved(model, tokenizer, tmp_path):
+    templates = ["a {}", "my {}"]
+    model.set_classes(["cat", "dog"], tokenizer, template=(template for template in templates))
+    model.save_pretrained(tmp_path)
+    assert PeftModel.from_pretrained(make_clip(), tmp_path).peft_config["default"].template == templates
+    assert MMRLConfig(template=tuple(templates)).template == templates
+    config = MMRLConfig(template=templates)
+    templates.clear()
+    assert config.template == ["a {}", "my {}"]
+
+
+def test_a_folder_without_tokenizer_asks_for_the_processor(tmp_path):
+    Case("mmrl").clip().save_pretrained(tmp_path)
+    model = get_peft_model(CLIPModel.from_pretrained(tmp_path), MMRLConfig(rep_dim=8))
+    with pytest.raises(ValueError, match="`processor` must be given: No tokenizer could be loaded"):
+        model.set_classes(["cat", "dog"])
+
+
+def test_saving_a_freshened_adapter_leaves_its_ids_out(model, tokenizer, tmp_path):
+    model.set_classes(["cat", "dog"], tokenizer)
+    model.peft_config["default"].classes = None
+    model.save_pretrained(tmp_path)
+    assert '"class_input_ids": null' in (tmp_path / "adapter_config.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("seen", "flags"),
     [
@@ -123,6 +154,7 @@ def test_unicode_composition_makes_no_difference():
         ([False, True], (False, True)),
         (np.array([True, False]), (True, False)),
         (torch.tensor([False, True]), (False, True)),
+        ([np.bool_(True), np.bool_(False)], (True, False)),
     ],
 )
 def test_seen_overrides_and_what_is_saved_stays(trained, seen, flags):
@@ -182,6 +214,14 @@ def test_training_on_other_classes_warns_once(trained, images, recwarn):
     for _ in range(2):
         trained(pixel_values=images, labels=labels)
     assert len([w for w in recwarn if "other classes than the trained ones" in str(w.message)]) == 1
+
+
+def test_a_disabled_adapter_is_not_trained(trained, images, recwarn):
+    trained.set_classes(["owl", "bat"], trained_tokenizer(trained))
+    trained.train()
+    with trained.disable_adapter():
+        trained(pixel_values=images, labels=torch.tensor([0, 1, 0, 1]))
+    assert not [w for w in recwarn if "trained ones" in str(w.message)]
 
 
 def test_training_on_the_trained_classes_does_not_warn(model, tokenizer, images, recwarn):
@@ -267,6 +307,22 @@ def beyond_vocabulary(texts):
     return {"input_ids": [[98, 100, 99] for _ in texts]}
 
 
+def without_bos(texts):
+    return {"input_ids": [[i + 1, 7, 99] for i, _ in enumerate(texts)]}
+
+
+def floats(texts):
+    return {"input_ids": [[98.0, 1.5, 99.0] for _ in texts]}
+
+
+def flat(texts):
+    return {"input_ids": [98, 1, 99]}
+
+
+def eos_inside(texts):
+    return {"input_ids": [[98, 1, 99, 5, 99] for _ in texts]}
+
+
 def second_is_empty(texts):
     return {"input_ids": [[98, 1, 99], [98, 99]]}
 
@@ -301,6 +357,10 @@ def too_few_rows(texts):
         ({"seen": 5}, "`seen`"),
         ({"processor": no_eos}, "without BOS and the EOS id 99"),
         ({"processor": beyond_vocabulary}, "vocabulary has 100 entries"),
+        ({"processor": without_bos}, r"`processor` starts texts with different token ids, \[1, 2\]"),
+        ({"processor": floats}, "`processor` must return `input_ids` as one row of whole numbers per text"),
+        ({"processor": flat}, "`processor` must return `input_ids` as one row of whole numbers per text"),
+        ({"processor": eos_inside}, "holds the end-of-text token itself"),
         ({"processor": too_few_rows}, "1 rows of `input_ids` for 2 texts"),
         ({"processor": lambda texts: texts}, "`processor` must return `input_ids`"),
         ({"processor": 3}, "`processor` must be"),

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import Case
+from conftest import PARITY, Case
 from peft import PeftModel
 from test_parity import error
 
@@ -89,12 +89,14 @@ def test_nothing_in_the_file_is_executed(payload, tmp_path):
     assert (tmp_path / "pwned").exists()
 
 
-def test_without_a_tokenizer_the_adapter_asks_for_one(case, tmp_path):
+@pytest.mark.parametrize("base", ["no-such-model", "no-tokenizer"])
+def test_without_a_tokenizer_the_adapter_asks_for_one(case, base, tmp_path):
+    case.clip().save_pretrained(tmp_path / "no-tokenizer")
     with pytest.warns(UserWarning, match="without token ids"):
         convert_checkpoint(
             case.folder / "model.pth.tar-5",
             tmp_path,
-            **arguments(case, base_model_name_or_path=str(tmp_path / "no-such-model")),
+            **arguments(case, base_model_name_or_path=str(tmp_path / base)),
         )
     model = PeftModel.from_pretrained(case.clip(), tmp_path)
     images = case.golden["pixel_values"]
@@ -167,6 +169,49 @@ def test_other_files_are_refused(content, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(Case("mmrl")))
     assert not (tmp_path / "adapter").exists()
+
+
+def change(name, new):
+    """The state of the golden checkpoint with one tensor changed."""
+
+    def changed(method):
+        state = torch.load(PARITY / method / "model.pth.tar-5", weights_only=False)["state_dict"]
+        state[name] = new(state[name])
+        return state
+
+    return changed
+
+
+R = "representation_learner.compound_rep_tokens"
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "message"),
+    [
+        ("mmrl", change(R, lambda r: r[0]), "contradict"),
+        ("mmrl", change(R, lambda r: r[None]), "contradict"),
+        ("mmrl", change(R, lambda r: r[:, :5]), "contradict"),
+        ("mmrl", change(R, lambda r: r.int()), "dense tensor of floats"),
+        ("mmrl", change(R, lambda r: r.to_sparse()), "dense tensor of floats"),
+        ("mmrl", change(f"{R}_r2vproj.1.weight", lambda w: w[:5]), "different sizes"),
+        ("mmrl", change(f"{R}_r2tproj.1.bias", lambda b: b[:5]), "different sizes"),
+        ("mmrl", change("image_encoder.proj_rep", lambda p: p[0]), "contradict"),
+        ("mmrl", change("image_encoder.proj_rep", lambda p: p[:5]), "contradict"),
+        ("mmrlpp", change("image_encoder.A", lambda a: a[0]), "contradict"),
+        ("mmrlpp", change("representation_learner.srra_r2vproj.weight", lambda w: w[:, :5]), "contradict"),
+    ],
+)
+def test_sizes_that_contradict_each_other_write_nothing(method, changed, message, tmp_path):
+    torch.save({"state_dict": changed(method)}, tmp_path / "file")
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(Case(method)))
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_duplicate_names_are_customary(tmp_path):
+    case = Case("mmrl")
+    convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case, classes=["cat", "dog", "cat"]))
+    assert PeftModel.from_pretrained(case.clip(), tmp_path).classes == ["cat", "dog", "cat"]
 
 
 def test_pickles_that_are_no_archive_are_refused(tmp_path):

@@ -258,11 +258,21 @@ def test_disabled_adapter_with_bound_classes_is_zero_shot(model, images):
         ({"labels": LABELS, "pixel_values": None}, "`pixel_values` must be given"),
         ({"pixel_values": torch.zeros(3, 32, 32)}, r"`pixel_values`.*\(3, 32, 32\)"),
         ({"pixel_values": torch.zeros(2, 1, 32, 32)}, r"`pixel_values`.*\(2, 1, 32, 32\)"),
-        ({"pixel_values": [1]}, "`pixel_values` must be a tensor, got list"),
+        ({"pixel_values": [1]}, "`pixel_values` must be a tensor of numbers, got"),
         ({"input_ids": torch.tensor([[98, 100, 99]])}, "`input_ids` must lie between 0 and 99, got 100"),
         ({"input_ids": torch.zeros(2, 25, dtype=torch.long)}, r"`input_ids`.*at most 24.*\(2, 25\)"),
         ({"input_ids": torch.zeros(2, 4)}, "`input_ids`.*torch.float32"),
         ({"input_ids": IDS, "attention_mask": torch.ones(2, 5)}, "`attention_mask` must have the shape"),
+        ({"input_ids": IDS, "attention_mask": [[1]]}, "`attention_mask` must be a tensor"),
+        ({"input_ids": IDS, "position_ids": torch.tensor([[0, 1, 2, 3, 24]])}, "`position_ids`.*23, got 24"),
+        ({"input_ids": IDS, "position_ids": torch.tensor([[0, 1]])}, "`position_ids` must have the shape"),
+        ({"input_ids": IDS, "position_ids": torch.zeros(1, 5)}, "`position_ids`.*torch.float32"),
+        ({"input_ids": IDS[:0]}, "`input_ids` must hold at least one number"),
+        ({"pixel_values": torch.zeros(0, 3, 32, 32)}, "`pixel_values`.*at least one image"),
+        ({"pixel_values": torch.zeros(2, 3, 4, 4), "interpolate_pos_encoding": True}, "at least 8 pixels"),
+        ({"pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.bool)}, "`pixel_values`.*torch.bool"),
+        ({"labels": LABELS, "num_items_in_batch": 0}, "`num_items_in_batch` must be positive, got 0"),
+        ({"labels": LABELS, "num_items_in_batch": "4"}, "`num_items_in_batch` must be a number, got '4'"),
         ({"return_loss": True}, "`return_loss` needs `input_ids`"),
         ({"return_loss": True, "input_ids": IDS}, "`return_loss` needs `input_ids` with one caption per image"),
         ({"return_loss": True, "input_ids": IDS, "labels": LABELS}, "`return_loss`.*`labels`"),
@@ -277,6 +287,33 @@ def test_bad_input_is_named(model, images, kwargs, message):
 def test_wrong_types_are_type_errors(model, images, labels):
     with pytest.raises(TypeError, match="`labels`"):
         model(pixel_values=images, labels=labels)
+
+
+def test_features_check_their_input_too(model, images):
+    with pytest.raises(ValueError, match="`input_ids` must lie between 0 and 99, got 100"):
+        model.get_text_features(input_ids=torch.tensor([[98, 100, 99]]))
+    with pytest.raises(ValueError, match="`pixel_values`"):
+        model.get_image_features(pixel_values=images[0])
+    model.peft_config["default"].beta = None
+    for call in (lambda: model.get_text_features(IDS), lambda: model.get_image_features(images)):
+        with pytest.raises(TypeError, match="`beta`"):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+def test_labels_of_any_whole_type(model, images, dtype):
+    expected = model(pixel_values=images, labels=LABELS).loss
+    assert torch.equal(model(pixel_values=images, labels=LABELS.to(dtype)).loss, expected)
+
+
+def test_prompts_may_have_leading_dimensions_as_in_clip(model, images):
+    assert torch.equal(model(IDS.view(1, 3, 5), images).logits, model(IDS, images).logits)
+
+
+def test_num_items_in_batch_counts_with_the_adapter_off_too(model, images):
+    with model.disable_adapter():
+        whole = model(IDS, images, labels=LABELS).loss
+        assert torch.allclose(model(IDS, images, labels=LABELS, num_items_in_batch=8).loss, whole / 2)
 
 
 def test_without_classes_and_prompts_it_says_what_to_do(clip, images):

@@ -1,0 +1,81 @@
+"""Reading saved adapters, and the checks that come before anything is changed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from peft import PeftModel
+from peft.utils import load_peft_weights
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+
+from .config import MMRLConfig
+from .model import adapter_shapes
+
+
+def check_weights_fit(
+    clip: CLIPModel,
+    config: MMRLConfig,
+    model_id: str | os.PathLike[str],
+    key_mapping: dict[str, str] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Raise where an adapter's saved weights do not fit a base model.
+
+    Args:
+        clip: the base model, adapted or not.
+        config: the config of the adapter that is to take the weights.
+        model_id: folder or Hub repository of the adapter.
+        key_mapping: as in PEFT's `load_adapter`.
+        kwargs: the other arguments of PEFT's `load_adapter`.
+
+    Raises:
+        ValueError: a tensor is missing or has another size.
+        OSError: the weights cannot be found or read.
+    """
+    hub_kwargs, other_kwargs = PeftModel._split_kwargs(kwargs)
+    if other_kwargs.get("ignore_mismatched_sizes"):
+        return
+    try:
+        weights = load_peft_weights(model_id, device="cpu", key_mapping=key_mapping, **hub_kwargs)
+    except Exception as error:  # a damaged or missing file shows as almost any error
+        raise OSError(f"The adapter's weights in {model_id} cannot be read: {error}") from error
+    wrong = [
+        f"{name} is {tuple(weights[name].shape) if name in weights else 'missing'}, should be {shape}"
+        for name, shape in adapter_shapes(clip, config).items()
+        if name not in weights or tuple(weights[name].shape) != shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"The adapter in {model_id} (trained on {config.base_model_name_or_path}) does not fit this base model "
+            f"({clip.name_or_path or type(clip).__name__}): {'; '.join(wrong)}."
+        )
+
+
+def arguments_of_from_pretrained() -> dict[str, Any] | None:
+    """What `PeftModel.from_pretrained` was called with, where it is what constructs the caller's model.
+
+    It tells the constructor nothing of the folder, and changes the base model before it reads the weights. A look at
+    its frame is the only way to find out in time that they do not fit.
+    """
+    frame = sys._getframe(2)
+    if frame.f_code is not PeftModel.from_pretrained.__func__.__code__:
+        return None
+    names = ("model_id", "key_mapping")
+    return {**{name: frame.f_locals.get(name) for name in names}, **frame.f_locals.get("kwargs", {})}
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model.
+
+    Raises:
+        OSError: there is none. (transformers makes an empty one for a folder that holds a CLIP without tokenizer.)
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"No tokenizer could be loaded from {name!r}.") from error
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise OSError(f"No tokenizer could be loaded from {name!r}.")
+    return tokenizer

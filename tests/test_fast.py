@@ -1,0 +1,279 @@
+"""The exact speed-ups: what is shared, cached or left out changes no number and is never stale."""
+
+import copy
+
+import pytest
+import torch
+from conftest import WordTokenizer, make_clip, scramble
+from peft import get_peft_model
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.prompts import Prompts
+from peft_mmrl.towers import MMRLTextTower, MMRLVisionTower
+
+
+LABELS = torch.tensor([0, 1, 2, 3])
+NAMES = ["cat", "big dog", "a very old owl", "bat"]
+VARIANTS = {"mmrl": MMRLConfig(rep_dim=16), "mmrl++": MMRLConfig.plus_plus(rep_dim=16, beta=0.6)}
+TEMPLATES = ["a photo of a {}.", "{} is here", ["a photo of a {}.", "{}", "my {}"]]
+
+
+def make_model(config, template="a photo of a {}.", names=NAMES, **clip):
+    model = scramble(get_peft_model(make_clip(**clip), copy.deepcopy(config)))
+    model.set_classes(names, WordTokenizer(), template=template)
+    return model
+
+
+@pytest.fixture(params=VARIANTS)
+def config(request):
+    return VARIANTS[request.param]
+
+
+@pytest.fixture
+def model(config):
+    return make_model(config)
+
+
+def loss_and_gradients(model, images, labels=LABELS):
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    loss = model(pixel_values=images, labels=labels).loss
+    return loss, torch.autograd.grad(loss, parameters)
+
+
+def assert_same(ours, theirs, tolerance=1e-9):
+    (loss, gradients), (other_loss, other_gradients) = ours, theirs
+    assert abs(float((loss - other_loss).detach())) < tolerance
+    for gradient, other in zip(gradients, other_gradients, strict=True):
+        assert float((gradient - other).norm()) <= tolerance * float(other.norm()) + 1e-15
+
+
+# --- prompts -----------------------------------------------------------------------------------------------------
+
+
+def test_prompts_share_what_they_start_with_and_keep_one_token_each():
+    prompts = Prompts([[98, 1, 2, 3, 99], [98, 1, 2, 4, 5, 99], [98, 1, 2, 99]])
+    assert prompts.prefix.tolist() == [98, 1, 2]
+    (chunk,) = prompts.chunks(10)
+    assert chunk.classes.tolist() == [2, 0, 1]
+    assert chunk.input_ids.tolist() == [[99, 99, 99], [3, 99, 99], [4, 5, 99]]
+    assert chunk.eos.tolist() == [0, 1, 2]
+    assert Prompts([[98, 1, 99], [98, 1, 99]]).prefix.tolist() == [98, 1]
+    assert Prompts([[98, 1, 99], [98, 2, 99]]).prefix.tolist() == [98]
+
+
+def test_chunks_hold_classes_of_like_length():
+    prompts = Prompts([[98, *range(1, n + 1), 99] for n in (5, 1, 4, 1, 2)])
+    assert [chunk.classes.tolist() for chunk in prompts.chunks(2)] == [[1, 3], [4, 2], [0]]
+    assert [chunk.input_ids.shape[1] for chunk in prompts.chunks(2)] == [1, 4, 5]
+
+
+# --- exactness ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=["shared prefix", "only BOS shared", "ensemble"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_short_cuts_equal_whole_layers(config, template, attention, images, monkeypatch):
+    model = make_model(config, template)
+    model.get_base_model().set_attn_implementation(attention)
+    fast = loss_and_gradients(model, images)
+    monkeypatch.setattr(MMRLTextTower, "can_share", lambda self: False)
+    monkeypatch.setattr(MMRLVisionTower, "is_recording", lambda self, kwargs: True)
+    whole = loss_and_gradients(model, images)
+    assert_same(fast, whole, 1e-5)
+
+
+@pytest.mark.parametrize("layers", [[0], [3], [0, 3], [1, 2], [0, 1, 2, 3]])
+def test_any_layers_in_float64(config, layers, images):
+    config = copy.deepcopy(config)
+    config.vision_layers, config.text_layers = layers, [min(i, 2) for i in layers][:1]
+    model = make_model(config).double()
+    images = images.double()
+    fast = loss_and_gradients(model, images)
+    recording = model(pixel_values=images, labels=LABELS, output_hidden_states=True).loss
+    assert abs(float((fast[0] - recording).detach())) < 1e-9
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_result_does_not_depend_on_the_chunks(config, size, images):
+    model = make_model(config).double()
+    whole = loss_and_gradients(model, images.double())
+    model.peft_config["default"].text_chunk_size = size
+    assert_same(loss_and_gradients(model, images.double()), whole)
+
+
+def test_memory_does_not_grow_with_classes_times_layers():
+    """Per class beyond one chunk, the backward pass keeps less than the states of one layer."""
+
+    def kept_by_autograd(num_classes):
+        names = [f"w{i}" for i in range(num_classes)]
+        rows = [[98, 1 + i % 9, 11 + i // 9, 99] for i in range(num_classes)]
+        model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16, text_layers=[0, 1, 2], text_chunk_size=8))
+        model.set_classes(names, lambda texts: {"input_ids": rows})
+        image = torch.zeros(1, 3, 32, 32)
+        model(pixel_values=image)  # the trunk is kept from here on
+        kept = set()
+
+        def pack(tensor):
+            kept.add((tensor.untyped_storage().data_ptr(), tensor.untyped_storage().nbytes()))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = model(pixel_values=image)
+        return sum(size for _, size in kept) + 0 * output.logits.numel()
+
+    own_tokens, width, layers = 3, 32, 3
+    per_class = (kept_by_autograd(72) - kept_by_autograd(16)) / (72 - 16)
+    whole_layers = own_tokens * layers * 16 * width * 4  # about 16 tensors of the tower's width a layer
+    assert per_class < whole_layers / 5
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(config, images):
+    model = make_model(config).double()
+    plain = loss_and_gradients(model, images.double())
+    for reentrant in (False, True):
+        model.get_base_model().gradient_checkpointing_enable({"use_reentrant": reentrant})
+        model.train()
+        assert_same(loss_and_gradients(model, images.double()), plain)
+
+
+# --- caches ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Counts how often prompts go through the text encoder's adapted layers."""
+    calls = []
+    encode = MMRLTextTower.encode
+
+    def counted(self, prompts, tokens):
+        calls.append("frozen" if tokens is None else "adapted")
+        return encode(self, prompts, tokens)
+
+    monkeypatch.setattr(MMRLTextTower, "encode", counted)
+    return calls
+
+
+def test_class_features_are_computed_once_without_gradients(model, images, encodings):
+    model.eval()
+    with torch.no_grad():
+        first = model(pixel_values=images).logits
+        assert torch.equal(model(pixel_values=images).logits, first)
+    assert encodings == ["adapted"]
+
+
+def test_frozen_class_features_are_computed_once(model, images, encodings):
+    for _ in range(3):
+        model(pixel_values=images, labels=LABELS).loss.backward()
+    assert encodings.count("frozen") == 1
+    assert encodings.count("adapted") == 3
+
+
+def test_without_labels_the_frozen_pass_is_not_run(model, images, monkeypatch, encodings):
+    monkeypatch.setattr(MMRLVisionTower, "_frozen_pass", lambda *args: pytest.fail("frozen pass"))
+    model.eval()
+    model(pixel_values=images)
+    assert "frozen" not in encodings
+
+
+def test_with_gradients_the_text_tower_runs_in_eval_mode(model, images):
+    model.eval()
+    with torch.no_grad():
+        model(pixel_values=images)
+    _, gradients = loss_and_gradients(model, images)
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_inference_mode_leaves_nothing_that_breaks_training(model, images):
+    with torch.inference_mode():
+        model(pixel_values=images)
+        with model.disable_adapter():
+            model(pixel_values=images)
+    model(pixel_values=images, labels=LABELS).loss.backward()
+
+
+def fused_step(model):
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.05, fused=True)
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def each_adapter_weight(change):
+    def apply(model):
+        for name, parameter in model.named_parameters():
+            if "mmrl_" in name:
+                change(parameter)
+
+    return apply
+
+
+def load_base(model):
+    other = make_clip(seed=9)
+    own = model.get_base_model().text_model.base_layer
+    own.load_state_dict(other.text_model.state_dict())
+    model.get_base_model().text_projection.load_state_dict(other.text_projection.state_dict())
+
+
+CHANGES = {
+    "fused optimizer": fused_step,
+    "data in place": each_adapter_weight(lambda p: p.data.mul_(1.3).add_(torch.randn_like(p), alpha=0.1)),
+    "new data": each_adapter_weight(lambda p: setattr(p, "data", p.data + 0.1 * torch.randn_like(p))),
+    "load_state_dict": lambda model: model.load_state_dict(
+        {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items() if "mmrl_" in name},
+        strict=False,
+    ),
+    "other base weights": load_base,
+    "double": lambda model: model.double(),
+    "beta": lambda model: setattr(model.peft_config["default"], "beta", 0.3),
+    "reordered classes": lambda model: model.set_classes(NAMES[::-1], WordTokenizer()),
+    "other template": lambda model: model.set_classes(NAMES, WordTokenizer(), template="my {}"),
+    "chunk size": lambda model: setattr(model.peft_config["default"], "text_chunk_size", 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_nothing_stale_is_used(model, images, change):
+    model.eval()
+    with torch.no_grad():
+        model(pixel_values=images, labels=LABELS)  # fills every cache
+        change(model)
+        images = images.to(model.get_base_model().dtype)
+        after = model(pixel_values=images, labels=LABELS)
+        fresh = copy.deepcopy(model)  # copies start with empty caches
+        assert not fresh._bound["default"].prompts[0].cache
+        expected = fresh(pixel_values=images, labels=LABELS)
+    assert torch.allclose(after.logits, expected.logits, atol=1e-6)
+    assert torch.allclose(after.loss, expected.loss, atol=1e-6)
+
+
+def test_switching_adapters_uses_each_ones_own(model, images):
+    model.eval()
+    with torch.no_grad():
+        first = model(pixel_values=images).logits
+        model.add_adapter("second", MMRLConfig(rep_dim=4, text_layers=[0]))
+        model.set_adapter("second")
+        model.set_classes(NAMES, WordTokenizer(), seen="none")
+        second = model(pixel_values=images).logits
+        with model.disable_adapter():
+            frozen = model(pixel_values=images).logits
+        model.set_adapter("default")
+        assert torch.equal(model(pixel_values=images).logits, first)
+        model.set_adapter("second")
+        assert torch.equal(model(pixel_values=images).logits, second)
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, frozen)
+
+
+def test_a_trained_base_weight_is_never_cached(model, images, encodings):
+    weight = model.get_base_model().text_model.encoder.layers[0].mlp.fc1.weight
+    weight.requires_grad_()
+    model.eval()
+    with torch.no_grad():
+        before = model(pixel_values=images).logits
+        weight += torch.randn_like(weight)
+        assert not torch.allclose(model(pixel_values=images).logits, before)
+    assert not encodings
+    model(pixel_values=images).logits.sum().backward()
+    assert weight.grad.abs().max() > 0
