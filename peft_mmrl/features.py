@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from transformers import CLIPModel
 
 from .classes import BoundClasses, ExplicitPrompts
 from .prompts import Prompts
-from .towers import cached
 
 
 @dataclass
@@ -109,25 +109,24 @@ def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompt
     adapter = tower.running_adapter
     key = tower.state_key(clip.text_projection)
 
-    def compute(template: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
+    def encode(template: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
         return normalize(clip.text_projection(tower.encode(template, tokens)), dim=-1)
 
-    def frozen() -> torch.Tensor:
-        return ensemble([cached(template, "frozen", key, compute, template, None) for template in prompts])
-
+    if with_frozen or adapter is None:
+        features.frozen_text = ensemble(
+            [template.cached("frozen", key, partial(encode, template, None)) for template in prompts]
+        )
     if adapter is None:
-        features.text = frozen()
+        features.text, features.frozen_text = features.frozen_text, None
         return
     tokens = tower.tokens(adapter)  # (L, K, d)
     if torch.is_grad_enabled():
-        features.text = ensemble([compute(template, tokens) for template in prompts])
+        features.text = ensemble([encode(template, tokens) for template in prompts])
     else:
-        adapted = key, adapter, tower.configs[adapter].beta, content(tokens)
+        key = key, adapter, tower.configs[adapter].beta, content(tokens)
         features.text = ensemble(
-            [cached(template, "adapted", adapted, compute, template, tokens) for template in prompts]
+            [template.cached("adapted", key, partial(encode, template, tokens)) for template in prompts]
         )
-    if with_frozen:
-        features.frozen_text = frozen()
 
 
 def content(tensor: torch.Tensor) -> bytes:

@@ -12,8 +12,10 @@ from transformers import CLIPModel
 
 from .config import MMRLConfig
 from .labels import name_labels_in_forward, restore_forward
-from .towers import MMRLTextTower, MMRLTower, MMRLVisionTower
+from .text_tower import MMRLTextTower
+from .towers import MMRLTower
 from .validation import InvalidTypeError
+from .vision_tower import MMRLVisionTower
 
 
 TOWERS: dict[str, type[MMRLTower]] = {"text_model": MMRLTextTower, "vision_model": MMRLVisionTower}

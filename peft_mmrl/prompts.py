@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +190,8 @@ class Prompts:
     Attributes:
         input_ids: all prompts (C, n), cut at the longest and padded with each row's EOS, which changes nothing.
         prefix: the tokens that all prompts start with (p,), BOS among them; each prompt keeps one token or more.
-        cache: what the text tower computed from these prompts; it decides what is still valid. Copies start without.
+        cache: what was computed from these prompts, by name, with the key that says what it depends on. Copies of the
+            prompts start without.
     """
 
     def __init__(self, rows: list[list[int]]) -> None:
@@ -215,3 +216,13 @@ class Prompts:
             own = self.input_ids[classes, len(self.prefix) :][:, : int(lengths[classes].max())]
             chunks.append(PromptChunk(classes, own, lengths[classes] - 1))
         return chunks
+
+    def cached(self, name: str, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, from the cache where it was computed under the same key.
+
+        It runs without gradients and outside of `inference_mode`, whose tensors would break a later backward pass.
+        """
+        if self.cache.get(name, (None,))[0] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                self.cache[name] = key, compute()
+        return self.cache[name][1]

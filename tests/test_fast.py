@@ -9,7 +9,8 @@ from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.prompts import Prompts
-from peft_mmrl.towers import MMRLTextTower, MMRLVisionTower
+from peft_mmrl.text_tower import MMRLTextTower
+from peft_mmrl.vision_tower import MMRLVisionTower
 
 
 LABELS = torch.tensor([0, 1, 2, 3])

@@ -1,0 +1,188 @@
+"""CLIP's text encoder with representation tokens, and how class prompts go through it without repeated work.
+
+Shapes: C prompts of n tokens, a shared prefix of p tokens, K representation tokens, d the tower's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .config import MMRLConfig
+from .encoder import attend_causally, attend_with_prefix, can_split, finish, project
+from .layer import RepTokens
+from .prompts import PromptChunk, Prompts, eos_index
+from .towers import MMRLTower, MMRLTowerOutput, insert_tokens, replace_tokens
+
+
+@dataclass
+class PromptTrunk:
+    """States of class prompts that enter the first adapted layer.
+
+    Args:
+        prefix: of the shared prefix (1, p, d).
+        chunks: the classes, in chunks of like length.
+        own: of each chunk's own tokens (c, m, d).
+    """
+
+    prefix: torch.Tensor
+    chunks: list[PromptChunk]
+    own: list[torch.Tensor]
+
+
+class MMRLTextTower(MMRLTower):
+    """CLIP's text encoder: [BOS, K representation tokens, rest of the prompt], causal, pooled at EOS. Holds R."""
+
+    adapter_layer_names = ("mmrl_rep_tokens", "mmrl_aligner")
+    layers_field = "text_layers"
+    layer_kwargs = {"is_causal": True}
+
+    @classmethod
+    def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
+        modules = super().adapter_modules(config, base_layer, projection_dim)
+        return {"mmrl_rep_tokens": RepTokens(config.num_rep_tokens, config.rep_dim), **modules}
+
+    def rep_tokens(self, adapter: str) -> torch.Tensor:
+        return self.mmrl_rep_tokens[adapter]()
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        with_frozen: bool = False,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """As `CLIPTextModel.forward`; with an active adapter a [`MMRLTowerOutput`].
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(B, n)`): token ids with BOS and EOS.
+            attention_mask (`torch.Tensor` of shape `(B, n)`, *optional*): 1 for tokens, 0 for padding.
+            position_ids (`torch.Tensor` of shape `(B, n)`, *optional*): positions of the prompt's own tokens;
+                representation tokens have none.
+            with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        if self.running_adapter is None:
+            return self.base_layer(**inputs, **kwargs)
+        if input_ids is None:
+            raise ValueError("`input_ids` must be given.")
+        kwargs.pop("is_causal", None)
+        inputs["input_ids"] = input_ids.view(-1, input_ids.shape[-1])
+        return self.run(inputs, with_frozen, **kwargs)
+
+    # --- class prompts: what they share is computed once --------------------------------------------------------
+
+    def can_share(self) -> bool:
+        """Whether `encode` may be used: frozen weights, and layers that can be called in pieces."""
+        layers = self.encoder.layers
+        return all(map(can_split, layers)) and not any(p.requires_grad for p in self.base_layer.parameters())
+
+    def encode(self, prompts: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
+        """Pooled states (C, d) of class prompts; same as `forward`, without repeated work.
+
+        Nothing before the first word that differs sees anything that differs, so with a causal mask the prefix (BOS,
+        representation tokens, shared words) is carried once, and every class adds only its own tokens. In the last
+        layer only EOS has a query. The states below the first adapted layer never change and are kept. With more
+        classes than the config's `text_chunk_size` the backward pass computes each chunk again.
+
+        Args:
+            prompts: the class prompts of one template.
+            tokens: T_i of the running adapter (L, K, d); None: frozen CLIP.
+        """
+        config = self.configs[self.active_adapters[0]]
+        adapted = self.layers_of(config, self.base_layer)
+        first, chunk_size = adapted[0], config.text_chunk_size
+        trunk = prompts.cached(
+            "trunk", (self.state_key(), first, chunk_size), lambda: self._compute_trunk(prompts, first, chunk_size)
+        )
+        layers = self.encoder.layers[first:]
+        prefix, shared = trunk.prefix, []
+        for index, layer in enumerate(layers, first):
+            if tokens is not None and index in adapted:
+                own = tokens[adapted.index(index)].to(prefix.dtype).unsqueeze(0)  # (1, K, d)
+                prefix = insert_tokens(prefix, own) if index == first else replace_tokens(prefix, own, config.beta)
+            heads = project(layer, prefix)
+            shared += heads[1:]
+            if layer is not layers[-1]:
+                prefix = finish(layer, prefix, attend_causally(layer, heads))
+
+        encode_chunk = _encode_chunk
+        is_checkpointing = layers[0].gradient_checkpointing and layers[0].training
+        if torch.is_grad_enabled() and (len(trunk.chunks) > 1 or is_checkpointing):
+            encode_chunk = partial(checkpoint, _encode_chunk, use_reentrant=False)
+        states = [
+            encode_chunk(layers, own, chunk.eos, *shared) for chunk, own in zip(trunk.chunks, trunk.own, strict=True)
+        ]
+        order = torch.cat([chunk.classes for chunk in trunk.chunks])
+        return self.final_layer_norm(torch.cat(states)[order.argsort()])
+
+    def _compute_trunk(self, prompts: Prompts, first: int, chunk_size: int) -> PromptTrunk:
+        """States of class prompts that enter layer `first`."""
+        device = self.embeddings.token_embedding.weight.device
+        start = prompts.prefix.to(device)
+        trunk = PromptTrunk(torch.empty(0), [chunk.to(device) for chunk in prompts.chunks(chunk_size)], [])
+        for chunk in trunk.chunks:
+            input_ids = torch.cat([start.expand(len(chunk.classes), -1), chunk.input_ids], dim=1)
+            hidden = self.embeddings(input_ids=input_ids)
+            mask = create_causal_mask(self.config, hidden, None, None)
+            for layer in self.encoder.layers[:first]:
+                hidden = layer(hidden, mask, **self.layer_kwargs)
+            trunk.prefix = hidden[:1, : len(start)].clone()  # the same in every chunk
+            trunk.own.append(hidden[:, len(start) :].clone())
+        return trunk
+
+    def state_key(self, *parts: nn.Module) -> tuple[Any, ...]:
+        """Another key when what frozen weights give may be another: loaded, moved or cast weights, autocast.
+
+        Args:
+            parts: further frozen modules that the result depends on.
+        """
+        weights = [weight for part in (self.base_layer, *parts) for weight in part.parameters()]
+        versions = tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
+        kind = weights[0].device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        return weights[0].device, weights[0].dtype, autocast, versions
+
+    def trunk_modules(self) -> list[nn.Module]:
+        return [self.embeddings]
+
+    def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
+        return self.embeddings(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"])
+
+    def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> torch.Tensor | None:
+        mask = inputs["attention_mask"]
+        if mask is not None and num_tokens:
+            seen = mask.new_ones(len(mask), num_tokens)
+            mask = torch.cat([mask[:, :1], seen, mask[:, 1:]], dim=1)  # (B, n + K)
+        # The last parameter is a cache of keys and values, under a name that changes between releases.
+        return create_causal_mask(self.config, hidden, mask, None)
+
+    def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
+        hidden = self.final_layer_norm(hidden)
+        eos = eos_index(inputs["input_ids"].to(hidden.device), self.eos_token_id)
+        eos = torch.where(eos > 0, eos + num_tokens, eos)  # BOS stays where it is
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[rows, eos])
+
+
+def _encode_chunk(
+    layers: Sequence[nn.Module], own: torch.Tensor, eos: torch.Tensor, *shared: torch.Tensor
+) -> torch.Tensor:
+    """Own states of a chunk (c, m, d), and keys and values of the prefix in each layer -> states at EOS (c, d)."""
+    for index, layer in enumerate(layers):
+        prefix = shared[2 * index : 2 * index + 2]
+        if index < len(layers) - 1:
+            own = finish(layer, own, attend_with_prefix(layer, project(layer, own), prefix, None))
+        else:
+            at_eos = own[torch.arange(len(own), device=own.device), eos].unsqueeze(1)  # (c, 1, d)
+            own = finish(layer, at_eos, attend_with_prefix(layer, project(layer, own, at_eos), prefix, eos))
+    return own.squeeze(1)
