@@ -66,13 +66,13 @@ def compute_features(
     vision = clip.vision_model(
         **images, with_frozen=with_frozen, pooled_only=not keep_states, **kwargs, return_dict=True
     )
-    features.image = normalize(clip.visual_projection(vision.pooler_output), dim=-1)
+    features.image = normalized(clip.visual_projection(vision.pooler_output))
     if not is_frozen:
         rep = clip.vision_model.project_rep(vision.rep_pooler_output, clip.visual_projection)
-        features.rep = normalize(rep, dim=-1)
+        features.rep = normalized(rep)
     if with_frozen:
         with torch.no_grad():
-            features.frozen_image = normalize(clip.visual_projection(vision.frozen_pooler_output), dim=-1)
+            features.frozen_image = normalized(clip.visual_projection(vision.frozen_pooler_output))
 
     if is_bound and not keep_states and clip.text_model.can_share():
         class_features(clip, features, classes.prompts, with_frozen)
@@ -110,7 +110,7 @@ def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompt
     key = tower.state_key(clip.text_projection)
 
     def encode(template: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
-        return normalize(clip.text_projection(tower.encode(template, tokens)), dim=-1)
+        return normalized(clip.text_projection(tower.encode(tower.prompt_trunk(template), tokens)))
 
     if with_frozen or adapter is None:
         features.frozen_text = ensemble(
@@ -129,6 +129,12 @@ def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompt
         )
 
 
+def normalized(features: torch.Tensor) -> torch.Tensor:
+    """L2-normalised features, in fp32 at least: logits of a scale of 100 are too coarse in half precision."""
+    return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+@torch.compiler.disable
 def content(tensor: torch.Tensor) -> bytes:
     """A tensor's bytes. Version counters do not tell: fused optimizers and `.data` change weights without a trace."""
     return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
@@ -136,5 +142,5 @@ def content(tensor: torch.Tensor) -> bytes:
 
 def ensemble(features: Sequence[torch.Tensor]) -> torch.Tensor:
     """Features (C, d) of each template -> one normalised feature per class: normalise, average, normalise."""
-    normalised = [normalize(feature, dim=-1) for feature in features]
-    return normalised[0] if len(normalised) == 1 else normalize(torch.stack(normalised).mean(dim=0), dim=-1)
+    normalised = [normalized(feature) for feature in features]
+    return normalised[0] if len(normalised) == 1 else normalized(torch.stack(normalised).mean(dim=0))

@@ -11,8 +11,9 @@ from .features import Features
 
 def similarity_logits(features: Features, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Class logits s f_c w^T and representation logits s f_r w^T, (B, C) each; None for the second in frozen CLIP."""
-    class_logits = scale * features.image @ features.text.T
-    return class_logits, None if features.rep is None else scale * features.rep @ features.text.T
+    with torch.autocast(features.image.device.type, enabled=False):  # logits of a scale of 100 need fp32
+        class_logits = scale * features.image @ features.text.T
+        return class_logits, None if features.rep is None else scale * features.rep @ features.text.T
 
 
 def decision_logits(

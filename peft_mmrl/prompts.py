@@ -217,6 +217,7 @@ class Prompts:
             chunks.append(PromptChunk(classes, own, lengths[classes] - 1))
         return chunks
 
+    @torch.compiler.disable
     def cached(self, name: str, key: Hashable, compute: Callable[[], Any]) -> Any:
         """What `compute` gives, from the cache where it was computed under the same key.
 

@@ -86,24 +86,28 @@ class MMRLTextTower(MMRLTower):
         layers = self.encoder.layers
         return all(map(can_split, layers)) and not any(p.requires_grad for p in self.base_layer.parameters())
 
-    def encode(self, prompts: Prompts, tokens: torch.Tensor | None) -> torch.Tensor:
+    @torch.compiler.disable
+    def prompt_trunk(self, prompts: Prompts) -> PromptTrunk:
+        """States of class prompts that enter the first adapted layer, kept until what they depend on changes."""
+        config = self.configs[self.active_adapters[0]]
+        first, chunk_size = self.layers_of(config, self.base_layer)[0], config.text_chunk_size
+        key = self.state_key(), first, chunk_size
+        return prompts.cached("trunk", key, lambda: self._compute_trunk(prompts, first, chunk_size))
+
+    def encode(self, trunk: PromptTrunk, tokens: torch.Tensor | None) -> torch.Tensor:
         """Pooled states (C, d) of class prompts; same as `forward`, without repeated work.
 
         Nothing before the first word that differs sees anything that differs, so with a causal mask the prefix (BOS,
         representation tokens, shared words) is carried once, and every class adds only its own tokens. In the last
-        layer only EOS has a query. The states below the first adapted layer never change and are kept. With more
-        classes than the config's `text_chunk_size` the backward pass computes each chunk again.
+        layer only EOS has a query. With more than one chunk the backward pass computes each again.
 
         Args:
-            prompts: the class prompts of one template.
+            trunk: the prompts' states that enter the first adapted layer, which never change.
             tokens: T_i of the running adapter (L, K, d); None: frozen CLIP.
         """
         config = self.configs[self.active_adapters[0]]
         adapted = self.layers_of(config, self.base_layer)
-        first, chunk_size = adapted[0], config.text_chunk_size
-        trunk = prompts.cached(
-            "trunk", (self.state_key(), first, chunk_size), lambda: self._compute_trunk(prompts, first, chunk_size)
-        )
+        first = adapted[0]
         layers = self.encoder.layers[first:]
         prefix, shared = trunk.prefix, []
         for index, layer in enumerate(layers, first):
@@ -140,6 +144,7 @@ class MMRLTextTower(MMRLTower):
             trunk.own.append(hidden[:, len(start) :].clone())
         return trunk
 
+    @torch.compiler.disable
     def state_key(self, *parts: nn.Module) -> tuple[Any, ...]:
         """Another key when what frozen weights give may be another: loaded, moved or cast weights, autocast.
 

@@ -137,6 +137,52 @@ def test_gradient_checkpointing_gives_the_same_gradients(config, images):
         assert_same(loss_and_gradients(model, images.double()), plain)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_bases_train_with_adapters_in_fp32(config, dtype, images):
+    model = scramble(get_peft_model(make_clip().to(dtype), copy.deepcopy(config)))
+    model.set_classes(NAMES, WordTokenizer())
+    exact = make_model(config)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    output, expected = (each(pixel_values=images, labels=LABELS) for each in (model, exact))
+    assert output.logits.dtype == torch.float32
+    assert torch.allclose(output.loss, expected.loss, atol=0.05)
+    output.loss.backward()
+    with torch.autocast("cpu", dtype):
+        autocast = exact(pixel_values=images, labels=LABELS)
+    assert torch.allclose(autocast.loss, expected.loss, atol=0.05)
+    autocast.loss.backward()
+
+
+def test_compiled_models_give_the_same_and_notice_changes(model, images):
+    compiled = torch.compile(model, backend="eager")
+    assert torch.allclose(
+        compiled(pixel_values=images, labels=LABELS).loss, model(pixel_values=images, labels=LABELS).loss, atol=1e-5
+    )
+    model.eval()
+    with torch.no_grad():
+        for change in (
+            lambda: None,
+            lambda: scramble(model, 5),
+            lambda: model.set_classes(NAMES[::-1], WordTokenizer()),
+        ):
+            change()
+            assert torch.allclose(compiled(pixel_values=images).logits, model(pixel_values=images).logits, atol=1e-5)
+        with model.disable_adapter():
+            assert torch.allclose(compiled(pixel_values=images).logits, model(pixel_values=images).logits, atol=1e-5)
+
+
+def test_towers_compile_without_graph_breaks(model, images):
+    clip, prompts = model.get_base_model(), model._bound["default"].prompts[0]
+    trunk, tokens = clip.text_model.prompt_trunk(prompts), clip.text_model.tokens("default")
+    text = torch.compile(clip.text_model.encode, backend="eager", fullgraph=True)
+    assert torch.allclose(text(trunk, tokens), clip.text_model.encode(trunk, tokens), atol=1e-5)
+    vision = torch.compile(clip.vision_model, backend="eager", fullgraph=True)
+    ours = vision(pixel_values=images, with_frozen=True, pooled_only=True)
+    expected = clip.vision_model(pixel_values=images, with_frozen=True, pooled_only=True)
+    assert torch.allclose(ours.pooler_output, expected.pooler_output, atol=1e-5)
+    assert torch.allclose(ours.frozen_pooler_output, expected.frozen_pooler_output, atol=1e-5)
+
+
 # --- caches ------------------------------------------------------------------------------------------------------
 
 
@@ -146,9 +192,9 @@ def encodings(monkeypatch):
     calls = []
     encode = MMRLTextTower.encode
 
-    def counted(self, prompts, tokens):
+    def counted(self, trunk, tokens):
         calls.append("frozen" if tokens is None else "adapted")
-        return encode(self, prompts, tokens)
+        return encode(self, trunk, tokens)
 
     monkeypatch.setattr(MMRLTextTower, "encode", counted)
     return calls
