@@ -89,8 +89,7 @@ class MMRLTextTower(MMRLTower):
     @torch.compiler.disable
     def prompt_trunk(self, prompts: Prompts) -> PromptTrunk:
         """States of class prompts that enter the first adapted layer, kept until what they depend on changes."""
-        config = self.configs[self.active_adapters[0]]
-        first, chunk_size = self.layers_of(config, self.base_layer)[0], config.text_chunk_size
+        first, chunk_size = self.first_layer, self.configs[self.active_adapters[0]].text_chunk_size
         key = self.state_key(), first, chunk_size
         return prompts.cached("trunk", key, lambda: self._compute_trunk(prompts, first, chunk_size))
 
@@ -136,10 +135,7 @@ class MMRLTextTower(MMRLTower):
         trunk = PromptTrunk(torch.empty(0), [chunk.to(device) for chunk in prompts.chunks(chunk_size)], [])
         for chunk in trunk.chunks:
             input_ids = torch.cat([start.expand(len(chunk.classes), -1), chunk.input_ids], dim=1)
-            hidden = self.embeddings(input_ids=input_ids)
-            mask = create_causal_mask(self.config, hidden, None, None)
-            for layer in self.encoder.layers[:first]:
-                hidden = layer(hidden, mask, **self.layer_kwargs)
+            hidden = self.run_trunk({"input_ids": input_ids, "attention_mask": None, "position_ids": None}, first)
             trunk.prefix = hidden[:1, : len(start)].clone()  # the same in every chunk
             trunk.own.append(hidden[:, len(start) :].clone())
         return trunk

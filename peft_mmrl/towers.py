@@ -112,6 +112,11 @@ class MMRLTower(nn.Module, BaseTunerLayer):
             return None
         return self.active_adapters[0]
 
+    @property
+    def first_layer(self) -> int:
+        """Index of the active adapter's first adapted layer."""
+        return self.layers_of(self.configs[self.active_adapters[0]], self.base_layer)[0]
+
     def rep_tokens(self, adapter: str) -> torch.Tensor:
         """R (K, d_r), shared by both towers."""
         raise NotImplementedError
@@ -155,9 +160,8 @@ class MMRLTower(nn.Module, BaseTunerLayer):
     @torch.no_grad()
     def _frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """States that enter the first adapted layer (B, n, d) -> what the frozen encoder pools, (B, d)."""
-        first = self.layers_of(self.configs[self.running_adapter], self.base_layer)[0]
         mask = self.attention_mask(hidden, inputs, 0)
-        for layer in self.encoder.layers[first:]:
+        for layer in self.encoder.layers[self.first_layer :]:
             hidden = layer(hidden, mask, **self.layer_kwargs)
         return self.pool(hidden, inputs, 0).pooler_output
 
@@ -174,12 +178,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         num_tokens = tokens.shape[1]
         kwargs = {**self.layer_kwargs, **kwargs}
 
-        with self._trunk_grad_mode(inputs, adapted[0]):
-            hidden = self.embed(inputs)  # (B, n, d)
-            mask = self.attention_mask(hidden, inputs, 0)
-            for layer in self.encoder.layers[: adapted[0]]:
-                hidden = layer(hidden, mask, **kwargs)
-        trunk = hidden
+        hidden = trunk = self.run_trunk(inputs, adapted[0], **kwargs)  # (B, n, d)
 
         for index, layer in enumerate(self.encoder.layers[adapted[0] :], adapted[0]):
             if index in adapted:
@@ -193,6 +192,15 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         output = self.pool(hidden, inputs, num_tokens)
         output.trunk_output = trunk
         return output
+
+    def run_trunk(self, inputs: dict[str, Any], first: int, **kwargs: Any) -> torch.Tensor:
+        """Inputs -> states that enter layer `first` (B, n, d). They are the same for every adapter, and for none."""
+        with self._trunk_grad_mode(inputs, first):
+            hidden = self.embed(inputs)
+            mask = self.attention_mask(hidden, inputs, 0)
+            for layer in self.encoder.layers[:first]:
+                hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})
+        return hidden
 
     def _trunk_grad_mode(self, inputs: dict[str, Any], first: int) -> torch.no_grad | nullcontext:
         """No gradients below the first adapted layer, unless the caller wants those of the base or of the input.

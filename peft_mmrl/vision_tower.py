@@ -73,14 +73,18 @@ class MMRLVisionTower(MMRLTower):
         if pixel_values is None:
             raise ValueError("`pixel_values` must be given.")
         if pooled_only and not self.is_recording(kwargs) and all(map(can_split, self.encoder.layers)):
-            return self.features_only(inputs, with_frozen)
+            return self.pooled_only(self.run_trunk(inputs, self.first_layer), with_frozen)
         return self.run(inputs, with_frozen, **kwargs)
 
-    def features_only(self, inputs: dict[str, Any], with_frozen: bool) -> MMRLTowerOutput:
+    def pooled_only(self, trunk: torch.Tensor, with_frozen: bool) -> MMRLTowerOutput:
         """Pooled outputs of both passes without what they do not depend on.
 
         The first adapted layer projects CLS and patches once for both passes; the last layer has queries only for
         CLS and the K tokens, in the frozen pass only for CLS. The patches' last states are not computed.
+
+        Args:
+            trunk: states that enter the first adapted layer (B, n, d).
+            with_frozen: also run the frozen encoder.
         """
         adapter = self.running_adapter
         config = self.configs[adapter]
@@ -88,10 +92,6 @@ class MMRLVisionTower(MMRLTower):
         tokens = self.tokens(adapter)  # (L, K, d)
         num_tokens, first = tokens.shape[1], adapted[0]
         layers = self.encoder.layers[first:]
-        with self._trunk_grad_mode(inputs, first):
-            trunk = self.embed(inputs)  # (B, n, d)
-            for layer in self.encoder.layers[:first]:
-                trunk = layer(trunk, None)
 
         shared = project(layers[0], trunk)
         own = tokens[0].to(trunk.dtype).unsqueeze(0)  # (1, K, d)
@@ -106,13 +106,19 @@ class MMRLVisionTower(MMRLTower):
                 hidden = replace_tokens(hidden, new, config.beta)
             num_queries = 1 + num_tokens if layer is layers[-1] else None
             hidden = _run_layer(layer, hidden, num_queries, heads if index == first else None)
-        output = self.pool(hidden, inputs, num_tokens)
+        output = self.pool(hidden, {}, num_tokens)
         if with_frozen:
-            with torch.no_grad():
-                for index, layer in enumerate(layers):
-                    trunk = _run_layer(layer, trunk, 1 if layer is layers[-1] else None, None if index else shared)
-                output.frozen_pooler_output = self.pool(trunk, inputs, 0).pooler_output
+            output.frozen_pooler_output = self._frozen_pooled(trunk, layers, shared)
         return output
+
+    @torch.no_grad()
+    def _frozen_pooled(
+        self, trunk: torch.Tensor, layers: Sequence[nn.Module], shared: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """What the frozen encoder pools (B, d); `shared` are queries, keys and values of its first upper layer."""
+        for index, layer in enumerate(layers):
+            trunk = _run_layer(layer, trunk, 1 if layer is layers[-1] else None, None if index else shared)
+        return self.pool(trunk, {}, 0).pooler_output
 
     def trunk_modules(self) -> list[nn.Module]:
         return [self.embeddings, self.pre_layrnorm]
