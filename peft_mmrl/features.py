@@ -63,14 +63,21 @@ def compute_features(
 
     keep_states = not is_bound or clip.vision_model.is_recording(kwargs)
     features, outputs = Features(), {}
+    frozen_embeds = images.pop("frozen_image_embeds", None)
     vision = clip.vision_model(
-        **images, with_frozen=with_frozen, pooled_only=not keep_states, **kwargs, return_dict=True
+        **images,
+        with_frozen=with_frozen and frozen_embeds is None,
+        pooled_only=not keep_states,
+        **kwargs,
+        return_dict=True,
     )
     features.image = normalized(clip.visual_projection(vision.pooler_output))
     if not is_frozen:
         rep = clip.vision_model.project_rep(vision.rep_pooler_output, clip.visual_projection)
         features.rep = normalized(rep)
-    if with_frozen:
+    if with_frozen and frozen_embeds is not None:
+        features.frozen_image = frozen_embeds.to(features.image)
+    elif with_frozen:
         with torch.no_grad():
             features.frozen_image = normalized(clip.visual_projection(vision.frozen_pooler_output))
 
@@ -91,6 +98,17 @@ def compute_features(
     else:
         outputs.pop("text_model_output", None)
     return features, outputs
+
+
+def image_states(
+    clip: CLIPModel, pixel_values: torch.Tensor, interpolate_pos_encoding: bool
+) -> dict[str, torch.Tensor]:
+    """Of images what no training step changes: `trunk_states` (B, n, d_v) and `frozen_image_embeds` (B, d)."""
+    tower = clip.vision_model
+    inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+    states = tower.run_trunk(inputs, tower.first_layer)
+    frozen = normalized(clip.visual_projection(tower.frozen_pooled(states)))
+    return {"trunk_states": states, "frozen_image_embeds": frozen}
 
 
 def class_features(clip: CLIPModel, features: Features, prompts: Sequence[Prompts], with_frozen: bool) -> None:

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
-from .features import compute_features
+from .features import compute_features, image_states
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer
 from .losses import decision_logits, mmrl_loss, similarity_logits
 from .model import check_adapter
@@ -27,6 +27,7 @@ from .validation import (
     check_input_ids,
     check_num_items,
     check_pixel_values,
+    check_states,
     check_targets,
 )
 
@@ -158,6 +159,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         interpolate_pos_encoding: bool = False,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        *,
+        trunk_states: torch.Tensor | None = None,
+        frozen_image_embeds: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MMRLOutput | tuple[Any, ...]:
         """Score B images among the bound classes, or among explicit prompts; C classes or prompts.
@@ -173,6 +177,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             labels (`torch.Tensor` of shape `(B,)`, *optional*): class indices, for the loss.
             num_items_in_batch (`int`, *optional*): images over which the loss is averaged, where they are spread over
                 several calls (Trainer's gradient accumulation).
+            trunk_states (`torch.Tensor` of shape `(B, patches + 1, d_v)`, *optional*): what `image_states` gives for
+                images, in the place of `pixel_values`.
+            frozen_image_embeds (`torch.Tensor` of shape `(B, d)`, *optional*): the same for the loss.
             kwargs: as for `CLIPModel.forward`.
 
         Returns:
@@ -186,17 +193,21 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         adapter = self._one_active_adapter()
         config = self.peft_config[adapter]
         config.check_coefficients()
-        check_pixel_values(pixel_values, clip.config.vision_config)
-        classes = self._classes_to_score(input_ids, attention_mask, position_ids)
-        check_targets(labels, return_loss, len(pixel_values), len(classes), has_captions=input_ids is not None)
-        labels = None if labels is None else labels.to(clip.device, torch.long)
-
-        images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         is_frozen = clip.vision_model.running_adapter is None
         with_loss = labels is not None or bool(return_loss)
-        features, outputs = compute_features(
-            clip, images, classes, with_frozen=with_loss and config.reg_weight > 0 and not is_frozen, **kwargs
-        )
+        with_frozen = with_loss and config.reg_weight > 0 and not is_frozen
+        if trunk_states is None:
+            check_pixel_values(pixel_values, clip.config.vision_config)
+            images = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
+        else:
+            images = {"trunk_states": trunk_states, "frozen_image_embeds": frozen_image_embeds}
+            check_states(clip, pixel_values, **images, with_frozen=with_frozen, is_frozen=is_frozen)
+        num_images = len(pixel_values if trunk_states is None else trunk_states)
+        classes = self._classes_to_score(input_ids, attention_mask, position_ids)
+        check_targets(labels, return_loss, num_images, len(classes), has_captions=input_ids is not None)
+        labels = None if labels is None else labels.to(clip.device, torch.long)
+
+        features, outputs = compute_features(clip, images, classes, with_frozen=with_frozen, **kwargs)
         class_logits, rep_logits = similarity_logits(features, clip.logit_scale.exp())
         if is_frozen and input_ids is not None:
             class_logits = outputs["logits_per_image"]  # CLIP's own, bit for bit
@@ -230,6 +241,25 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             **losses,
         )
         return output if return_dict else output.to_tuple()
+
+    @torch.no_grad()
+    def image_states(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """What a training step needs of images that training does not change, as arguments of `forward`.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(B, channels, height, width)`): processed images.
+            interpolate_pos_encoding (`bool`, *optional*): for images of another size than the model's.
+
+        Returns:
+            `trunk_states` (B, patches + 1, d_v), which enter the active adapter's first adapted layer, and
+            `frozen_image_embeds` (B, d), normalised features in frozen CLIP.
+        """
+        clip = self.get_base_model()
+        self._one_active_adapter()
+        check_pixel_values(pixel_values, clip.config.vision_config)
+        return image_states(clip, pixel_values.to(clip.device), interpolate_pos_encoding)
 
     def get_image_features(
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any

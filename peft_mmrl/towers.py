@@ -153,12 +153,12 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs, return_dict=True)
-        frozen = self._frozen_pass(output.trunk_output, inputs) if with_frozen else None
+        frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None
         output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
-    def _frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    def frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """States that enter the first adapted layer (B, n, d) -> what the frozen encoder pools, (B, d)."""
         mask = self.attention_mask(hidden, inputs, 0)
         for layer in self.encoder.layers[self.first_layer :]:

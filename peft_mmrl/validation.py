@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import CLIPModel, PreTrainedConfig
 
 
 class InvalidTypeError(TypeError, ValueError):
@@ -82,6 +82,33 @@ def check_pixel_values(pixel_values: Any, vision_config: PreTrainedConfig) -> No
         raise ValueError(
             f"`pixel_values` must have the shape (batch, {channels}, height, width), with at least one image and "
             f"sides of at least {patch} pixels, got {shape}."
+        )
+
+
+def check_states(
+    clip: CLIPModel,
+    pixel_values: Any,
+    trunk_states: Any,
+    frozen_image_embeds: Any,
+    with_frozen: bool,
+    is_frozen: bool,
+) -> None:
+    """Raise where precomputed image states cannot take the place of images."""
+    if pixel_values is not None:
+        raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
+    if is_frozen:
+        raise ValueError("`trunk_states` are for a running adapter; with the adapter disabled pass `pixel_values`.")
+    width, joint = clip.config.vision_config.hidden_size, clip.config.projection_dim
+    if not isinstance(trunk_states, torch.Tensor) or not trunk_states.is_floating_point():
+        raise InvalidTypeError(f"`trunk_states` must be a tensor of floats, got {_describe(trunk_states)}.")
+    if trunk_states.ndim != 3 or trunk_states.shape[-1] != width or not trunk_states.numel():
+        raise ValueError(
+            f"`trunk_states` must have the shape (images, tokens, {width}), got {tuple(trunk_states.shape)}."
+        )
+    if with_frozen and getattr(frozen_image_embeds, "shape", None) != (len(trunk_states), joint):
+        raise ValueError(
+            f"`frozen_image_embeds` must have the shape ({len(trunk_states)}, {joint}) for the loss; `image_states` "
+            "gives both."
         )
 
 

@@ -57,6 +57,7 @@ class MMRLVisionTower(MMRLTower):
         interpolate_pos_encoding: bool = False,
         with_frozen: bool = False,
         pooled_only: bool = False,
+        trunk_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """As `CLIPVisionModel.forward`; with an active adapter a [`MMRLTowerOutput`].
@@ -66,7 +67,12 @@ class MMRLVisionTower(MMRLTower):
             interpolate_pos_encoding: resize the position embeddings to the images' size.
             with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
             pooled_only: the states of all patches are not needed.
+            trunk_states (`torch.Tensor` of shape `(B, n, d)`, *optional*): states that enter the first adapted layer,
+                in the place of images.
         """
+        if trunk_states is not None:
+            trunk_states = trunk_states.to(self.device, self.dtype)
+            return self.pooled_only(trunk_states, with_frozen)
         inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
         if self.running_adapter is None:
             return self.base_layer(**inputs, **kwargs)
@@ -108,14 +114,18 @@ class MMRLVisionTower(MMRLTower):
             hidden = _run_layer(layer, hidden, num_queries, heads if index == first else None)
         output = self.pool(hidden, {}, num_tokens)
         if with_frozen:
-            output.frozen_pooler_output = self._frozen_pooled(trunk, layers, shared)
+            output.frozen_pooler_output = self.frozen_pooled(trunk, shared)
         return output
 
     @torch.no_grad()
-    def _frozen_pooled(
-        self, trunk: torch.Tensor, layers: Sequence[nn.Module], shared: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        """What the frozen encoder pools (B, d); `shared` are queries, keys and values of its first upper layer."""
+    def frozen_pooled(self, trunk: torch.Tensor, shared: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """What the frozen encoder pools (B, d) for states that enter the first adapted layer (B, n, d).
+
+        Args:
+            trunk: these states.
+            shared: their queries, keys and values in that layer, where they are known.
+        """
+        layers = self.encoder.layers[self.first_layer :]
         for index, layer in enumerate(layers):
             trunk = _run_layer(layer, trunk, 1 if layer is layers[-1] else None, None if index else shared)
         return self.pool(trunk, {}, 0).pooler_output

@@ -216,7 +216,7 @@ def test_frozen_class_features_are_computed_once(model, images, encodings):
 
 
 def test_without_labels_the_frozen_pass_is_not_run(model, images, monkeypatch, encodings):
-    monkeypatch.setattr(MMRLVisionTower, "_frozen_pass", lambda *args: pytest.fail("frozen pass"))
+    monkeypatch.setattr(MMRLVisionTower, "frozen_pooled", lambda *args: pytest.fail("frozen pass"))
     model.eval()
     model(pixel_values=images)
     assert "frozen" not in encodings

@@ -109,7 +109,7 @@ def test_output_is_a_clip_output_with_our_fields_behind(model, images):
 def test_signature_is_clips_with_labels_behind(model):
     ours = list(inspect.signature(type(model).forward).parameters)
     clips = [name for name in inspect.signature(CLIPModel.forward).parameters if name != "kwargs"]
-    assert ours == [*clips, "labels", "num_items_in_batch", "kwargs"]
+    assert ours == [*clips, "labels", "num_items_in_batch", "trunk_states", "frozen_image_embeds", "kwargs"]
 
 
 def test_explicit_prompts_fill_the_tower_outputs(model, images):
@@ -177,8 +177,14 @@ def test_eval_mode_gives_the_same_loss(model, images):
 
 def test_without_regularisation_frozen_clip_is_not_run(model, images, monkeypatch):
     model.peft_config["default"].reg_weight = 0.0
-    for tower in (model.get_base_model().vision_model, model.get_base_model().text_model):
-        monkeypatch.setattr(type(tower), "_frozen_pass", lambda *args: pytest.fail("frozen pass"))
+    vision, text = model.get_base_model().vision_model, model.get_base_model().text_model
+    monkeypatch.setattr(type(vision), "frozen_pooled", lambda *args: pytest.fail("frozen pass"))
+    encode = type(text).encode
+    monkeypatch.setattr(
+        type(text),
+        "encode",
+        lambda self, trunk, tokens: pytest.fail("frozen") if tokens is None else encode(self, trunk, tokens),
+    )
     output = model(pixel_values=images, labels=LABELS)
     assert output.loss_image_reg is output.loss_text_reg is None
     assert torch.allclose(output.loss, 0.7 * output.loss_class + 0.3 * output.loss_rep)
