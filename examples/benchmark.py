@@ -1,0 +1,294 @@
+"""How long a training step and the evaluation of an image take, beside what one would do without this package.
+
+    python examples/benchmark.py                                        # `make bench`: a few minutes on one core
+    python examples/benchmark.py --classes 10 50 100 500 1000 --batch_sizes 4 32 --dtypes fp32 bf16   # hours
+    python examples/benchmark.py --device cuda --classes 10 100 1000 --batch_sizes 32 --dtypes bf16
+
+Compared on one random CLIP (speed does not depend on the weights), in turn, so that a noisy machine hits all alike:
+  mmrl      this package, one training step (forward and backward)
+  textbook  what the papers' code does: a second pass through frozen CLIP, prompts padded to 77 tokens, all layers
+  lora      PEFT's LoRA, r 4 on the query, key and value projections of both encoders, cross entropy
+  forward   the bare forward pass of the images through frozen CLIP, no text
+  layers    the encoder layers that a step seems to need: trunk and frozen upper layers forward, adapted layers with K
+            more tokens forward and backward
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+
+import matplotlib
+
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+from transformers import CLIPConfig, CLIPModel
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.textbook import textbook_forward, textbook_weights
+
+
+BOS, EOS, A_PHOTO_OF_A, FULL_STOP = 49406, 49407, [320, 1125, 539, 320], 269
+CONTEXT = 77
+MODELS = {"ViT-B/16": 16, "ViT-B/32": 32}
+METHODS = ("mmrl", "textbook", "lora", "forward", "layers")
+
+
+def tokenizer(texts: list[str]) -> dict[str, list[list[int]]]:
+    """Stands in for CLIP's tokenizer, which would have to be downloaded: names of one to three random tokens."""
+    rows = []
+    for text in texts:
+        prompt = text.startswith("a photo of a ")
+        name = random.Random(text.removeprefix("a photo of a ").removesuffix("."))
+        words = [name.randrange(1000, 40000) for _ in range(name.choice([1, 1, 2, 2, 3]))]
+        rows.append([BOS, *(A_PHOTO_OF_A if prompt else []), *words, *([FULL_STOP] if prompt else []), EOS])
+    return {"input_ids": rows}
+
+
+class Setting:
+    """One CLIP, number of classes, batch size and precision, and every method's step on it."""
+
+    def __init__(self, args: argparse.Namespace, num_classes: int, batch_size: int, dtype: str) -> None:
+        self.device, self.autocast = args.device, dtype == "bf16"
+        torch.manual_seed(0)
+        config = CLIPConfig(
+            vision_config={"patch_size": MODELS[args.model]},
+            text_config={"bos_token_id": BOS, "eos_token_id": EOS},
+            projection_dim=512,
+        )
+        self.clip = CLIPModel(config).eval().requires_grad_(False).to(self.device)
+        self.pixels = torch.randn(batch_size, 3, 224, 224, device=self.device)
+        self.labels = torch.arange(batch_size, device=self.device) % num_classes
+        self.names = [f"class {index}" for index in range(num_classes)]
+        rows = tokenizer([f"a photo of a {name}." for name in self.names])["input_ids"]
+        longest = max(map(len, rows))
+        self.input_ids = torch.tensor([row + [EOS] * (longest - len(row)) for row in rows], device=self.device)
+
+    def precision(self) -> torch.autocast | nullcontext:
+        """Autocast where asked for."""
+        return torch.autocast(self.device, torch.bfloat16) if self.autocast else nullcontext()
+
+    def mmrl_model(self) -> torch.nn.Module:
+        """This package's model on a copy of the CLIP."""
+        model = get_peft_model(copy.deepcopy(self.clip), MMRLConfig())
+        model.set_classes(self.names, tokenizer)
+        return model
+
+    def step(self, method: str) -> Callable[[], None]:
+        """A function that runs one training step of a method."""
+
+        def train(loss: Callable[[], torch.Tensor], model: torch.nn.Module) -> Callable[[], None]:
+            def run() -> None:
+                with self.precision():
+                    value = loss()
+                value.backward()
+                model.zero_grad()
+
+            return run
+
+        if method == "mmrl":
+            model = self.mmrl_model()
+            return train(lambda: model(pixel_values=self.pixels, labels=self.labels).loss, model)
+        if method == "textbook":
+            model = get_peft_model(copy.deepcopy(self.clip), MMRLConfig())
+            config, weights = model.peft_config["default"], textbook_weights
+            padding = self.input_ids.new_full((len(self.input_ids), CONTEXT - self.input_ids.shape[1]), EOS)
+            padded = torch.cat([self.input_ids, padding], dim=1)
+            return train(
+                lambda: textbook_forward(self.clip, config, weights(model), padded, self.pixels, self.labels)["loss"],
+                model,
+            )
+        if method == "lora":
+            lora = LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj"])
+            model = get_peft_model(copy.deepcopy(self.clip), lora)
+            return train(
+                lambda: cross_entropy(
+                    model(input_ids=self.input_ids, pixel_values=self.pixels).logits_per_image, self.labels
+                ),
+                model,
+            )
+        return self.forward if method == "forward" else self.layers
+
+    def forward(self) -> None:
+        """The images through frozen CLIP."""
+        with torch.no_grad(), self.precision():
+            self.clip.get_image_features(pixel_values=self.pixels)
+
+    def layers(self) -> None:
+        """The encoder layers that a step seems to need, on states of the right size."""
+        layers, config = self.clip.vision_model.encoder.layers, MMRLConfig()
+        upper = max(1, (7 * len(layers) + 6) // 12)
+        size = self.clip.vision_model.embeddings.num_positions
+        hidden = torch.randn(len(self.pixels), size, layers[0].embed_dim, device=self.device)
+        longer = torch.randn(len(self.pixels), size + config.num_rep_tokens, layers[0].embed_dim, device=self.device)
+        longer.requires_grad_()
+        with self.precision():
+            with torch.no_grad():
+                for layer in layers:
+                    hidden = layer(hidden, None)
+            states = longer
+            for layer in layers[-upper:]:
+                states = layer(states, None)
+        states.sum().backward()
+
+    def evaluation(self) -> Callable[[], None]:
+        """A function that scores the images among all classes, with the features of the classes kept."""
+        model = self.mmrl_model().eval()
+
+        def run() -> None:
+            with torch.no_grad(), self.precision():
+                model(pixel_values=self.pixels)
+
+        return run
+
+
+def seconds(run: Callable[[], None], device: str) -> float:
+    """Wall time of one call."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_memory(args: argparse.Namespace, method: str, num_classes: int, batch_size: int, dtype: str) -> float:
+    """Peak memory in GiB of two steps, on a CPU measured in a process of its own."""
+    if args.device == "cuda":
+        run = Setting(args, num_classes, batch_size, dtype).step(method)
+        torch.cuda.reset_peak_memory_stats()
+        run(), run()
+        return torch.cuda.max_memory_allocated() / 2**30
+    command = [
+        sys.executable,
+        __file__,
+        "--only_memory",
+        method,
+        "--model",
+        args.model,
+        "--threads",
+        str(args.threads),
+    ]
+    command += ["--classes", str(num_classes), "--batch_sizes", str(batch_size), "--dtypes", dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def measure(args: argparse.Namespace, num_classes: int, batch_size: int, dtype: str) -> dict:
+    """Median seconds of interleaved runs, ratios and peak memory of one setting."""
+    setting = Setting(args, num_classes, batch_size, dtype)
+    methods = [method for method in args.methods if method != "textbook" or num_classes <= args.max_textbook_classes]
+    runs = {method: setting.step(method) for method in methods}
+    runs["evaluation"] = setting.evaluation()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(args.repeats + 1):
+        for name, run in runs.items():
+            elapsed = seconds(run, args.device)
+            if repeat:  # the first is a warm-up
+                times[name].append(elapsed)
+    medians = {name: median(values) for name, values in times.items()}
+    result = {"classes": num_classes, "batch_size": batch_size, "dtype": dtype, "seconds": medians}
+    result["ratio_to_mmrl"] = {name: medians[name] / medians["mmrl"] for name in methods}
+    result["evaluation_seconds_per_image"] = medians["evaluation"] / batch_size
+    if args.memory:
+        measured = [method for method in methods if method not in ("forward", "layers")]
+        result["peak_gib"] = {method: peak_memory(args, method, num_classes, batch_size, dtype) for method in measured}
+    return result
+
+
+def print_table(results: list[dict], methods: list[str]) -> None:
+    """A line per setting: seconds of this package's step, and how many times as long the others take."""
+    others = [method for method in methods if method != "mmrl"]
+    print(f"\n{'classes':>8}{'batch':>6}{'':>6}{'mmrl s':>9}" + "".join(f"{name:>10}" for name in others), end="")
+    print(f"{'eval s/img':>12}  peak GiB")
+    for result in results:
+        print(f"{result['classes']:>8}{result['batch_size']:>6}{result['dtype']:>6}", end="")
+        print(f"{result['seconds']['mmrl']:>9.2f}", end="")
+        for name in others:
+            ratio = result["ratio_to_mmrl"].get(name)
+            print(f"{'-' if ratio is None else f'{ratio:.2f}x':>10}", end="")
+        memory = ", ".join(f"{name} {value:.1f}" for name, value in result.get("peak_gib", {}).items())
+        print(f"{result['evaluation_seconds_per_image']:>12.3f}  {memory}")
+
+
+def plot(results: list[dict], path: Path, title: str) -> None:
+    """Seconds per training step against the number of classes, one panel per batch size and precision."""
+    panels = sorted({(result["batch_size"], result["dtype"]) for result in results})
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        shown = [result for result in results if (result["batch_size"], result["dtype"]) == panel]
+        for method in METHODS:
+            points = [
+                (result["classes"], result["seconds"][method]) for result in shown if method in result["seconds"]
+            ]
+            if points:
+                axis.plot(*zip(*sorted(points), strict=True), marker="o", label=method)
+        axis.set(xscale="log", yscale="log", xlabel="classes", ylabel="seconds per training step")
+        axis.set_title(f"batch {panel[0]}, {panel[1]}")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(frameon=False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure every setting."""
+    torch.set_num_threads(args.threads)
+    settings = [(c, b, d) for d in args.dtypes for b in args.batch_sizes for c in args.classes]
+    if args.only_memory:
+        run = Setting(args, *settings[0]).step(args.only_memory)
+        run(), run()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        return
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} thread(s)"
+    results = [measure(args, *setting) for setting in tqdm(settings, unit="setting")]
+    print(f"{args.model} on {device}; times of the others as multiples of mmrl's")
+    print_table(results, args.methods)
+    content = {"model": args.model, "device": device, "torch": torch.__version__, "results": results}
+    (args.output_dir / "benchmark.json").write_text(json.dumps(content, indent=2))
+    plot(results, args.output_dir / "benchmark.png", f"{args.model}, {device}")
+    print(f"\nWrote {args.output_dir}/benchmark.json and {args.output_dir}/benchmark.png")
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="ViT-B/16")
+    parser.add_argument("--classes", type=int, nargs="+", default=[10, 50, 100])
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[4])
+    parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
+    parser.add_argument("--max_textbook_classes", type=int, default=500, help="beyond, it takes more than 24 GiB")
+    parser.add_argument("--memory", action="store_true", help="also measure peak memory")
+    parser.add_argument("--only_memory", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"))
+    args = parser.parse_args(argv)
+    if "mmrl" not in args.methods:
+        parser.error("--methods must include mmrl, which the others are compared with")
+    return args
+
+
+if __name__ == "__main__":
+    main(parse_args())
