@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test lint format pretrain
+.PHONY: setup demo test lint format bench pretrain
 
 setup: $(READY)
 
@@ -26,6 +26,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+bench: $(READY)
+	$(BIN)/python examples/benchmark.py
 
 pretrain: $(READY)
 	$(BIN)/python examples/pretrain_demo_clip.py

@@ -1,0 +1,29 @@
+"""The benchmark script, on the smallest setting."""
+
+import json
+
+import benchmark
+import pytest
+
+
+def test_it_measures_every_method(tmp_path, capsys):
+    arguments = ["--model", "ViT-B/32", "--classes", "2", "--batch_sizes", "1", "--repeats", "1"]
+    benchmark.main(benchmark.parse_args([*arguments, "--output_dir", str(tmp_path)]))
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    (result,) = content["results"]
+    assert set(result["ratio_to_mmrl"]) == set(benchmark.METHODS)
+    assert result["ratio_to_mmrl"]["mmrl"] == 1
+    assert all(value > 0 for value in result["seconds"].values())
+    assert (tmp_path / "benchmark.png").stat().st_size > 1000
+    assert "eval s/img" in capsys.readouterr().out
+
+
+def test_names_get_the_same_tokens_in_and_out_of_prompts():
+    (name,), (prompt,) = (benchmark.tokenizer([text])["input_ids"] for text in ("owl", "a photo of a owl."))
+    assert prompt[5:-2] == name[1:-1]
+
+
+def test_mmrl_must_be_among_the_methods(capsys):
+    with pytest.raises(SystemExit):
+        benchmark.parse_args(["--methods", "lora"])
+    assert "--methods must include mmrl" in capsys.readouterr().err
