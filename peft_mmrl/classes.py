@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
@@ -143,11 +142,12 @@ def seen_mask(seen: Any, default: Sequence[bool]) -> list[bool]:
             raise ValueError(f'`seen` must be "all", "none" or one truth value per class, got {seen!r}.')
         return [seen == "all"] * len(default)
     values = as_list("seen", seen.tolist() if hasattr(seen, "tolist") else seen, "truth values")
-    if any(not isinstance(value, bool | np.bool_) for value in values):
+    values = [value.item() if hasattr(value, "item") else value for value in values]  # numpy's truth values
+    if any(not isinstance(value, bool) for value in values):
         raise InvalidTypeError(f"`seen` must hold True or False for each class, got {seen!r}.")
     if len(values) != len(default):
         raise ValueError(f"`seen` has {len(values)} entries for {len(default)} class names.")
-    return list(map(bool, values))
+    return values
 
 
 def trained_classes(config: MMRLConfig, text_config: PreTrainedConfig) -> BoundClasses | None:
