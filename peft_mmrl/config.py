@@ -48,9 +48,6 @@ class MMRLConfig(PeftConfig):
         proj_rank (`int`, *optional*):
             MMRL++: rank of the residual on the frozen visual projection that forms the representation projection
             P_r. `None`: a full trained P_r, as in MMRL.
-        text_chunk_size (`int`, defaults to 1024):
-            Number of class prompts that are encoded at a time. With more classes the backward pass computes each
-            chunk again, so that memory does not grow with classes x layers. Results do not depend on it.
         classes (`list[str]`, *optional*):
             Names of the classes that the adapter was trained on, set by the first `set_classes`.
         template (`str` or `list[str]`, defaults to `"a photo of a {}."`):
@@ -90,7 +87,6 @@ class MMRLConfig(PeftConfig):
     proj_rank: int | None = field(
         default=None, metadata={"help": "MMRL++: rank of the representation projection; None: full (MMRL)."}
     )
-    text_chunk_size: int = field(default=1024, metadata={"help": "Class prompts that are encoded at a time."})
     classes: list[str] | None = field(default=None, metadata={"help": "Names of the trained classes."})
     template: str | list[str] = field(
         default="a photo of a {}.", metadata={"help": "Prompt template(s) of the trained classes."}
@@ -108,7 +104,6 @@ class MMRLConfig(PeftConfig):
         super().__post_init__()
         self.num_rep_tokens = as_positive_int("num_rep_tokens", self.num_rep_tokens)
         self.rep_dim = as_positive_int("rep_dim", self.rep_dim)
-        self.text_chunk_size = as_positive_int("text_chunk_size", self.text_chunk_size)
         for name in ("aligner_rank", "proj_rank"):
             if getattr(self, name) is not None:
                 setattr(self, name, as_positive_int(name, getattr(self, name)))

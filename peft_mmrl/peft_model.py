@@ -24,6 +24,7 @@ from .outputs import MMRLOutput
 from .validation import (
     InvalidTypeError,
     as_list,
+    as_positive_int,
     check_input_ids,
     check_num_items,
     check_pixel_values,
@@ -132,6 +133,19 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         """Names of the classes that the active adapter is bound to."""
         bound = self._bound.get(self._one_active_adapter())
         return None if bound is None else list(bound.names)
+
+    @property
+    def text_chunk_size(self) -> int:
+        """Number of class prompts that are encoded at a time, 1024 unless set.
+
+        With more classes the backward pass computes each chunk again, so that memory does not grow with classes x
+        layers. Results do not depend on it.
+        """
+        return self.get_base_model().text_model.chunk_size
+
+    @text_chunk_size.setter
+    def text_chunk_size(self, value: int) -> None:
+        self.get_base_model().text_model.chunk_size = as_positive_int("text_chunk_size", value)
 
     @property
     def config(self) -> PreTrainedConfig:

@@ -44,6 +44,7 @@ class MMRLTextTower(MMRLTower):
     adapter_layer_names = ("mmrl_rep_tokens", "mmrl_aligner")
     layers_field = "text_layers"
     layer_kwargs = {"is_causal": True}
+    chunk_size = 1024  # class prompts that are encoded at a time, see `PeftModel...text_chunk_size`
 
     @classmethod
     def adapter_modules(cls, config: MMRLConfig, base_layer: nn.Module, projection_dim: int) -> dict[str, nn.Module]:
@@ -89,7 +90,7 @@ class MMRLTextTower(MMRLTower):
     @torch.compiler.disable
     def prompt_trunk(self, prompts: Prompts) -> PromptTrunk:
         """States of class prompts that enter the first adapted layer, kept until what they depend on changes."""
-        first, chunk_size = self.first_layer, self.configs[self.active_adapters[0]].text_chunk_size
+        first, chunk_size = self.first_layer, self.chunk_size
         key = self.state_key(), first, chunk_size
         return prompts.cached("trunk", key, lambda: self._compute_trunk(prompts, first, chunk_size))
 

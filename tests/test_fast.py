@@ -98,7 +98,7 @@ def test_any_layers_in_float64(config, layers, images):
 def test_the_result_does_not_depend_on_the_chunks(config, size, images):
     model = make_model(config).double()
     whole = loss_and_gradients(model, images.double())
-    model.peft_config["default"].text_chunk_size = size
+    model.text_chunk_size = size
     assert_same(loss_and_gradients(model, images.double()), whole)
 
 
@@ -108,7 +108,8 @@ def test_memory_does_not_grow_with_classes_times_layers():
     def kept_by_autograd(num_classes):
         names = [f"w{i}" for i in range(num_classes)]
         rows = [[98, 1 + i % 9, 11 + i // 9, 99] for i in range(num_classes)]
-        model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16, text_layers=[0, 1, 2], text_chunk_size=8))
+        model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16, text_layers=[0, 1, 2]))
+        model.text_chunk_size = 8
         model.set_classes(names, lambda texts: {"input_ids": rows})
         image = torch.zeros(1, 3, 32, 32)
         model(pixel_values=image)  # the trunk is kept from here on
@@ -126,6 +127,12 @@ def test_memory_does_not_grow_with_classes_times_layers():
     per_class = (kept_by_autograd(72) - kept_by_autograd(16)) / (72 - 16)
     whole_layers = own_tokens * layers * 16 * width * 4  # about 16 tensors of the tower's width a layer
     assert per_class < whole_layers / 5
+
+
+def test_the_chunk_size_must_be_a_positive_whole_number(model):
+    with pytest.raises(ValueError, match="`text_chunk_size`"):
+        model.text_chunk_size = 0
+    assert model.text_chunk_size == 1024
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(config, images):
@@ -276,7 +283,7 @@ CHANGES = {
     "beta": lambda model: setattr(model.peft_config["default"], "beta", 0.3),
     "reordered classes": lambda model: model.set_classes(NAMES[::-1], WordTokenizer()),
     "other template": lambda model: model.set_classes(NAMES, WordTokenizer(), template="my {}"),
-    "chunk size": lambda model: setattr(model.peft_config["default"], "text_chunk_size", 3),
+    "chunk size": lambda model: setattr(model, "text_chunk_size", 3),
 }
 
 
