@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from pathlib import Path
 from statistics import mean, pstdev
 
@@ -34,6 +35,7 @@ from demo_methods import (
 from demo_picture import draw
 from peft import PeftModel
 from transformers import CLIPProcessor
+from transformers.utils import logging as transformers_logging
 
 
 COLUMNS = {"base": "trained", "new": "new", "h": "H", "all": "all ten"}
@@ -81,6 +83,9 @@ def print_table(title: str, results: Results) -> None:
 def main(args: argparse.Namespace) -> None:
     """Run the demo."""
     start = time.perf_counter()
+    transformers_logging.disable_progress_bar()  # a bar for every small CLIP that is loaded says nothing
+    # PEFT 0.21 asks transformers 5.24 for an attribute that has a new name there.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     _, processor = load_clip()
     pictures = load_pictures(processor)

@@ -67,7 +67,7 @@ class Settings:
 SETTINGS = {
     "mmrl": Settings(lr=5e-3, epochs=50, config={"reg_weight": 0.5}),
     "mmrl++": Settings(lr=5e-3, epochs=50, config={"reg_weight": 3.0}),
-    "lora": Settings(lr=1e-3, epochs=50),
+    "lora": Settings(lr=1e-3, epochs=25),
     "linear probe": Settings(lr=0, epochs=0, config={"C": 10.0}),
 }
 

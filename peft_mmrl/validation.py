@@ -112,6 +112,7 @@ def check_states(
         )
 
 
+@torch.compiler.disable  # reads values
 def check_input_ids(input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig) -> None:
     """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context."""
     context = text_config.max_position_embeddings
@@ -146,6 +147,7 @@ def _shape_of(input_ids: torch.Tensor) -> str:
     return f"the shape of `input_ids`, {tuple(input_ids.shape)}"
 
 
+@torch.compiler.disable  # reads values
 def check_targets(labels: Any, return_loss: Any, num_images: int, num_classes: int, has_captions: bool) -> None:
     """Raise where the loss that is asked for cannot be computed."""
     if return_loss:
@@ -173,6 +175,7 @@ def check_labels(labels: Any, batch_size: int, num_classes: int) -> None:
         )
 
 
+@torch.compiler.disable  # reads values
 def check_num_items(num_items_in_batch: Any) -> None:
     """Raise where the number of images that a loss is averaged over is not a positive number."""
     is_scalar = isinstance(num_items_in_batch, torch.Tensor) and num_items_in_batch.numel() == 1

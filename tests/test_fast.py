@@ -178,6 +178,14 @@ def test_compiled_models_give_the_same_and_notice_changes(model, images):
             assert torch.allclose(compiled(pixel_values=images).logits, model(pixel_values=images).logits, atol=1e-5)
 
 
+def test_inductor_gives_the_same_loss_and_gradients(images):
+    model = make_model(VARIANTS["mmrl++"])
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    plain = loss_and_gradients(model, images)
+    loss = torch.compile(model)(pixel_values=images, labels=LABELS).loss
+    assert_same((loss, torch.autograd.grad(loss, parameters)), plain, 1e-4)
+
+
 def test_towers_compile_without_graph_breaks(model, images):
     clip, prompts = model.get_base_model(), model._bound["default"].prompts[0]
     trunk, tokens = clip.text_model.prompt_trunk(prompts), clip.text_model.tokens("default")
