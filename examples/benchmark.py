@@ -87,7 +87,7 @@ class Setting:
     def mmrl_model(self) -> torch.nn.Module:
         """This package's model on a copy of the CLIP."""
         model = get_peft_model(copy.deepcopy(self.clip), MMRLConfig())
-        model.set_classes(self.names, tokenizer)
+        model.set_classes(self.names, tokenizer, allow_duplicates=True)  # random names may be equal
         return model
 
     def step(self, method: str) -> Callable[[], None]:
@@ -260,11 +260,13 @@ def main(args: argparse.Namespace) -> None:
         return
     args.output_dir.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} thread(s)"
-    results = [measure(args, *setting) for setting in tqdm(settings, unit="setting")]
+    results: list[dict] = []
+    content = {"model": args.model, "device": device, "torch": torch.__version__, "results": results}
+    for setting in tqdm(settings, unit="setting"):
+        results.append(measure(args, *setting))
+        (args.output_dir / "benchmark.json").write_text(json.dumps(content, indent=2))  # kept if it is stopped
     print(f"{args.model} on {device}; times of the others as multiples of mmrl's")
     print_table(results, args.methods)
-    content = {"model": args.model, "device": device, "torch": torch.__version__, "results": results}
-    (args.output_dir / "benchmark.json").write_text(json.dumps(content, indent=2))
     plot(results, args.output_dir / "benchmark.png", f"{args.model}, {device}")
     print(f"\nWrote {args.output_dir}/benchmark.json and {args.output_dir}/benchmark.png")
 
