@@ -9,6 +9,7 @@ Shapes: B rows (images or prompts), n tokens, K representation tokens, L adapted
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -117,9 +118,9 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """Index of the active adapter's first adapted layer."""
         return self.layers_of(self.configs[self.active_adapters[0]], self.base_layer)[0]
 
+    @abstractmethod
     def rep_tokens(self, adapter: str) -> torch.Tensor:
         """R (K, d_r), shared by both towers."""
-        raise NotImplementedError
 
     def tokens(self, adapter: str) -> torch.Tensor:
         """T_i = F_i(R) of all adapted layers, (L, K, d)."""
@@ -128,21 +129,21 @@ class MMRLTower(nn.Module, BaseTunerLayer):
 
     # --- forward --------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def embed(self, inputs: dict[str, Any]) -> torch.Tensor:
         """States that enter the first layer, (B, n, d)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> torch.Tensor | None:
         """Mask for states (B, n, d) of which `num_tokens` after the first are representation tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
         """Last layer's states (B, n, d), of which `num_tokens` are representation tokens -> output."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trunk_modules(self) -> list[nn.Module]:
         """Modules other than layers that run before the first layer."""
-        raise NotImplementedError
 
     def run(
         self, inputs: dict[str, Any], with_frozen: bool = False, return_dict: bool | None = None, **kwargs: Any
