@@ -75,7 +75,7 @@ class ExplicitPrompts:
         trained = {row for rows in self.config.class_input_ids or [] for row in rows}
         rows = [as_ints(row) for row in self.input_ids]
         if self.attention_mask is not None:
-            masks = map(as_ints, self.attention_mask)
+            masks = map(as_ints, (self.attention_mask != 0).int())
             rows = [drop_left_padding(row, mask) for row, mask in zip(rows, masks, strict=True)]
         return [" ".join(map(str, trim_at_eos(row, self.eos_token_id))) in trained for row in rows]
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, eager_attention_forward
+from transformers.utils import output_capturing
 
 
 Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries (B, h, m, e), keys and values (B, h, n, e)
@@ -20,14 +21,19 @@ Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries (B, h, m, e),
 def can_split(layer: nn.Module) -> bool:
     """Whether nothing hangs on the layer as a whole that calling its modules would pass by.
 
-    FSDP and offloading put hooks on whole layers; attention dropout lies inside the attention module.
+    FSDP, offloading and users put hooks on whole layers; attention dropout lies inside the attention module.
     """
     return (
         isinstance(layer, CLIPEncoderLayer)
-        and not layer._forward_pre_hooks
-        and not hasattr(layer, "_hf_hook")
+        and not any(_has_hooks(module) for module in (layer, layer.self_attn))
         and not (layer.training and layer.self_attn.dropout)
     )
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Hooks other than those that transformers leaves on layers once hidden states were asked for."""
+    hooks = [hook for hook in module._forward_hooks.values() if hook.__module__ != output_capturing.__name__]
+    return bool(hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
 
 
 def project(layer: CLIPEncoderLayer, hidden: torch.Tensor, queries: torch.Tensor | None = None) -> Heads:

@@ -61,12 +61,14 @@ def compute_features(
         plain = clip(**images, **text, **kwargs, return_dict=True)
         return Features(plain.image_embeds, plain.text_embeds), plain
 
-    keep_states = not is_bound or clip.vision_model.is_recording(kwargs)
+    towers = clip.vision_model, clip.text_model
+    keep_states = not is_bound or any(tower.is_recording(kwargs) for tower in towers)
     features, outputs = Features(), {}
     frozen_embeds = images.pop("frozen_image_embeds", None)
     vision = clip.vision_model(
         **images,
         with_frozen=with_frozen and frozen_embeds is None,
+        extended=True,
         pooled_only=not keep_states,
         **kwargs,
         return_dict=True,
@@ -81,11 +83,11 @@ def compute_features(
         with torch.no_grad():
             features.frozen_image = normalized(clip.visual_projection(vision.frozen_pooler_output))
 
-    if is_bound and not keep_states and clip.text_model.can_share():
+    if is_bound and not keep_states and clip.text_model.can_share(clip.text_projection):
         class_features(clip, features, classes.prompts, with_frozen)
     else:
         texts = [
-            clip.text_model(**text, with_frozen=with_frozen, **kwargs, return_dict=True)
+            clip.text_model(**text, with_frozen=with_frozen, extended=True, **kwargs, return_dict=True)
             for text in classes.text_inputs(clip.device)
         ]
         features.text = ensemble([clip.text_projection(text.pooler_output) for text in texts])

@@ -2,7 +2,8 @@
 
 PEFT, transformers and Trainer cut the names of adapter weights as `<tuner layer>.mmrl_<what>.<adapter>.<leaf>`, so
 each module here holds its parameters itself and has no children. The maps of all L adapted layers of a tower are
-stacked in one parameter.
+stacked in one parameter. They are multiplied with `bmm`, not `@`: that rounds otherwise where no gradient is needed,
+and a loaded adapter would differ from the trained one in the last bit.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Aligner(nn.Module):
 
     def forward(self, rep_tokens: torch.Tensor) -> torch.Tensor:
         """R (K, d_r) -> T_i of all adapted layers (L, K, d_out)."""
-        return rep_tokens @ self.weight.transpose(1, 2) + self.bias.unsqueeze(1)
+        rep_tokens = rep_tokens.expand(len(self.weight), -1, -1)  # (L, K, d_r)
+        return torch.baddbmm(self.bias.unsqueeze(1), rep_tokens, self.weight.transpose(1, 2))
 
 
 class SharedResidualAligner(nn.Module):
@@ -61,8 +63,10 @@ class SharedResidualAligner(nn.Module):
 
     def forward(self, rep_tokens: torch.Tensor) -> torch.Tensor:
         """R (K, d_r) -> T_i of all adapted layers (L, K, d_out)."""
-        residual = (rep_tokens @ self.B.transpose(1, 2)) @ self.A.transpose(1, 2)  # (L, K, d_out)
-        return rep_tokens @ self.weight.T + residual + self.bias.unsqueeze(1)
+        shared = rep_tokens @ self.weight.T  # (K, d_out)
+        rep_tokens = rep_tokens.expand(len(self.A), -1, -1)  # (L, K, d_r)
+        residual = torch.bmm(torch.bmm(rep_tokens, self.B.transpose(1, 2)), self.A.transpose(1, 2))  # (L, K, d_out)
+        return shared + residual + self.bias.unsqueeze(1)
 
 
 class RepProjection(nn.Module):

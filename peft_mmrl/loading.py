@@ -62,8 +62,14 @@ def arguments_of_from_pretrained() -> dict[str, Any] | None:
     frame = sys._getframe(2)
     if frame.f_code is not PeftModel.from_pretrained.__func__.__code__:
         return None
-    names = ("model_id", "key_mapping")
+    names = ("model_id", "key_mapping", "ephemeral_gpu_offload")
     return {**{name: frame.f_locals.get(name) for name in names}, **frame.f_locals.get("kwargs", {})}
+
+
+def refuse_offload(kwargs: dict[str, Any]) -> None:
+    """Raise a ValueError where PEFT's `ephemeral_gpu_offload` is asked for, which only LoRA has."""
+    if kwargs.get("ephemeral_gpu_offload"):
+        raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL, load the adapter without it.")
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -116,6 +116,7 @@ class MMRLModel(BaseTuner):
         model = super().unload()
         restore_forward(model)
         model.disable_input_require_grads()  # hooks that PEFT sets for gradient checkpointing
+        model.__dict__.pop("_require_grads_hooks", None)
         return model
 
 

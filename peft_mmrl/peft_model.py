@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
 from .features import compute_features, image_states
-from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer
+from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
 from .losses import decision_logits, mmrl_loss, similarity_logits
 from .model import check_adapter
 from .outputs import MMRLOutput
@@ -30,6 +30,7 @@ from .validation import (
     check_pixel_values,
     check_states,
     check_targets,
+    refuse_mixed_batch,
 )
 
 
@@ -66,6 +67,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         bound = {name: trained_classes(config, model.config.text_config) for name, config in configs.items()}
         loading = arguments_of_from_pretrained()
         if loading is not None and loading["model_id"] is not None:
+            refuse_offload(loading)
             check_weights_fit(model, peft_config, **loading)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self._bound = {name: classes for name, classes in bound.items() if classes is not None}
@@ -199,8 +201,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         Returns:
             [`MMRLOutput`]; a tuple with `return_dict=False`.
         """
-        if kwargs.pop("adapter_names", None) is not None:
-            raise NotImplementedError("`adapter_names`: MMRL runs one adapter for the whole batch, see `set_adapter`.")
+        refuse_mixed_batch(kwargs)
         clip = self.get_base_model()
         return_dict = kwargs.pop("return_dict", None)
         return_dict = clip.config.return_dict if return_dict is None else return_dict
@@ -279,6 +280,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """As `CLIPModel.get_image_features`: class features f_c (B, d), not normalised, in `pooler_output`."""
+        refuse_mixed_batch(kwargs)
         clip = self.get_base_model()
         check_pixel_values(pixel_values, clip.config.vision_config)
         self.peft_config[self._one_active_adapter()].check_coefficients()
@@ -292,6 +294,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """As `CLIPModel.get_text_features`: text features w (C, d), not normalised, in `pooler_output`."""
+        refuse_mixed_batch(kwargs)
         clip = self.get_base_model()
         check_input_ids(input_ids, attention_mask, position_ids, clip.config.text_config)
         self.peft_config[self._one_active_adapter()].check_coefficients()
@@ -340,6 +343,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
                 "`load_adapter` and activate it with `set_adapter`."
             )
         return active[0]
+
+    def _prepare_model_for_gradient_checkpointing(self, model: CLIPModel) -> CLIPModel:
+        if getattr(model, "_require_grads_hooks", None):
+            return model  # PEFT would set the hooks a second time and lose hold of the first
+        return super()._prepare_model_for_gradient_checkpointing(model)
 
     # --- adapters -------------------------------------------------------------------------------------------------
 
@@ -409,8 +417,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             ValueError: the adapter's weights do not fit this base model.
             OSError: the file with the weights is damaged.
         """
-        if kwargs.get("ephemeral_gpu_offload"):
-            raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL.")
+        refuse_offload(kwargs)
         if adapter_name in self.peft_config:
             config = self.peft_config[adapter_name]
         else:

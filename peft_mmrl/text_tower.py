@@ -60,9 +60,10 @@ class MMRLTextTower(MMRLTower):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
         with_frozen: bool = False,
+        extended: bool = False,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """As `CLIPTextModel.forward`; with an active adapter a [`MMRLTowerOutput`].
+        """As `CLIPTextModel.forward`.
 
         Args:
             input_ids (`torch.Tensor` of shape `(B, n)`): token ids with BOS and EOS.
@@ -70,6 +71,7 @@ class MMRLTextTower(MMRLTower):
             position_ids (`torch.Tensor` of shape `(B, n)`, *optional*): positions of the prompt's own tokens;
                 representation tokens have none.
             with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
+            extended: return a [`MMRLTowerOutput`].
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         if self.running_adapter is None:
@@ -78,14 +80,18 @@ class MMRLTextTower(MMRLTower):
             raise ValueError("`input_ids` must be given.")
         kwargs.pop("is_causal", None)
         inputs["input_ids"] = input_ids.view(-1, input_ids.shape[-1])
-        return self.run(inputs, with_frozen, **kwargs)
+        return self.run(inputs, with_frozen, extended, **kwargs)
 
     # --- class prompts: what they share is computed once --------------------------------------------------------
 
-    def can_share(self) -> bool:
-        """Whether `encode` may be used: frozen weights, and layers that can be called in pieces."""
-        layers = self.encoder.layers
-        return all(map(can_split, layers)) and not any(p.requires_grad for p in self.base_layer.parameters())
+    def can_share(self, *parts: nn.Module) -> bool:
+        """Whether `encode` may be used: layers that can be called in pieces, and frozen weights.
+
+        Args:
+            parts: further modules whose weights must be frozen.
+        """
+        weights = (weight for part in (self.base_layer, *parts) for weight in part.parameters())
+        return all(map(can_split, self.encoder.layers)) and not any(weight.requires_grad for weight in weights)
 
     @torch.compiler.disable
     def prompt_trunk(self, prompts: Prompts) -> PromptTrunk:

@@ -146,16 +146,31 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """Modules other than layers that run before the first layer."""
 
     def run(
-        self, inputs: dict[str, Any], with_frozen: bool = False, return_dict: bool | None = None, **kwargs: Any
-    ) -> MMRLTowerOutput | tuple[Any, ...]:
+        self,
+        inputs: dict[str, Any],
+        with_frozen: bool,
+        extended: bool,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Run the active adapter's pass and, sharing the trunk, the frozen one where asked for.
 
         Hidden states and attentions are recorded as transformers does it, of the adapted pass only.
+
+        Args:
+            inputs: what the tower embeds.
+            with_frozen: also run the frozen encoder.
+            extended: return a [`MMRLTowerOutput`], not just what the frozen encoder returns.
+            return_dict: as in transformers.
+            kwargs: passed to every layer.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs, return_dict=True)
         frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None
         output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
+        if not extended:
+            names = BaseModelOutputWithPooling.__dataclass_fields__
+            output = BaseModelOutputWithPooling(**{name: output[name] for name in names if name in output})
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()

@@ -67,6 +67,12 @@ def as_templates(template: Any) -> list[str]:
     return templates
 
 
+def refuse_mixed_batch(kwargs: dict[str, Any]) -> None:
+    """Take PEFT's `adapter_names` out of `kwargs`; raise where it asks for several adapters in one batch."""
+    if kwargs.pop("adapter_names", None) is not None:
+        raise NotImplementedError("`adapter_names`: MMRL runs one adapter for the whole batch, see `set_adapter`.")
+
+
 def check_pixel_values(pixel_values: Any, vision_config: PreTrainedConfig) -> None:
     """Raise where images are not a tensor (B, channels, height, width) of numbers, with one patch or more each."""
     channels, patch = vision_config.num_channels, vision_config.patch_size

@@ -56,19 +56,21 @@ class MMRLVisionTower(MMRLTower):
         pixel_values: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         with_frozen: bool = False,
+        extended: bool = False,
         pooled_only: bool = False,
         trunk_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """As `CLIPVisionModel.forward`; with an active adapter a [`MMRLTowerOutput`].
+        """As `CLIPVisionModel.forward`.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(B, channels, height, width)`): processed images.
             interpolate_pos_encoding: resize the position embeddings to the images' size.
             with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
-            pooled_only: the states of all patches are not needed.
+            extended: return a [`MMRLTowerOutput`].
+            pooled_only: the states of all patches are not needed; implies `extended`.
             trunk_states (`torch.Tensor` of shape `(B, n, d)`, *optional*): states that enter the first adapted layer,
-                in the place of images.
+                in the place of images; implies `pooled_only`.
         """
         if trunk_states is not None:
             trunk_states = trunk_states.to(self.device, self.dtype)
@@ -80,7 +82,7 @@ class MMRLVisionTower(MMRLTower):
             raise ValueError("`pixel_values` must be given.")
         if pooled_only and not self.is_recording(kwargs) and all(map(can_split, self.encoder.layers)):
             return self.pooled_only(self.run_trunk(inputs, self.first_layer), with_frozen)
-        return self.run(inputs, with_frozen, **kwargs)
+        return self.run(inputs, with_frozen, extended, **kwargs)
 
     def pooled_only(self, trunk: torch.Tensor, with_frozen: bool) -> MMRLTowerOutput:
         """Pooled outputs of both passes without what they do not depend on.

@@ -328,6 +328,33 @@ def test_switching_adapters_uses_each_ones_own(model, images):
     assert not torch.allclose(second, frozen)
 
 
+def test_a_trained_text_projection_is_never_cached(model, images):
+    weight = model.get_base_model().text_projection.weight
+    weight.requires_grad_()
+    model.eval()
+    with torch.no_grad():
+        before = model(pixel_values=images).logits
+    weight.grad = torch.randn_like(weight)
+    torch.optim.AdamW([weight], lr=0.05, fused=True).step()
+    with torch.no_grad():
+        after = model(pixel_values=images).logits
+        assert not torch.allclose(after, before)
+        assert torch.equal(copy.deepcopy(model)(pixel_values=images).logits, after)
+
+
+@pytest.mark.parametrize("part", ["layer", "self_attn"])
+@pytest.mark.parametrize("tower", ["text_model", "vision_model"])
+def test_hooks_on_layers_are_called(model, images, tower, part):
+    calls = []
+    layer = getattr(model.get_base_model(), tower).encoder.layers[-1]
+    module = layer if part == "layer" else layer.self_attn
+    model(pixel_values=images, output_hidden_states=True)  # leaves transformers' own hooks, which do not count
+    model(pixel_values=images)
+    module.register_forward_hook(lambda *_: calls.append(1))
+    model(pixel_values=images)
+    assert calls
+
+
 def test_a_trained_base_weight_is_never_cached(model, images, encodings):
     weight = model.get_base_model().text_model.encoder.layers[0].mlp.fc1.weight
     weight.requires_grad_()

@@ -137,8 +137,8 @@ def test_hidden_states_and_attentions_are_of_the_adapted_pass(tokenizer, images)
 def test_get_features_give_what_clip_gives(model, images):
     output = model(IDS, images)
     image, text = model.get_image_features(pixel_values=images), model.get_text_features(input_ids=IDS)
-    assert isinstance(image, BaseModelOutputWithPooling)
-    assert isinstance(text, BaseModelOutputWithPooling)
+    assert type(image) is type(text) is BaseModelOutputWithPooling
+    assert len(model.get_image_features(pixel_values=images, return_dict=False)) == 2
     assert torch.allclose(torch.nn.functional.normalize(image.pooler_output), output.image_embeds, atol=1e-6)
     assert torch.allclose(torch.nn.functional.normalize(text.pooler_output), output.text_embeds, atol=1e-6)
     with model.disable_adapter():
@@ -329,8 +329,21 @@ def test_without_classes_and_prompts_it_says_what_to_do(clip, images):
 
 
 def test_mixed_batches_are_not_implemented(model, images):
-    with pytest.raises(NotImplementedError, match="`adapter_names`"):
-        model(pixel_values=images, adapter_names=["default"] * 4)
+    for call in (
+        lambda **kwargs: model(pixel_values=images, **kwargs),
+        lambda **kwargs: model.get_image_features(images, **kwargs),
+        lambda **kwargs: model.get_text_features(IDS, **kwargs),
+    ):
+        with pytest.raises(NotImplementedError, match="`adapter_names`"):
+            call(adapter_names=["default"] * 4)
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_hidden_states_asked_for_by_a_config(model, images, part):
+    getattr(model.get_base_model().config, part).output_hidden_states = True
+    output = model(pixel_values=images)
+    assert output.vision_model_output is not None
+    assert output.text_model_output is not None
 
 
 @pytest.mark.parametrize(
