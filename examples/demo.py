@@ -83,6 +83,7 @@ def print_table(title: str, results: Results) -> None:
 def main(args: argparse.Namespace) -> None:
     """Run the demo."""
     start = time.perf_counter()
+    torch.set_num_threads(1)  # the model is tiny: more threads would only wait for each other
     transformers_logging.disable_progress_bar()  # a bar for every small CLIP that is loaded says nothing
     # PEFT 0.21 asks transformers 5.24 for an attribute that has a new name there.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

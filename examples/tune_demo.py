@@ -13,6 +13,7 @@ import argparse
 from itertools import product
 from statistics import mean
 
+import torch
 from demo_methods import (
     SPLITS,
     Settings,
@@ -55,6 +56,7 @@ def validation_score(method: str, task: Task, settings: Settings) -> dict[str, f
 
 def main(args: argparse.Namespace) -> None:
     """Try every candidate and print the best of each method."""
+    torch.set_num_threads(1)  # as the demo does
     pictures = load_pictures(load_clip()[1])
     tasks = [make_task(pictures, split, args.shots, SEED) for split in SPLITS]
     for method in args.methods:
