@@ -90,6 +90,9 @@ def main(args: argparse.Namespace) -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     _, processor = load_clip()
     pictures = load_pictures(processor)
+    print(
+        f"A CLIP pretrained on printed characters is adapted to {args.shots} handwritten pictures of each of five digits."
+    )
     metrics = {}
     for split in SPLITS if args.split == "all" else [args.split]:
         results: Results = {}

@@ -249,10 +249,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--template", action="append", help='prompt template, repeatable; "a photo of a {}." by default'
     )
-    parser.add_argument("--vision_layers", type=int, nargs="+", help="0-based adapted layers")
-    parser.add_argument("--text_layers", type=int, nargs="+", help="0-based adapted layers")
-    parser.add_argument("--alpha", type=float, default=0.7)
-    parser.add_argument("--reg_weight", type=float, default=0.5)
+    layers = "the last 7 of 12 by default, scaled to the depth"
+    parser.add_argument("--vision_layers", type=int, nargs="+", help=f"0-based adapted layers; {layers}")
+    parser.add_argument("--text_layers", type=int, nargs="+", help=f"0-based adapted layers; {layers}")
+    parser.add_argument("--alpha", type=float, default=0.7, help="weight of the class feature, 0.7 by default")
+    parser.add_argument("--reg_weight", type=float, default=0.5, help="lambda of the training, 0.5 by default")
     parser.add_argument("--beta", type=float, help="required for MMRL++")
     args = parser.parse_args(argv)
     classes, template = args.classes, args.template or ["a photo of a {}."]

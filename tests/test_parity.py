@@ -22,7 +22,7 @@ FIELDS = {  # our output field -> golden name
 
 
 def error(ours, golden):
-    return float((ours - golden).norm() / golden.norm())
+    return float((ours - golden).detach().norm() / golden.norm())
 
 
 def assert_output(name, ours, golden):
