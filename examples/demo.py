@@ -91,7 +91,8 @@ def main(args: argparse.Namespace) -> None:
     _, processor = load_clip()
     pictures = load_pictures(processor)
     print(
-        f"A CLIP pretrained on printed characters is adapted to {args.shots} handwritten pictures of each of five digits."
+        f"A CLIP that was pretrained on printed characters is adapted to {args.shots} handwritten pictures of each of "
+        "five digits."
     )
     metrics = {}
     for split in SPLITS if args.split == "all" else [args.split]:

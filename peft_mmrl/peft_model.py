@@ -324,8 +324,8 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             return
         self._warned_untrained.add(adapter)
         warnings.warn(
-            f"The loss runs over other classes than the trained ones (saved with this adapter: {saved or 'none'}); a loaded "
-            "adapter scores them by the class feature alone. To train on new classes set "
+            f"The loss runs over other classes than the trained ones (saved with this adapter: {saved or 'none'}); a "
+            "loaded adapter scores them by the class feature alone. To train on new classes set "
             "`model.peft_config[adapter_name].classes = None` and call `set_classes`.",
             stacklevel=3,
         )
