@@ -94,11 +94,8 @@ def compute_features(
         if with_frozen:
             with torch.no_grad():
                 features.frozen_text = ensemble([clip.text_projection(text.frozen_pooler_output) for text in texts])
-        outputs["text_model_output"] = texts[-1]
-    if keep_states:
-        outputs["vision_model_output"] = vision
-    else:
-        outputs.pop("text_model_output", None)
+        if keep_states:
+            outputs = {"vision_model_output": vision, "text_model_output": texts[-1]}
     return features, outputs
 
 
