@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -128,7 +129,11 @@ class MMRLTextTower(MMRLTower):
         encode_chunk = _encode_chunk
         is_checkpointing = layers[0].gradient_checkpointing and layers[0].training
         if torch.is_grad_enabled() and (len(trunk.chunks) > 1 or is_checkpointing):
-            encode_chunk = partial(checkpoint, _encode_chunk, use_reentrant=False)
+            encode_chunk = (
+                partial(checkpoint, _encode_chunk, use_reentrant=False)
+                if torch.compiler.is_compiling()  # cannot trace the other
+                else _RecomputedChunk.apply
+            )
         states = [
             encode_chunk(layers, own, chunk.eos, *shared) for chunk, own in zip(trunk.chunks, trunk.own, strict=True)
         ]
@@ -194,3 +199,30 @@ def _encode_chunk(
             at_eos = own[torch.arange(len(own), device=own.device), eos].unsqueeze(1)  # (c, 1, d)
             own = finish(layer, at_eos, attend_with_prefix(layer, project(layer, own, at_eos), prefix, eos))
     return own.squeeze(1)
+
+
+class _RecomputedChunk(torch.autograd.Function):
+    """`_encode_chunk` that keeps its arguments alone and computes the rest again in the backward pass.
+
+    `torch.utils.checkpoint` keeps a node for every operation. On a CPU these lie between the large blocks that are
+    given back, so that the heap keeps growing: by 2 GiB for 21,000 classes. There is no dropout, see `can_split`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, layers: Sequence[nn.Module], own: torch.Tensor, eos: torch.Tensor, *shared: torch.Tensor
+    ) -> torch.Tensor:
+        kind = own.device.type
+        ctx.autocast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+        ctx.layers = layers
+        ctx.save_for_backward(own, eos, *shared)
+        return _encode_chunk(layers, own, eos, *shared)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        own, eos, *shared = ctx.saved_tensors
+        shared = [states.detach().requires_grad_() for states in shared]
+        with torch.enable_grad(), torch.autocast(*ctx.autocast):
+            states = _encode_chunk(ctx.layers, own, eos, *shared)
+        return None, None, None, *torch.autograd.grad(states, shared, grad)

@@ -102,6 +102,16 @@ def test_the_result_does_not_depend_on_the_chunks(config, size, images):
     assert_same(loss_and_gradients(model, images.double()), whole)
 
 
+def test_chunks_are_computed_again_under_the_same_autocast(model, images):
+    gradients = []
+    for size in (1, 1024):
+        model.text_chunk_size = size
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(pixel_values=images, labels=LABELS).loss
+        gradients.append(torch.autograd.grad(loss, [w for w in model.parameters() if w.requires_grad]))
+    assert all(torch.allclose(one, other, atol=0.02, rtol=0.02) for one, other in zip(*gradients, strict=True))
+
+
 def test_memory_does_not_grow_with_classes_times_layers():
     """Per class beyond one chunk, the backward pass keeps less than the states of one layer."""
 
@@ -186,11 +196,17 @@ def test_inductor_gives_the_same_loss_and_gradients(images):
     assert_same((loss, torch.autograd.grad(loss, parameters)), plain, 1e-4)
 
 
-def test_towers_compile_without_graph_breaks(model, images):
+@pytest.mark.parametrize("chunk_size", [2, 1024])
+def test_towers_compile_without_graph_breaks(model, images, chunk_size):
+    model.text_chunk_size = chunk_size
     clip, prompts = model.get_base_model(), model._bound["default"].prompts[0]
     trunk, tokens = clip.text_model.prompt_trunk(prompts), clip.text_model.tokens("default")
+    assert len(trunk.chunks) == (2 if chunk_size == 2 else 1)
     text = torch.compile(clip.text_model.encode, backend="eager", fullgraph=True)
-    assert torch.allclose(text(trunk, tokens), clip.text_model.encode(trunk, tokens), atol=1e-5)
+    ours, expected = text(trunk, tokens), clip.text_model.encode(trunk, tokens)
+    assert torch.allclose(ours, expected, atol=1e-5)
+    gradients = [torch.autograd.grad(states.sum(), tokens)[0] for states in (ours, expected)]
+    assert torch.allclose(*gradients, atol=1e-5)
     vision = torch.compile(clip.vision_model, backend="eager", fullgraph=True)
     ours = vision(pixel_values=images, with_frozen=True, pooled_only=True)
     expected = clip.vision_model(pixel_values=images, with_frozen=True, pooled_only=True)
