@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Sequence
 
-from .validation import as_positive_int
+from ..validation import as_positive_int
 
 
 def sample_shots(labels: Sequence[Hashable], shots: int, rng: random.Random) -> list[int]:
