@@ -14,6 +14,8 @@ def test_it_measures_every_method(tmp_path, capsys):
     assert set(result["ratio_to_mmrl"]) == set(benchmark.METHODS)
     assert result["ratio_to_mmrl"]["mmrl"] == 1
     assert all(value > 0 for value in result["seconds"].values())
+    trunk_states, frozen_feature = 50 * 768, 512  # 7 x 7 patches and CLS; the projected feature
+    assert result["cached_view_mib"] == (trunk_states + frozen_feature) * 4 / 2**20
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
     assert "eval s/img" in capsys.readouterr().out
 

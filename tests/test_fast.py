@@ -170,6 +170,23 @@ def test_half_precision_bases_train_with_adapters_in_fp32(config, dtype, images)
     autocast.loss.backward()
 
 
+def test_gradient_checkpointing_keeps_less(images):
+    """What one forward pass leaves behind for the backward pass, in bytes."""
+
+    def kept(is_checkpointing):
+        model = make_model(VARIANTS["mmrl"])
+        if is_checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train()
+        model(pixel_values=images, labels=LABELS)  # fills the caches
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            loss = model(pixel_values=images, labels=LABELS).loss
+        assert loss.requires_grad
+        return sum(event.self_cpu_memory_usage for event in profile.key_averages())
+
+    assert 0 < kept(True) < kept(False) / 2
+
+
 def test_compiled_models_give_the_same_and_notice_changes(model, images):
     compiled = torch.compile(model, backend="eager")
     assert torch.allclose(
