@@ -38,6 +38,7 @@ import matplotlib.pyplot as plt
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
+from torch.utils.data import default_collate
 from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
 
@@ -119,9 +120,7 @@ class Setting:
             model = self.mmrl_model()
             views = self.cached_views(model)
             self.view_mib = views.nbytes / len(views) / 2**20
-            batch = {
-                name: part.to(self.device) for name, part in torch.utils.data.default_collate(list(views)).items()
-            }
+            batch = {name: part.to(self.device) for name, part in default_collate(list(views)).items()}
             return train(lambda: model(**batch).loss, model)
         if method == "textbook":
             model = get_peft_model(copy.deepcopy(self.clip), MMRLConfig())
