@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import datasets
 import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from .data.transforms import EvalTransform, PictureDataset
+from .peft_model import PeftModelForZeroShotImageClassification
 
 
 @dataclass
@@ -26,3 +35,91 @@ class Predictions:
     labels: torch.Tensor
     probabilities: torch.Tensor
     zero_shot: torch.Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pictures that the trained model recognises."""
+        return self._accuracy(self.probabilities)
+
+    @property
+    def zero_shot_accuracy(self) -> float:
+        """Share of pictures that frozen CLIP recognises."""
+        return self._accuracy(self.zero_shot)
+
+    def _accuracy(self, probabilities: torch.Tensor) -> float:
+        return (probabilities.argmax(dim=1) == self.labels).float().mean().item()
+
+
+@torch.no_grad()
+def score(
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    dataset: datasets.Dataset,
+    image_processor: Callable[..., Any],
+    accelerator: Accelerator,
+    batch_size: int = 32,
+    description: str = "evaluation",
+) -> torch.Tensor:
+    """What `forward` gives for all pictures, in their order and each once, in every process.
+
+    Args:
+        forward: `pixel_values` (B, channels, height, width) on the device -> a tensor (B, ...).
+        dataset: N pictures.
+        image_processor: the base model's.
+        accelerator: spreads the pictures over its processes.
+        batch_size: pictures at a time and process.
+        description: for the progress bar.
+
+    Returns:
+        (N, ...), fp32, on the CPU.
+    """
+    pictures = PictureDataset(dataset, EvalTransform(image_processor))
+    loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size))
+    rows = []
+    for batch in tqdm(
+        loader, desc=description, unit="batch", leave=False, disable=not accelerator.is_local_main_process
+    ):
+        with accelerator.autocast():
+            found = forward(batch["pixel_values"])
+        rows.append(accelerator.gather_for_metrics(found.float()).cpu())
+    return torch.cat(rows)
+
+
+def predict(
+    model: PeftModelForZeroShotImageClassification,
+    dataset: datasets.Dataset,
+    image_processor: Callable[..., Any],
+    accelerator: Accelerator,
+    batch_size: int = 32,
+    zero_shot: torch.Tensor | None = None,
+) -> Predictions:
+    """Score labelled pictures among the bound classes, with the adapter and without.
+
+    Args:
+        model: its bound classes are those of the data set's labels, in the same order.
+        dataset: N labelled pictures.
+        image_processor: the base model's.
+        accelerator: spreads the pictures over its processes.
+        batch_size: pictures at a time and process.
+        zero_shot: probabilities of frozen CLIP (N, C), where they are known from before.
+    """
+
+    def logits(pixel_values: torch.Tensor) -> torch.Tensor:
+        adapted = model(pixel_values=pixel_values).logits
+        if zero_shot is not None:
+            return adapted.unsqueeze(1)
+        with model.disable_adapter():
+            return torch.stack([adapted, model(pixel_values=pixel_values).logits], dim=1)  # (B, 2, C)
+
+    was_training = model.training
+    model.eval()
+    probabilities = score(logits, dataset, image_processor, accelerator, batch_size).softmax(dim=-1)
+    model.train(was_training)
+    trained = set(model.peft_config[model.active_adapter].classes or [])
+    return Predictions(
+        class_names=model.classes,
+        trained=[name in trained for name in model.classes],
+        paths=dataset["path"],
+        labels=torch.tensor(dataset["label"]),
+        probabilities=probabilities[:, 0],
+        zero_shot=probabilities[:, 1] if zero_shot is None else zero_shot,
+    )

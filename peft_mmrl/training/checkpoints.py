@@ -1,0 +1,95 @@
+"""The state of an interrupted run: adapter, optimizer, random numbers and progress, without the base model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from peft import PeftModel
+
+
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epoch: epochs that are done.
+        step: batches of the current epoch that are done.
+        loss_sum: sum of their losses, in this process.
+        history: a record of each epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, loss: float) -> None:
+        """Count a batch."""
+        self.step += 1
+        self.loss_sum += loss
+
+    def end_epoch(self, record: dict[str, float]) -> None:
+        """Count an epoch."""
+        self.epoch += 1
+        self.step, self.loss_sum = 0, 0.0
+        self.history.append(record)
+
+
+def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress) -> None:
+    """Write what `load_checkpoint` needs, in the place of the last one; an interruption leaves one of both."""
+    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    with _adapter_only(accelerator):
+        accelerator.save_state(str(new))
+    if accelerator.is_main_process:
+        (new / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(folder: Path, accelerator: Accelerator) -> Progress:
+    """Put adapter, optimizer and random numbers back and return the progress.
+
+    Raises:
+        OSError: there is no checkpoint.
+    """
+    path = folder / PROGRESS_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no checkpoint of an interrupted run.")
+    with _adapter_only(accelerator):
+        accelerator.load_state(str(folder))
+    return Progress(**json.loads(path.read_text()))
+
+
+@contextmanager
+def _adapter_only(accelerator: Accelerator) -> Iterator[None]:
+    """Let `save_state` and `load_state` take the adapter in the place of all weights."""
+
+    def save(models: list[Any], weights: list[Any], folder: str) -> None:
+        (model,) = models
+        weights.clear()
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(model).save_pretrained(folder)
+
+    def load(models: list[Any], folder: str) -> None:
+        model: PeftModel = accelerator.unwrap_model(models.pop())
+        model.load_adapter(folder, model.active_adapter, is_trainable=True)
+
+    handles = accelerator.register_save_state_pre_hook(save), accelerator.register_load_state_pre_hook(load)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

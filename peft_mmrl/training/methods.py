@@ -1,0 +1,215 @@
+"""MMRL, MMRL++ and what a user would pick instead, trained alike and asked alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPModel
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from ..config import MMRLConfig
+from ..data import PictureDataset, TrainTransform
+from ..evaluation import score
+from ..validation import as_templates
+from .loop import train
+from .settings import TrainingSettings
+
+
+class Classifier(Protocol):
+    """What `fit` gives."""
+
+    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
+        """Scores (N, C) of N pictures among C classes, trained ones or others, fp32."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was trained, if anything."""
+
+
+class MMRLClassifier:
+    """MMRL or MMRL++, through `get_peft_model`."""
+
+    def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, config: MMRLConfig) -> None:
+        self.model = get_peft_model(clip, config)
+        self.processor, self.accelerator = processor, accelerator
+
+    def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
+        self.model.set_classes(class_names, self.processor, allow_duplicates=True)  # as in ImageNet's names
+        transform = TrainTransform(self.processor.image_processor, flip=settings.flip, scale=settings.scale)
+        train(self.model, PictureDataset(train_set, transform), settings, self.accelerator)
+
+    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
+        self.model.set_classes(class_names, self.processor, allow_duplicates=True)
+        self.model.eval()
+        return score(self._forward, dataset, self.processor.image_processor, self.accelerator)
+
+    def _forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixel_values).logits
+
+    def save(self, folder: Path) -> None:
+        if self.accelerator.is_main_process:
+            self.model.save_pretrained(folder)
+
+
+class ZeroShotClassifier(MMRLClassifier):
+    """Frozen CLIP: an untrained adapter, disabled."""
+
+    def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
+        self.model.to(self.accelerator.device)
+
+    def _forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        with self.model.disable_adapter():
+            return super()._forward(pixel_values)
+
+    def save(self, folder: Path) -> None:
+        """Nothing was trained."""
+
+
+class PromptedCLIP(torch.nn.Module):
+    """CLIP as a classifier: cosine similarity of images and class prompts, trained with cross entropy.
+
+    Args:
+        clip: a CLIP, also one with a PEFT adapter.
+        tokenizer: the base model's.
+        templates: prompt templates, whose text features are averaged.
+    """
+
+    def __init__(self, clip: torch.nn.Module, tokenizer: Any, templates: list[str]) -> None:
+        super().__init__()
+        self.clip, self.tokenizer, self.templates = clip, tokenizer, templates
+        self.class_names: list[str] = []
+
+    def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Normalised (B, d)."""
+        return normalize(self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
+
+    def text_features(self, class_names: list[str]) -> torch.Tensor:
+        """Normalised (C, d)."""
+        features = []
+        for template in self.templates:
+            prompts = [template.replace("{}", name) for name in class_names]
+            inputs = self.tokenizer(prompts, padding=True, return_tensors="pt").to(self.clip.device)
+            features.append(normalize(self.clip.get_text_features(**inputs).pooler_output, dim=-1))
+        return normalize(torch.stack(features).mean(dim=0), dim=-1)
+
+    def logits(self, pixel_values: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
+        """(B, C)."""
+        return self.clip.logit_scale.exp() * self.image_features(pixel_values) @ text_features.T
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> ImageClassifierOutput:
+        """Logits (B, C) among `class_names` and their cross entropy."""
+        logits = self.logits(pixel_values, self.text_features(self.class_names))
+        return ImageClassifierOutput(loss=cross_entropy(logits.float(), labels), logits=logits)
+
+
+class LoraClassifier:
+    """PEFT's LoRA on the attention projections of both encoders."""
+
+    def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"])
+        self.model = PromptedCLIP(get_peft_model(clip, config), processor.tokenizer, templates)
+        self.image_processor, self.accelerator = processor.image_processor, accelerator
+
+    def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
+        self.model.class_names = class_names
+        transform = TrainTransform(self.image_processor, flip=settings.flip, scale=settings.scale)
+        train(self.model, PictureDataset(train_set, transform), settings, self.accelerator)
+
+    @torch.no_grad()
+    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
+        text_features = self.model.text_features(class_names)
+        return score(
+            lambda pixels: self.model.logits(pixels, text_features), dataset, self.image_processor, self.accelerator
+        )
+
+    def save(self, folder: Path) -> None:
+        if self.accelerator.is_main_process:
+            self.model.clip.save_pretrained(folder)
+
+
+class LinearProbeClassifier:
+    """Logistic regression on frozen image features; classes that were not trained keep zero-shot's answer.
+
+    All scores are log-probabilities, so that both kinds of classes can compete.
+    """
+
+    def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
+        self.model = PromptedCLIP(clip, processor.tokenizer, templates).eval().to(accelerator.device)
+        self.image_processor, self.accelerator = processor.image_processor, accelerator
+
+    def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.trained = [class_names[label] for label in sorted(set(train_set["label"]))]
+        features = self._features(train_set).numpy()
+        self.probe = LogisticRegression(C=10.0, max_iter=5000).fit(features, train_set["label"])
+
+    def _features(self, dataset: datasets.Dataset) -> torch.Tensor:
+        return score(self.model.image_features, dataset, self.image_processor, self.accelerator)
+
+    @torch.no_grad()
+    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
+        text_features, features = self.model.text_features(class_names).cpu(), self._features(dataset)
+        scores = (self.model.clip.logit_scale.exp().cpu() * features @ text_features.T).log_softmax(dim=1)
+        probe = torch.from_numpy(self.probe.predict_log_proba(features.numpy())).float()
+        for position, name in enumerate(class_names):
+            if name in self.trained:
+                scores[:, position] = probe[:, self.trained.index(name)]
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """A probe is no adapter: it is fitted again in a moment."""
+
+
+METHODS = ("mmrl", "mmrl++", "zero-shot", "lora", "linear-probe")
+
+
+def mmrl_config(method: str, template: str | list[str], settings: TrainingSettings) -> MMRLConfig:
+    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise."""
+    make = MMRLConfig.plus_plus if method == "mmrl++" else MMRLConfig
+    return make(**{"template": template, **settings.config})
+
+
+def fit(
+    method: str,
+    clip: CLIPModel,
+    processor: Any,
+    train_set: datasets.Dataset,
+    class_names: list[str],
+    template: str | list[str],
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+) -> Classifier:
+    """Train one of `METHODS`.
+
+    Args:
+        method: its name.
+        clip: a fresh CLIP, which is changed.
+        processor: its processor.
+        train_set: pictures whose labels are positions in `class_names`.
+        class_names: names as prompts say them.
+        template: one prompt template or several.
+        settings: hyper-parameters.
+        accelerator: from `make_accelerator`.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
+    set_seed(settings.seed)
+    if method in ("mmrl", "mmrl++"):
+        classifier = MMRLClassifier(clip, processor, accelerator, mmrl_config(method, template, settings))
+    elif method == "zero-shot":
+        classifier = ZeroShotClassifier(clip, processor, accelerator, MMRLConfig(template=template))
+    else:
+        kind = LoraClassifier if method == "lora" else LinearProbeClassifier
+        classifier = kind(clip, processor, accelerator, as_templates(template))
+    classifier.fit(train_set, class_names, settings)
+    return classifier

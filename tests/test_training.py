@@ -1,0 +1,149 @@
+"""The training loop: order, schedule, accumulation, interruption."""
+
+import math
+
+import pytest
+import torch
+from conftest import WordTokenizer, make_clip
+from peft import get_peft_model
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.training import TrainingSettings, make_accelerator, steps_per_epoch, train
+from peft_mmrl.training.loop import SeededDataset
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Two kinds of images, another noise whenever one is read."""
+
+    def __init__(self, count=10):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        label = index % 2
+        return {"pixel_values": label + 0.3 * torch.randn(3, 32, 32), "labels": label}
+
+
+def make_model(config=None):
+    torch.manual_seed(0)
+    model = get_peft_model(make_clip(), config or MMRLConfig(rep_dim=16))
+    model.set_classes(["cat", "dog"], WordTokenizer())
+    return model
+
+
+def weights(model):
+    return [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
+
+
+def run(settings, dataset=None, model=None, **kwargs):
+    model = model or make_model()
+    history = train(model, dataset or Noisy(), settings, make_accelerator(settings, cpu=True), **kwargs)
+    return model, history
+
+
+def test_it_learns_and_says_how():
+    settings = TrainingSettings(epochs=6, learning_rate=5e-3)
+    seen = []
+    model, history = run(settings, on_epoch=lambda record: seen.append(dict(record)))
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+    assert seen == history
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+    assert not model.training
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine():
+    settings = TrainingSettings(learning_rate=2e-3)
+    rates = [settings.learning_rate_of(epoch, 5) for epoch in range(5)]
+    assert rates == pytest.approx([1e-5, *(2e-3 * (1 + math.cos(math.pi * step / 5)) / 2 for step in range(4))])
+    assert settings.learning_rate_of(0, 1) == 2e-3  # a single epoch has no warm-up
+
+
+def test_few_pictures_get_more_epochs():
+    settings = TrainingSettings()
+    assert settings.num_epochs(10) == 40
+    assert settings.num_epochs(1) == 50
+    assert settings.num_epochs(1000) == 5
+    assert TrainingSettings(epochs=3).num_epochs(1) == 3
+
+
+@pytest.mark.parametrize(("pictures", "batch", "processes", "steps"), [(10, 4, 1, 2), (3, 4, 1, 1), (9, 4, 2, 1)])
+def test_an_incomplete_batch_counts_only_where_there_is_no_other(pictures, batch, processes, steps):
+    assert steps_per_epoch(pictures, TrainingSettings(batch_size=batch), processes) == steps
+
+
+def test_one_picture_is_enough_for_a_step():
+    before = weights(make_model())
+    model, _ = run(TrainingSettings(epochs=1, batch_size=8), Noisy(1))
+    assert any(not torch.equal(old, new) for old, new in zip(before, weights(model), strict=True))
+
+
+def test_accumulated_batches_equal_one_large_batch():
+    """Noise depends on the picture alone, so both runs see the same."""
+    large, _ = run(TrainingSettings(epochs=2, batch_size=4), Noisy(8))
+    small, _ = run(TrainingSettings(epochs=2, batch_size=2, gradient_accumulation_steps=2), Noisy(8))
+    for one, other in zip(weights(large), weights(small), strict=True):
+        assert torch.allclose(one, other, atol=2e-4)
+
+
+def test_augmentation_depends_on_seed_epoch_and_picture_alone():
+    dataset = SeededDataset(Noisy(), seed=1)
+    first = dataset[3]["pixel_values"]
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    assert torch.equal(dataset[3]["pixel_values"], first)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(dataset[5]["pixel_values"], first)
+    dataset.epoch = 1
+    assert not torch.equal(dataset[3]["pixel_values"], first)
+
+
+class StoppedError(Exception):
+    """An interruption."""
+
+
+@pytest.mark.parametrize("stop", [("epoch", 2), ("step", 3)])
+@pytest.mark.parametrize("config", [MMRLConfig(rep_dim=16), MMRLConfig.plus_plus(rep_dim=16)], ids=["mmrl", "mmrl++"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, tmp_path):
+    settings = TrainingSettings(epochs=4, batch_size=2, learning_rate=5e-3)
+    whole, history = run(settings, model=make_model(config))
+
+    model = make_model(config)
+    kind, when = stop
+    calls = []
+    forward = model.forward
+
+    def interrupted(**batch):
+        calls.append(batch)
+        if kind == "step" and len(calls) > 5 + when:  # in the second epoch
+            raise StoppedError
+        return forward(**batch)
+
+    model.forward = interrupted
+
+    def on_epoch(record):
+        if kind == "epoch" and record["epoch"] > when:
+            raise StoppedError
+
+    options = {"checkpoint_dir": tmp_path / "checkpoint", "checkpointing_steps": 1}
+    with pytest.raises(StoppedError):
+        run(settings, model=model, on_epoch=on_epoch, **options)
+    resumed, again = run(settings, model=make_model(config), resume_from=tmp_path / "checkpoint", **options)
+    assert [record["loss"] for record in again] == pytest.approx([record["loss"] for record in history])
+    for one, other in zip(weights(whole), weights(resumed), strict=True):
+        assert torch.equal(one, other)
+    assert sum(file.stat().st_size for file in (tmp_path / "checkpoint").rglob("*")) < 2**20  # no base weights
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path):
+    with pytest.raises(OSError, match="holds no checkpoint"):
+        run(TrainingSettings(epochs=1), resume_from=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"batch_size": 2.5}, {"learning_rate": -1}, {"crop_scale": 2}, {"learning_rate": "fast"}]
+)
+def test_bad_settings_are_named(bad):
+    with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
+        TrainingSettings(**bad)
