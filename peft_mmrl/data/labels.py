@@ -54,28 +54,30 @@ def read_class_names(path: str | os.PathLike[str], folders: Iterable[str]) -> di
     return names
 
 
-def encode_labels(
-    dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str] | None = None
-) -> datasets.Dataset:
-    """Put a column `label` into a data set.
+def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str]) -> datasets.Dataset:
+    """Put a column `label` into a data set, or another in its place.
 
     Args:
         dataset: N pictures.
-        labels: the class of each.
-        names: all classes, in their order; None: those that occur, in natural order (2 before 10).
+        labels: the class of each; those that are not in `names` become -1.
+        names: all classes, in their order.
     """
-    names = sorted(set(labels), key=natural_key) if names is None else list(names)
     position = {name: index for index, name in enumerate(names)}
     if "label" in dataset.column_names:
         dataset = dataset.remove_columns("label")
-    feature = datasets.ClassLabel(names=names)
-    return dataset.add_column("label", [position[label] for label in labels], feature=feature)
+    feature = datasets.ClassLabel(names=list(names))
+    return dataset.add_column("label", [position.get(label, -1) for label in labels], feature=feature)
+
+
+def in_natural_order(labels: Iterable[str]) -> list[str]:
+    """The classes that occur: `class 2` before `class 10`."""
+    return sorted(set(labels), key=natural_key)
 
 
 def label_names(dataset: datasets.Dataset) -> list[str]:
     """The class of each picture, by name."""
     names = dataset.features["label"].names
-    return [names[label] for label in dataset["label"]]
+    return [names[label] for label in dataset["label"][:]]
 
 
 def drop_empty_classes(dataset: datasets.Dataset) -> tuple[datasets.Dataset, list[str]]:
@@ -98,7 +100,7 @@ def check_several_classes(dataset: datasets.Dataset, source: str) -> None:
         dataset: labelled pictures.
         source: what the user calls them.
     """
-    names = sorted(set(label_names(dataset)), key=natural_key)
+    names = set(label_names(dataset))
     if len(names) < 2:
         raise ValueError(f"{source} must have pictures of at least two classes, got {_listed(names)}.")
 
@@ -123,20 +125,19 @@ def match_labels(
         ValueError: no class matches.
     """
     renamed = renamed or {}
-    position = {_key(name): index for index, name in reversed(list(enumerate(class_names)))}
+    by_key = {_key(name): name for name in reversed(class_names)}
     labels = label_names(dataset)
-    target = {name: position.get(_key(renamed.get(name, name))) for name in set(labels)}
-    found = [target[label] for label in labels]
-    if not any(place is not None for place in target.values()):
+    target = {name: by_key.get(_key(renamed.get(name, name))) for name in in_natural_order(labels)}
+    if not any(target.values()):
         raise ValueError(
             f"No class of these pictures is among the classes of the model. Theirs: {_listed(target)}. The model's: "
             f"{_listed(class_names)}. Rename the folders, or pass names with --class_names."
         )
-    kept = [index for index, place in enumerate(found) if place is not None]
-    dataset = encode_labels(dataset.select(kept), [class_names[found[index]] for index in kept], class_names)
-    unknown = sorted((name for name, place in target.items() if place is None), key=natural_key)
-    missing = [name for index, name in enumerate(class_names) if index not in set(target.values())]
-    return dataset, unknown, missing
+    matched = encode_labels(dataset, [target[name] or "" for name in labels], class_names)
+    matched = matched.select([index for index, name in enumerate(labels) if target[name]])
+    unknown = [name for name, place in target.items() if place is None]
+    missing = [name for name in class_names if name not in target.values()]
+    return matched, unknown, missing
 
 
 def _key(name: str) -> str:
@@ -144,6 +145,6 @@ def _key(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    names = sorted(names, key=natural_key)
+    names = in_natural_order(names)
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return ", ".join(map(repr, names[:10])) + more if names else "none"

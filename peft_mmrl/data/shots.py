@@ -90,7 +90,7 @@ def save_split(path: str | os.PathLike[str], parts: Mapping[str, datasets.Datase
 
     Paths are those of the data set's column `path`, so the file means the same pictures on another machine.
     """
-    Path(path).write_text(json.dumps({name: list(part["path"]) for name, part in parts.items()}, indent=2) + "\n")
+    Path(path).write_text(json.dumps({name: part["path"][:] for name, part in parts.items()}, indent=2) + "\n")
 
 
 def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
@@ -114,7 +114,7 @@ def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Data
     for part, dataset in sources.items():
         if part not in parts:
             raise ValueError(f"{path} has no part {part!r}, only {', '.join(parts)}.")
-        position = {name: index for index, name in enumerate(dataset["path"])}
+        position = {name: index for index, name in enumerate(dataset["path"][:])}
         missing = [name for name in parts[part] if name not in position]
         if missing:
             raise ValueError(

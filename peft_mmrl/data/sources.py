@@ -17,7 +17,7 @@ from typing import Any
 import datasets
 
 from .folders import is_hidden, is_picture, natural_key, walk
-from .labels import drop_empty_classes, encode_labels
+from .labels import drop_empty_classes, encode_labels, in_natural_order
 
 
 Source = tuple[datasets.Dataset, list[str]]
@@ -114,7 +114,7 @@ def load_table(
         lines[picture] = line
         labels.append(label)
     pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
-    return _labelled(pictures, labels, list(lines)), []
+    return _labelled(pictures, labels, list(lines), in_natural_order(labels)), []
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -174,13 +174,13 @@ def load_named(
         raise ValueError(f"{source}: the column {image_column!r} has no images, but {dataset.features[image_column]}.")
     label_column = _find_label_column(dataset, label_column, image_column, source)
     labels, names = _label_texts(dataset, label_column, source)
-    classes = sorted(set(labels))
+    classes = in_natural_order(labels)
     if {name.lower() for name in classes} <= SPLITS:
         raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
     pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     pictures = pictures.cast_column("image", datasets.Image(decode=False))
     pictures = pictures.add_column("path", [f"{split}/{index}" for index in range(len(pictures))])
-    pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names))
+    pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names or classes))
     if empty:
         notes.append(f"classes without pictures in split {split!r}, left out: {', '.join(empty)}")
     return pictures.select_columns(["image", "label", "path"]), notes
@@ -240,7 +240,7 @@ def _find_column(columns: Sequence[str], given: str | None, candidates: Sequence
 
 
 def _labelled(
-    pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str] | None = None
+    pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str]
 ) -> datasets.Dataset:
     features = datasets.Features({"image": datasets.Image(decode=False), "path": datasets.Value("string")})
     dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
