@@ -6,7 +6,9 @@ A labelled data set is a `datasets.Dataset` with three columns:
   path    what names the picture in splits, predictions and messages: a path relative to the data's root, or "test/12"
 """
 
+from .pictures import PictureError, read_picture
 from .shots import sample_shots
+from .transforms import EvalTransform, PictureDataset, TrainTransform
 
 
-__all__ = ["sample_shots"]
+__all__ = ["EvalTransform", "PictureDataset", "PictureError", "TrainTransform", "read_picture", "sample_shots"]
