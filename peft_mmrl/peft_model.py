@@ -14,6 +14,7 @@ from peft import PeftConfig, PeftModel
 from transformers import CLIPModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .card import write_card
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
 from .features import compute_features, image_states
@@ -409,6 +410,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         if save_embedding_layers is True:
             raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
+
+    def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
+        """Write the card of the active adapter; `peft_mmrl.card.write_card` takes results and training data too."""
+        write_card(output_dir, self)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.
