@@ -20,7 +20,7 @@ from urllib.parse import quote
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from .card_text import AdapterFacts, RunFacts, card_text
+from .card_text import AdapterFacts, RunFacts, card_text, without_path
 from .validation import as_number, is_hub_id
 
 
@@ -98,8 +98,8 @@ def write_card(
         return
     run = RunFacts(
         license=license or old.data.license,
-        data=_without_path(data),
-        eval_data=_without_path(eval_data),
+        data=data,
+        eval_data=eval_data,
         training=dict(training or {}),
         metrics=metrics,
         zero_shot=zero_shot,
@@ -127,18 +127,12 @@ def _copy_picture(picture: Path, folder: Path) -> str:
     return quote(f"{PICTURES}/{picture.name}")
 
 
-def _without_path(data: str | None) -> str | None:
-    """The name of a folder or file in place of its path."""
-    is_path = data is not None and (os.path.exists(data) or os.path.isabs(data))
-    return Path(data).resolve().name if is_path else data
-
-
 def _eval_results(metrics: Mapping[str, float], data: str | None) -> list[EvalResult] | None:
     return [
         EvalResult(
             task_type=TASK,
             dataset_type=data if is_hub_id(data) else "imagefolder",
-            dataset_name=_without_path(data),
+            dataset_name=without_path(data),
             metric_type=name,
             metric_value=value,
         )
@@ -165,15 +159,18 @@ def _update(card: ModelCard, written: ModelCardData, text: str) -> ModelCard:
     old = card.data
     block = BLOCK.search(card.text)
     is_edited = block is not None and block["digest"] != _digest(block["text"], old)
-    keeps_results = (is_edited or block is None) and not written.eval_results
-    for name in ("base_model", "datasets", "license", "metrics"):
+    has_new_results = written.eval_results is not None
+    is_written_anew = block is not None and not is_edited
+    for name in ("base_model", "datasets", "license"):
         setattr(old, name, getattr(written, name) or getattr(old, name))
     old.library_name = written.library_name
     old.pipeline_tag = old.pipeline_tag or written.pipeline_tag
     kept = [tag for tag in old.tags or [] if not tag.startswith("base_model:adapter:")]
     old.tags = sorted({*kept, *written.tags})
-    if not keeps_results:
-        old.eval_results, old.model_name = written.eval_results, written.model_name
+    if has_new_results or is_written_anew:
+        outdated = {result.metric_type for result in old.eval_results or []}
+        old.metrics = [*(name for name in old.metrics or [] if name not in outdated), *(written.metrics or [])] or None
+        old.eval_results, old.model_name = written.eval_results, written.eval_results and written.model_name
     if is_edited:
         return card
     new = f"<!-- peft_mmrl {_digest(text, old)}: {NOTE} -->\n{text}\n<!-- end of peft_mmrl -->"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft.utils import get_peft_model_state_dict
@@ -28,7 +31,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 import peft_mmrl  # makes the method known to PEFT
 
-adapter = {adapter!r}
+adapter = {adapter}
 base = {base}
 clip = CLIPModel.from_pretrained(base)
 processor = CLIPProcessor.from_pretrained(base)
@@ -139,8 +142,18 @@ def code(text: str) -> str:
     return f"{fence}{blank}{text}{blank}{fence}"
 
 
+def _quoted(text: str | None) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def without_path(data: str) -> str:
+    """What data are called: a path's last part, anything else as it is."""
+    is_path = os.path.exists(data) or os.path.isabs(data)
+    return Path(data).resolve().name if is_path else data
+
+
 def _linked(name: str, kind: str = "") -> str:
-    return f"[{name}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else code(name)
+    return f"[{name}](https://huggingface.co/{kind}{name})" if is_hub_id(name) else code(without_path(name))
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -157,20 +170,20 @@ def _introduction(adapter: AdapterFacts) -> str:
         else "It was not trained on any classes yet; it sorts pictures among those that are named to it"
     )
     return (
-        f"# {adapter.name.rpartition('/')[2]}\n\n"
-        f"An {adapter.method} adapter for {base}, in the form of [PEFT](https://huggingface.co/docs/peft) and made with "
-        f"`peft_mmrl`. {job}, and takes new classes by name."
+        f"# {code(adapter.name.rpartition('/')[2])}\n\n"
+        f"An {adapter.method} adapter for {base}, made with `peft_mmrl` for "
+        f"[PEFT](https://huggingface.co/docs/peft). {job}, and takes new classes by name."
     )
 
 
 def _use(adapter: AdapterFacts) -> str:
     config = adapter.config
-    peft_names, base, note = "PeftModel", repr(adapter.base_model), ""
+    peft_names, base, note = "PeftModel", _quoted(adapter.base_model), ""
     if adapter.base_model is None and adapter.has_base and not adapter.is_published:
         peft_names, base = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     elif adapter.base_model is None:
-        base, note = "'path/to/clip'", "The base model is not on the Hub: `base` is where your copy of it lies.\n\n"
-    subfolder = "" if adapter.adapter_name == "default" else f", subfolder={adapter.adapter_name!r}"
+        base, note = '"path/to/clip"', "The base model is not on the Hub: `base` is where your copy of it lies.\n\n"
+    subfolder = "" if adapter.adapter_name == "default" else f", subfolder={_quoted(adapter.adapter_name)}"
     if config.classes is None:
         set_classes = 'model.set_classes(["cat", "dog"], processor)\n'
     elif config.class_input_ids is None:
@@ -178,7 +191,7 @@ def _use(adapter: AdapterFacts) -> str:
     else:
         set_classes = '# with a new class: model.set_classes([*model.classes, "a new class"], processor)\n'
     snippet = SNIPPET.format(
-        peft_names=peft_names, adapter=adapter.name, base=base, subfolder=subfolder, set_classes=set_classes
+        peft_names=peft_names, adapter=_quoted(adapter.name), base=base, subfolder=subfolder, set_classes=set_classes
     )
     return f"## Use\n\n{note}{snippet}"
 

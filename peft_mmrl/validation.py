@@ -18,8 +18,8 @@ class InvalidTypeError(TypeError, ValueError):
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name can be that of a repository on the Hub and is no file or folder of this machine."""
-    if not name or os.path.exists(name):
+    """Whether a name can be that of a repository on the Hub, `namespace/name`, and is no path of this machine."""
+    if not name or "/" not in name or os.path.exists(name):
         return False
     try:
         validate_repo_id(name)
