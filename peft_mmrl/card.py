@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card_text import AdapterFacts, RunFacts, card_text, without_path
@@ -149,7 +148,7 @@ def _load(path: Path) -> ModelCard | None:
     """The card that is there; None, with a warning, where it cannot be read: no training is lost for a card."""
     try:
         return ModelCard.load(path, ignore_metadata_errors=True)
-    except (ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # a damaged file shows as almost any error
         warnings.warn(f"{path} stays as it is, its metadata cannot be read: {error}", stacklevel=3)
         return None
 

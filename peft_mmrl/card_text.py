@@ -183,7 +183,11 @@ def _use(adapter: AdapterFacts) -> str:
         peft_names, base = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     elif adapter.base_model is None:
         base, note = '"path/to/clip"', "The base model is not on the Hub: `base` is where your copy of it lies.\n\n"
-    subfolder = "" if adapter.adapter_name == "default" else f", subfolder={_quoted(adapter.adapter_name)}"
+    name, subfolder = adapter.name, ""
+    if adapter.adapter_name != "default" and adapter.is_published:
+        subfolder = f", subfolder={_quoted(adapter.adapter_name)}"
+    elif adapter.adapter_name != "default":
+        name = f"{name}/{adapter.adapter_name}"
     if config.classes is None:
         set_classes = 'model.set_classes(["cat", "dog"], processor)\n'
     elif config.class_input_ids is None:
@@ -191,7 +195,7 @@ def _use(adapter: AdapterFacts) -> str:
     else:
         set_classes = '# with a new class: model.set_classes([*model.classes, "a new class"], processor)\n'
     snippet = SNIPPET.format(
-        peft_names=peft_names, adapter=_quoted(adapter.name), base=base, subfolder=subfolder, set_classes=set_classes
+        peft_names=peft_names, adapter=_quoted(name), base=base, subfolder=subfolder, set_classes=set_classes
     )
     return f"## Use\n\n{note}{snippet}"
 
