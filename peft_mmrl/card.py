@@ -70,8 +70,9 @@ def write_card(
     """
     folder = Path(folder)
     metrics, zero_shot = dict(metrics or {}), dict(zero_shot or {})
-    for name, value in (*metrics.items(), *zero_shot.items()):
-        as_number(name, value, 0, 1)
+    for argument, results in (("metrics", metrics), ("zero_shot", zero_shot)):
+        for name, value in results.items():
+            as_number(f"{argument}[{name!r}]", value, 0, 1)
     if metrics and data is None and eval_data is None:
         raise ValueError(
             "`metrics` need `data` or `eval_data`: results mean nothing without what they were measured on."
@@ -92,11 +93,11 @@ def write_card(
     )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "README.md"
-    old = _load(path) if path.exists() else ModelCard("---\n{}\n---\n")
-    if old is None:
+    card = _load(path) if path.exists() else ModelCard("---\n{}\n---\n")
+    if card is None:
         return
     run = RunFacts(
-        license=license or old.data.license,
+        license=license or card.data.license,
         data=data,
         eval_data=eval_data,
         training=dict(training or {}),
@@ -104,7 +105,8 @@ def write_card(
         zero_shot=zero_shot,
         pictures=[_copy_picture(picture, folder) for picture in pictures],
     )
-    _update(old, written, card_text(adapter, run)).save(path)
+    _update(card, written, card_text(adapter, run))
+    card.save(path)
 
 
 def _check_pictures(pictures: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -153,28 +155,37 @@ def _load(path: Path) -> ModelCard | None:
         return None
 
 
-def _update(card: ModelCard, written: ModelCardData, text: str) -> ModelCard:
+def _update(card: ModelCard, written: ModelCardData, text: str) -> None:
     """Bring an existing card up to date, but for what people have written into it."""
-    old = card.data
     block = BLOCK.search(card.text)
-    is_edited = block is not None and block["digest"] != _digest(block["text"], old)
-    has_new_results = written.eval_results is not None
-    is_written_anew = block is not None and not is_edited
-    for name in ("base_model", "datasets", "license"):
-        setattr(old, name, getattr(written, name) or getattr(old, name))
-    old.library_name = written.library_name
-    old.pipeline_tag = old.pipeline_tag or written.pipeline_tag
-    kept = [tag for tag in old.tags or [] if not tag.startswith("base_model:adapter:")]
-    old.tags = sorted({*kept, *written.tags})
-    if has_new_results or is_written_anew:
-        outdated = {result.metric_type for result in old.eval_results or []}
-        old.metrics = [*(name for name in old.metrics or [] if name not in outdated), *(written.metrics or [])] or None
-        old.eval_results, old.model_name = written.eval_results, written.eval_results and written.model_name
+    is_edited = block is not None and block["digest"] != _digest(block["text"], card.data)
+    _update_metadata(card.data, written, are_results_old=block is not None and not is_edited)
     if is_edited:
-        return card
-    new = f"<!-- peft_mmrl {_digest(text, old)}: {NOTE} -->\n{text}\n<!-- end of peft_mmrl -->"
-    card.text = f"{card.text.rstrip()}\n\n{new}\n" if block is None else card.text.replace(block[0], new)
-    return card
+        warnings.warn(
+            "README.md was edited by hand: its text stays as it is, also where it is no longer true. Delete the text "
+            "between the two comments that name peft_mmrl to have it written anew.",
+            stacklevel=3,
+        )
+        return
+    new = f"<!-- peft_mmrl {_digest(text, card.data)}: {NOTE} -->\n{text}\n<!-- end of peft_mmrl -->"
+    if block is None:
+        card.text = "\n" + f"{card.text.strip()}\n\n{new}\n".lstrip()
+    else:
+        card.text = card.text.replace(block[0], new)
+
+
+def _update_metadata(data: ModelCardData, written: ModelCardData, are_results_old: bool) -> None:
+    for name in ("base_model", "datasets", "license"):
+        setattr(data, name, getattr(written, name) or getattr(data, name))
+    data.library_name = written.library_name
+    data.pipeline_tag = data.pipeline_tag or written.pipeline_tag
+    kept = [tag for tag in data.tags or [] if not tag.startswith("base_model:adapter:")]
+    data.tags = sorted({*kept, *written.tags})
+    if are_results_old or written.eval_results:  # results of an earlier save say nothing about these weights
+        old = {result.metric_type for result in data.eval_results or []}
+        data.metrics = [*(name for name in data.metrics or [] if name not in old), *(written.metrics or [])] or None
+        data.eval_results = written.eval_results
+        data.model_name = written.model_name if written.eval_results else None
 
 
 def _digest(text: str, data: ModelCardData) -> str:

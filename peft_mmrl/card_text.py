@@ -95,7 +95,7 @@ class AdapterFacts:
     def __init__(self, model: PeftModelForZeroShotImageClassification, name: str, is_published: bool) -> None:
         self.name = name
         self.is_published = is_published
-        self.adapter_name = model.active_adapters[0]
+        self.adapter_name = model._one_active_adapter()
         self.config: MMRLConfig = model.peft_config[self.adapter_name]
         clip = model.get_base_model()
         base = self.config.base_model_name_or_path or clip.name_or_path
@@ -205,12 +205,16 @@ def _results(run: RunFacts) -> str:
         return ""
     parts = ["## Results"]
     if run.metrics:
-        measured_on = run.eval_data or run.data
+        measured_on = (
+            f"On {_linked(run.eval_data, 'datasets/')}"
+            if run.eval_data
+            else f"On pictures of {_linked(run.data, 'datasets/')} that it was not trained on"
+        )
         rows = [
             [name.replace("_", " "), _percent(value), _percent(run.zero_shot.get(name))]
             for name, value in run.metrics.items()
         ]
-        parts.append(f"On {_linked(measured_on, 'datasets/')}, in percent:")
+        parts.append(f"{measured_on}, in percent:")
         parts.append(_table(["", "this adapter", "zero-shot CLIP"], rows))
     for picture in run.pictures:
         title = picture.rpartition("/")[2].rpartition(".")[0].replace("_", " ")

@@ -192,8 +192,11 @@ def test_a_hub_that_cannot_be_reached_is_said_before_training(monkeypatch, offli
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_training_and_saving_need_no_network(monkeypatch, model, images, tmp_path, offline):
+    calls = []
+
     def refuse(*args, **kwargs):
-        raise AssertionError("the network was used")
+        calls.append(args)
+        raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     for name in ("connect", "connect_ex", "sendto"):
@@ -205,6 +208,7 @@ def test_training_and_saving_need_no_network(monkeypatch, model, images, tmp_pat
     model.save_pretrained(tmp_path / "pets")
     write_card(tmp_path / "pets", model, data="somebody/pictures", metrics={"accuracy": 0.9})
     assert PeftModel.from_pretrained(make_clip(), tmp_path / "pets").classes == ["cat", "dog"]
+    assert not calls  # libraries catch what their look-ups raise
 
 
 def test_an_mmrl_plus_plus_adapter_of_vit_b_16_is_small(tokenizer, tmp_path):
