@@ -177,7 +177,6 @@ def _introduction(adapter: AdapterFacts) -> str:
 
 
 def _use(adapter: AdapterFacts) -> str:
-    config = adapter.config
     peft_names, base, note = "PeftModel", _quoted(adapter.base_model), ""
     if adapter.base_model is None and adapter.has_base and not adapter.is_published:
         peft_names, base = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
@@ -188,16 +187,23 @@ def _use(adapter: AdapterFacts) -> str:
         subfolder = f", subfolder={_quoted(adapter.adapter_name)}"
     elif adapter.adapter_name != "default":
         name = f"{name}/{adapter.adapter_name}"
-    if config.classes is None:
-        set_classes = 'model.set_classes(["cat", "dog"], processor)\n'
-    elif config.class_input_ids is None:
-        set_classes = "model.set_classes(processor=processor)\n"
-    else:
-        set_classes = '# with a new class: model.set_classes([*model.classes, "a new class"], processor)\n'
     snippet = SNIPPET.format(
-        peft_names=peft_names, adapter=_quoted(name), base=base, subfolder=subfolder, set_classes=set_classes
+        peft_names=peft_names,
+        adapter=_quoted(name),
+        base=base,
+        subfolder=subfolder,
+        set_classes=_set_classes(adapter.config),
     )
     return f"## Use\n\n{note}{snippet}"
+
+
+def _set_classes(config: MMRLConfig) -> str:
+    """The line of the code that binds classes, where loading does not do it."""
+    if config.classes is None:
+        return 'model.set_classes(["cat", "dog"], processor)\n'
+    if config.class_input_ids is None:
+        return "model.set_classes(processor=processor)\n"
+    return '# with a new class: model.set_classes([*model.classes, "a new class"], processor)\n'
 
 
 def _results(run: RunFacts) -> str:
