@@ -16,20 +16,19 @@ from pathlib import Path
 from accelerate.utils import set_seed
 from peft import get_peft_model
 
-from peft_mmrl import cli
+from peft_mmrl import cli, runs
 from peft_mmrl.data import load_training_data
 from peft_mmrl.evaluation import predict
 from peft_mmrl.hub import check_can_push, push_folder
-from peft_mmrl.threshold import Threshold
-from peft_mmrl.training import make_accelerator, mmrl_config, num_views, train, training_pictures
+from peft_mmrl.training import make_accelerator, mmrl_config, train, training_pictures
 
 
 def main(args: argparse.Namespace) -> None:
     """Check everything, train, evaluate, write."""
     with cli.clear_errors():
         settings = cli.training_settings(args)
-        resume_from = cli.checkpoint_to_resume(args)
-        cli.check_output_dir(args)
+        resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
+        runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
@@ -40,38 +39,41 @@ def main(args: argparse.Namespace) -> None:
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
-        cli.start_run(args, cli.describe_run(args, settings, data), accelerator, resume_from)
+        run = runs.describe_run(args.method, args.base_model, args.template, settings, data)
+        runs.start_run(args.output_dir, run, data, accelerator, resume_from)
 
-    views = num_views(args.cached_views, model, data.train, settings, accelerator)
-    accelerator.print("\n".join([*data.notes, cli.plan(model, data, settings, views, accelerator)]))
-    before = predict(model, data.validation, processor, accelerator) if data.validation else None
-    if before is not None:
+    plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
+    accelerator.print("\n".join([*data.notes, str(plan)]))
+    before = None
+    if data.validation is not None:
+        before = predict(model, data.validation, processor, accelerator)
         accelerator.print(f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}")
 
     def validate(record: dict[str, float]) -> None:
         if before is not None:
             found = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
             record |= {"accuracy": found.accuracy, "zero_shot_accuracy": found.zero_shot_accuracy}
+        accelerator.print(runs.epoch_line(record))
         accelerator.log(record, step=record["epoch"])
-        accelerator.print(cli.epoch_line(record))
 
     if args.with_tracking:
-        accelerator.init_trackers("peft_mmrl", config=cli.tracked(args))
+        accelerator.init_trackers("peft_mmrl", config=run | {"classes": len(data.class_names)})
     history = train(
         model,
-        training_pictures(model, data.train, processor, settings, views),
+        training_pictures(model, data.train, processor, settings, plan.views),
         settings,
         accelerator,
         on_epoch=validate,
-        checkpoint_dir=args.output_dir / cli.CHECKPOINT,
+        checkpoint_dir=args.output_dir / runs.CHECKPOINT,
         checkpointing_steps=args.checkpointing_steps,
         resume_from=resume_from,
     )
-    after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot) if before else None
+    after = None
+    if before is not None:
+        after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        threshold = Threshold.choose(after.probabilities, after.labels) if after else None
-        cli.write_results(args, model, data, settings, history, after, threshold)
+        runs.write_results(args.output_dir, model, data, run, history, after)
         if args.push_to_hub:
             push_folder(args.output_dir, args.hub_model_id)
 

@@ -72,8 +72,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--validation_fraction", type=float, default=0.2, help="part of each class to hold out")
 
 
-def training_sources(args: argparse.Namespace) -> dict[str, PictureSource | None]:
-    """Where the arguments say that pictures come from: `source` and `validation`.
+def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `load_training_data`.
 
     Raises:
         ValueError: no source, or more than one.
@@ -92,7 +92,8 @@ def training_sources(args: argparse.Namespace) -> dict[str, PictureSource | None
         raise ValueError("Pictures to validate with must be given by one of --eval_dir, --eval_file and --eval_split.")
     has_validation = any(place is not None for place in places)
     validation = PictureSource(*places, args.eval_split, **columns) if has_validation else None
-    return {"source": source, "validation": validation}
+    names = ("class_names", "shots", "validation_fraction", "on_bad_image", "seed")
+    return {"source": source, "validation": validation, **{name: getattr(args, name) for name in names}}
 
 
 def add_method_arguments(parser: argparse.ArgumentParser) -> None:

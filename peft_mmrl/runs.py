@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 from dataclasses import asdict
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from peft import PeftModel
 
 from .data import TrainingData, save_split
-from .training import TrainingSettings, steps_per_epoch
+from .peft_model import PeftModelForZeroShotImageClassification
+from .training import TrainingSettings, num_views, steps_per_epoch
 from .training.checkpoints import PROGRESS_FILE
 
 
@@ -107,22 +106,42 @@ def start_run(
     accelerator.wait_for_everyone()
 
 
-def plan(
-    model: PeftModel, data: TrainingData, settings: TrainingSettings, views: int, accelerator: Accelerator
-) -> str:
-    """A line that says what is about to happen."""
-    counts = data.pictures_per_class()
-    fewest, most = min(counts.values()), max(counts.values())
-    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    steps = steps_per_epoch(len(data.train), settings, accelerator.num_processes)
-    epochs = settings.num_epochs(steps)
-    validation = f", {len(data.validation)} more to validate with" if data.validation is not None else ""
-    parameters, _ = model.get_nb_trainable_parameters()
-    return (
-        f"{len(data.train)} pictures of {len(counts)} classes ({each} each){validation}; {epochs} epochs x {steps} "
-        f"steps = {epochs * steps} steps; {parameters:,} trained parameters"
-        + (f"; {views} cached views of each picture" if views else "")
-    )
+class Plan:
+    """What a run is about to do, in numbers; `str` gives a line that says it.
+
+    Args:
+        model: the model that is trained, on its device.
+        data: its pictures.
+        settings: hyper-parameters.
+        cached_views: views of each picture to compute once, as the user asks for them, see `num_views`.
+        accelerator: says how many processes share the pictures.
+    """
+
+    def __init__(
+        self,
+        model: PeftModelForZeroShotImageClassification,
+        data: TrainingData,
+        settings: TrainingSettings,
+        cached_views: int | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.data = data
+        self.steps = steps_per_epoch(len(data.train), settings, accelerator.num_processes)
+        self.epochs = settings.num_epochs(self.steps)
+        self.views = num_views(cached_views, model, len(data.train), self.epochs)
+        self.parameters, _ = model.get_nb_trainable_parameters()
+
+    def __str__(self) -> str:
+        counts = self.data.pictures_per_class().values()
+        each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        parts = [f"{len(self.data.train)} pictures of {len(counts)} classes ({each} each)"]
+        if self.data.validation is not None:
+            parts.append(f"{len(self.data.validation)} more to validate with")
+        parts.append(f"{self.epochs} epochs x {self.steps} steps = {self.epochs * self.steps} steps")
+        parts.append(f"{self.parameters:,} trained parameters")
+        if self.views:
+            parts.append(f"{self.views} views of each picture, computed once")
+        return "; ".join(parts)
 
 
 def epoch_line(record: dict[str, float]) -> str:
@@ -131,3 +150,7 @@ def epoch_line(record: dict[str, float]) -> str:
     if "accuracy" in record:
         line += f", accuracy {record['accuracy']:.1%} (zero-shot {record['zero_shot_accuracy']:.1%})"
     return line
+
+
+def write_results(folder, model, data, run, history, predictions) -> None:
+    model.save_pretrained(folder)

@@ -132,7 +132,9 @@ def load_training_data(
     if shots is not None:
         few = [name for name, count in Counter(pictures["label"]).items() if count < shots]
         if few:
-            notes.append(f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}")
+            notes.append(
+                f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
+            )
         pictures = pictures.select(sample_shots(pictures["label"], shots, random.Random(seed)))
     return TrainingData(pictures, found, names, notes)
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from ..data import PictureDataset, TrainTransform
 from ..peft_model import PeftModelForZeroShotImageClassification
-from ..views import CachedViews
 from ..validation import as_positive_int
+from ..views import CachedViews
 from .settings import TrainingSettings
 
 
