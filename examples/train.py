@@ -1,7 +1,7 @@
 """Adapt CLIP to your own pictures with MMRL or MMRL++.
 
-    python examples/train.py --train_dir photos --output_dir my-adapter          # photos/cat/1.jpg, photos/dog/7.png, ...
-    python examples/train.py --train_file labels.csv --output_dir my-adapter     # columns: image, label
+    python examples/train.py --train_dir photos --output_dir my-adapter        # photos/cat/1.jpg, photos/dog/7.png
+    python examples/train.py --train_file labels.csv --output_dir my-adapter   # columns: image, label
     accelerate launch examples/train.py --dataset_name beans --output_dir my-adapter --mixed_precision bf16
     accelerate launch examples/train.py --train_dir train --eval_dir test --output_dir my-adapter \\
         --push_to_hub --hub_model_id me/my-adapter
