@@ -9,6 +9,7 @@ A labelled data set is a `datasets.Dataset` with three columns:
 from .checking import check_pictures, describe_bad
 from .labels import check_several_classes, clean_class_name, drop_empty_classes, match_labels, read_class_names
 from .pictures import PictureError, read_picture
+from .preparation import PictureSource, TrainingData, load_training_data
 from .shots import hold_out, load_split, sample_few_shot, sample_shots, save_split
 from .sources import load_folder, load_named, load_table
 from .transforms import EvalTransform, PictureDataset, TrainTransform
@@ -18,7 +19,9 @@ __all__ = [
     "EvalTransform",
     "PictureDataset",
     "PictureError",
+    "PictureSource",
     "TrainTransform",
+    "TrainingData",
     "check_pictures",
     "check_several_classes",
     "clean_class_name",
@@ -29,6 +32,7 @@ __all__ = [
     "load_named",
     "load_split",
     "load_table",
+    "load_training_data",
     "match_labels",
     "read_class_names",
     "read_picture",

@@ -168,10 +168,10 @@ class LinearProbeClassifier:
 METHODS = ("mmrl", "mmrl++", "zero-shot", "lora", "linear-probe")
 
 
-def mmrl_config(method: str, template: str | list[str], settings: TrainingSettings) -> MMRLConfig:
-    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise."""
+def mmrl_config(method: str, template: str | list[str] | None, settings: TrainingSettings) -> MMRLConfig:
+    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise; `template=None` leaves the default."""
     make = MMRLConfig.plus_plus if method == "mmrl++" else MMRLConfig
-    return make(**{"template": template, **settings.config})
+    return make(**({} if template is None else {"template": template}), **settings.config)
 
 
 def fit(

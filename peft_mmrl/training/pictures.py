@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from ..data import PictureDataset, TrainTransform
 from ..peft_model import PeftModelForZeroShotImageClassification
+from ..validation import as_positive_int
 from ..views import CachedViews
 from .settings import TrainingSettings
 
 
 VIEWS = 16
-MOST_MEMORY = 4 * 2**30  # bytes that cached views may take unless they are asked for
+MOST_MEMORY = 4 * 2**30  # bytes
 
 
 def augmented(
@@ -27,15 +28,31 @@ def augmented(
     return PictureDataset(dataset, transform)
 
 
-def views_that_pay(
-    model: PeftModelForZeroShotImageClassification, num_pictures: int, num_epochs: int, device: torch.device
+def num_views(
+    asked: int | None,
+    model: PeftModelForZeroShotImageClassification,
+    num_pictures: int,
+    num_epochs: int,
 ) -> int:
-    """How many views of each picture to compute in advance: none on a GPU, which hardly gains, and none where there
-    are as many epochs as views or where they would take too much memory."""
-    vision = model.get_base_model().config.vision_config
+    """How many views of each picture to compute in advance.
+
+    Args:
+        asked: what the user wants; None: `VIEWS` where that pays. That is on a CPU, for more epochs than views, and
+            within `MOST_MEMORY`.
+        model: on its device.
+        num_pictures: pictures to train on.
+        num_epochs: epochs of the run.
+
+    Returns:
+        0: none.
+    """
+    if asked is not None:
+        return as_positive_int("cached_views", asked) if asked else 0
+    clip = model.get_base_model()
+    vision = clip.config.vision_config
     tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     size = num_pictures * VIEWS * tokens * vision.hidden_size * 4
-    return VIEWS if device.type == "cpu" and num_epochs > VIEWS and size <= MOST_MEMORY else 0
+    return VIEWS if clip.device.type == "cpu" and num_epochs > VIEWS and size <= MOST_MEMORY else 0
 
 
 def training_pictures(
