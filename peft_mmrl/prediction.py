@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from peft import PeftConfig
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from transformers import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor
 
+from .answers import Answer
 from .auto import AutoPeftModelForZeroShotImageClassification
 from .data.folders import is_picture, walk
 from .data.pictures import PictureError, read_picture
@@ -26,7 +25,6 @@ from .peft_model import PeftModelForZeroShotImageClassification
 
 
 NONE_OF_THESE = "none of these"
-Row = dict[str, Any]  # path, label, probability, label_2, probability_2, ..., error
 
 
 def load_classifier(
@@ -50,6 +48,10 @@ def load_classifier(
     if base_model is not None:
         config.base_model_name_or_path, config.revision = base_model, None
     name, revision = config.base_model_name_or_path, config.revision
+    try:
+        AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
     model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config)
     if new_classes:
         model.set_classes([*(model.classes or []), *new_classes], load_tokenizer(name, revision))
@@ -138,8 +140,8 @@ def predict_pictures(
     top_k: int = 1,
     threshold: float = 0.0,
     num_workers: int = 0,
-) -> Iterator[Row]:
-    """Name pictures; each once, in order, and in every process.
+) -> Iterator[Answer]:
+    """Name pictures: each once, in their order, and in every process.
 
     Args:
         model: its bound classes are the answers; on the device, in eval mode.
@@ -147,8 +149,8 @@ def predict_pictures(
         sources: files and folders, see `find_pictures`.
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
-        top_k: classes that are named for each picture, the likeliest first.
-        threshold: a picture whose largest probability is smaller gets the label "none of these".
+        top_k: classes that are named for each picture.
+        threshold: where the largest probability is smaller, the first name is "none of these" in its place.
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
@@ -156,74 +158,38 @@ def predict_pictures(
     )
     loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
     while True:
-        batch = next(loader, None)  # None where other processes have more
-        rows = [] if batch is None else _name(model, batch, accelerator, top_k, threshold)
-        rounds = gather_object([rows]) if accelerator.num_processes > 1 else [rows]
+        batch = next(loader, None)  # None while other processes have one more
+        answers = [] if batch is None else _answer(model, batch, accelerator, top_k, threshold)
+        rounds = gather_object([answers]) if accelerator.num_processes > 1 else [answers]
         if not any(rounds):
             return
-        for rows in rounds:
-            yield from rows
+        for answers in rounds:
+            yield from answers
 
 
-def _name(
+def _answer(
     model: PeftModelForZeroShotImageClassification,
     batch: PictureBatch,
     accelerator: Accelerator,
     top_k: int,
     threshold: float,
-) -> list[Row]:
-    answers = iter(())
+) -> list[Answer]:
+    ranks: Iterator[list[tuple[str, float]]] = iter(())
     if len(batch.pixel_values):
         with accelerator.autocast():
             logits = model(pixel_values=batch.pixel_values.to(accelerator.device)).logits
         best = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]))
-        answers = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    rows = []
-    for path, error in zip(batch.paths, batch.errors, strict=True):
-        row: Row = dict.fromkeys(columns(top_k)) | {"path": path, "error": error}
-        for rank, (probability, index) in enumerate(zip(*next(answers), strict=True) if error is None else ()):
-            label, name = columns(top_k)[1 + 2 * rank : 3 + 2 * rank]
-            row[label], row[name] = model.classes[index], round(probability, 6)
-        if error is None and row["probability"] < threshold:
-            row["label"] = NONE_OF_THESE
-        rows.append(row)
-    return rows
+        ranks = map(partial(_ranks, model.classes, threshold), best.values.tolist(), best.indices.tolist())
+    return [
+        Answer(path, [] if error else next(ranks), error)
+        for path, error in zip(batch.paths, batch.errors, strict=True)
+    ]
 
 
-def columns(top_k: int) -> list[str]:
-    """Names of a row's values."""
-    ranks = ["", *(f"_{rank}" for rank in range(2, top_k + 1))]
-    return ["path", *(f"{what}{rank}" for rank in ranks for what in ("label", "probability")), "error"]
-
-
-def write_table(rows: Iterable[Row], top_k: int, file: TextIO) -> None:
-    """Lines for people: probability, label and path."""
-    for row in rows:
-        ranks = [columns(top_k)[start : start + 2] for start in range(1, 1 + 2 * top_k, 2)]
-        named = [f"{row[value]:7.1%}  {row[label]:20}" for label, value in ranks if row[label] is not None]
-        file.write("  ".join([*named, row["path"]] if not row["error"] else [row["path"], row["error"]]) + "\n")
-
-
-def write_csv(rows: Iterable[Row], top_k: int, file: TextIO) -> None:
-    """A header and a row per picture."""
-    writer = csv.DictWriter(file, columns(top_k), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def write_json(rows: Iterable[Row], top_k: int, file: TextIO) -> None:
-    """One array with an object per picture."""
-    separator = "[\n"
-    for row in rows:
-        file.write(separator + json.dumps(row))
-        separator = ",\n"
-    file.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def write_json_lines(rows: Iterable[Row], top_k: int, file: TextIO) -> None:
-    """An object per line."""
-    for row in rows:
-        file.write(json.dumps(row) + "\n")
-
-
-WRITERS = {"table": write_table, "csv": write_csv, "json": write_json, "jsonl": write_json_lines}
+def _ranks(
+    names: list[str], threshold: float, probabilities: list[float], indices: list[int]
+) -> list[tuple[str, float]]:
+    labels = [names[index] for index in indices]
+    if probabilities[0] < threshold:
+        labels[0] = NONE_OF_THESE
+    return [(label, round(probability, 6)) for label, probability in zip(labels, probabilities, strict=True)]

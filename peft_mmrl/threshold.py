@@ -112,9 +112,9 @@ class Threshold:
     def __str__(self) -> str:
         others = "pictures of other classes" if self.unknown == "given" else "pictures whose own class is hidden"
         return (
-            f"none of these below {self.threshold:.3f}: of {self.pictures} validation pictures {self.known_rejected:.1%} "
-            f"are rejected and {self.known_wrong:.1%} called another class; {self.unknown_accepted:.1%} of {others} "
-            "are accepted"
+            f"none of these below {self.threshold:.3f}: of {self.pictures} validation pictures "
+            f"{self.known_rejected:.1%} are rejected and {self.known_wrong:.1%} called another class; "
+            f"{self.unknown_accepted:.1%} of {others} are accepted"
         )
 
 
