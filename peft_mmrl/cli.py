@@ -123,9 +123,13 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
 
 
+def config_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the MMRL config that the arguments set."""
+    return {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
+
+
 def training_settings(args: argparse.Namespace) -> TrainingSettings:
     """The settings that the arguments say."""
-    chosen = {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
     return TrainingSettings(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -134,5 +138,5 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         crop_scale=args.crop_scale,
         flip=not args.no_flip,
         seed=args.seed,
-        config=chosen,
+        config=config_changes(args),
     )
