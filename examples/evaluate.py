@@ -10,16 +10,12 @@ page to open in a browser (`report.html`).
 """
 
 import argparse
-from pathlib import Path
 
 from accelerate import Accelerator
 from peft import PeftConfig
 
 from peft_mmrl import cli, runs
-from peft_mmrl.data import PictureSource, check_pictures, describe_bad, match_labels, merge_class_names
-from peft_mmrl.evaluation import predict
-from peft_mmrl.prediction import load_classifier
-from peft_mmrl.reports import write_report
+from peft_mmrl.data import check_pictures
 
 
 def main(args: argparse.Namespace) -> None:

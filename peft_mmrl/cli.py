@@ -113,7 +113,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
 def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     """How long and how fast to train."""
     group = parser.add_argument_group("schedule")
-    group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 400 steps, from 5 to 50)")
+    group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 200 steps, from 5 to 50)")
     group.add_argument("--batch_size", type=int, default=4, help="pictures per step and process (%(default)s)")
     group.add_argument("--learning_rate", type=float, default=1e-3, help="after one epoch of warm-up (%(default)s)")
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
