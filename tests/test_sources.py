@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 
 import datasets
@@ -371,9 +370,3 @@ def test_labels_are_matched_by_nicer_names_too(root):
 def test_labels_that_match_nothing(root):
     with pytest.raises(ValueError, match=r"No class .* Theirs: 'cat', 'dog'\. The model's: 'bird'"):
         match_labels(load_folder(root)[0], ["bird"])
-
-
-def test_data_sets_outlive_their_folder_until_read(root):
-    dataset, _ = load_folder(root)
-    shutil.rmtree(root / "dog")
-    assert len(dataset) == 5

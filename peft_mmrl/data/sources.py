@@ -37,8 +37,8 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
         ValueError: it has no class folders with pictures, or splits in their place.
     """
     root = Path(root)
-    loose = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]  # OSError where there is none
-    folders = sorted((path.name for path in loose if path.is_dir()), key=natural_key)
+    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]
+    folders = sorted((path.name for path in entries if path.is_dir()), key=natural_key)
     paths, labels, others = [], [], Counter()
     for folder in folders:
         for path in walk(root / folder):
@@ -56,11 +56,11 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
             f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
         )
     pictures = [{"path": str(root / path), "bytes": None} for path in paths]
-    return _labelled(pictures, labels, paths, names), _notes(loose, folders, names, paths, others)
+    return _labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
 
 
 def _notes(
-    loose: Sequence[Path], folders: Sequence[str], names: Sequence[str], paths: Sequence[str], others: Counter[str]
+    entries: Sequence[Path], folders: Sequence[str], names: Sequence[str], paths: Sequence[str], others: Counter[str]
 ) -> list[str]:
     notes = []
     if empty := [folder for folder in folders if folder not in names]:
@@ -68,11 +68,11 @@ def _notes(
     if others:
         counts = ", ".join(f"{extension} ({count})" for extension, count in sorted(others.items()))
         notes.append(f"{others.total()} files are no pictures by their extension and left out: {counts}")
-    if beside := [path for path in loose if is_picture(path) and path.is_file()]:
+    if beside := [path for path in entries if is_picture(path) and path.is_file()]:
         notes.append(f"{len(beside)} pictures lie beside the class folders and are left out: {beside[0].name} ...")
     if deeper := sum(path.count("/") > 1 for path in paths):
         notes.append(f"{deeper} pictures lie in folders below their class folder and belong to that class")
-    if tables := [path.name for path in loose if path.suffix.lower() in (".csv", ".jsonl")]:
+    if tables := [path.name for path in entries if path.suffix.lower() in (".csv", ".jsonl")]:
         notes.append(f"{', '.join(tables)}: not read, since the folders' names are the classes")
     return notes
 
