@@ -37,6 +37,7 @@ class BenchmarkData:
         validation: None where it has none of its own (ImageNet: the papers have its validation split as test split).
         test: the test split. All three are as `peft_mmrl.data` describes a labelled data set.
         settings: training settings that its pictures need, fields of [`~peft_mmrl.training.TrainingSettings`].
+        base_model: a CLIP that suits it better than the papers'.
     """
 
     name: str
@@ -47,6 +48,7 @@ class BenchmarkData:
     validation: datasets.Dataset | None
     test: datasets.Dataset
     settings: dict[str, Any] = field(default_factory=dict)
+    base_model: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""What the protocols' scripts share: arguments, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..cli import DEFAULT_BASE_MODEL
+from ..data.benchmarks import BenchmarkData, load_benchmark
+from ..training import METHODS, paper_settings
+from .runs import Run, read_scores, sample
+from .tasks import check_all_classes_occur, check_classes
+
+
+Loaders = Mapping[str, Callable[[], BenchmarkData]]  # data sets beside the benchmarks, by name
+SCHEDULE = ("epochs", "batch_size", "learning_rate")
+
+
+def make_parser(description: str, default_output_dir: Path) -> argparse.ArgumentParser:
+    """A parser with the arguments of all protocols."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    group = parser.add_argument_group("data")
+    group.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the data sets' folders (data)")
+    group.add_argument("--split_dir", type=Path, help="take the few-shot pictures of earlier runs: their --output_dir")
+    group = parser.add_argument_group("methods (MMRL unless one is given)")
+    group.add_argument("--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods")
+    group.add_argument("--baseline", nargs="+", choices=METHODS[2:], default=[], help="what a user would pick instead")
+    group.add_argument("--base_model", help=f"a CLIP: Hub id or folder ({DEFAULT_BASE_MODEL})")
+    group.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of sampling and training (1 2 3)")
+    group.add_argument("--epochs", type=int, help="in place of the papers'")
+    group.add_argument("--batch_size", type=int, help="in place of the papers'")
+    group.add_argument("--learning_rate", type=float, help="in place of the papers'")
+    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
+    group = parser.add_argument_group("output")
+    group.add_argument("--output_dir", type=Path, default=default_output_dir, help="finished runs in it are not repeated")
+    group.add_argument("--save_adapters", action="store_true", help="keep what every run has trained")
+    return parser
+
+
+def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[BenchmarkData]:
+    """Load data sets by name.
+
+    Args:
+        names: of benchmarks, or of `others`.
+        data_dir: see `load_benchmark`.
+        others: further data sets.
+
+    Raises:
+        OSError, ValueError: see `load_benchmark`.
+    """
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"The data set {repeated[0]!r} is named twice.")
+    return [others[name]() if name in others else load_benchmark(name, data_dir) for name in names]
+
+
+def plan_runs(
+    protocol: str,
+    args: argparse.Namespace,
+    sources: Sequence[BenchmarkData],
+    shots: Sequence[int],
+    targets: Sequence[BenchmarkData] = (),
+) -> list[Run]:
+    """All runs that the arguments ask for, checked before the first one begins.
+
+    Args:
+        protocol: one of `peft_mmrl.training.presets.PROTOCOLS`.
+        args: from `make_parser`.
+        sources: data sets that are trained on.
+        shots: numbers of pictures of each class.
+        targets: data sets that are tested besides.
+
+    Raises:
+        OSError, ValueError: data, settings or a folder of an earlier run do not fit.
+    """
+    for data in sources:
+        check_classes(data, protocol)
+    for data in targets:
+        check_all_classes_occur(data, "test")
+    methods = [*args.method, *args.baseline] or [METHODS[0]]
+    given = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
+    runs = [
+        Run(
+            protocol,
+            data,
+            method,
+            count,
+            paper_settings(method, protocol, data.name, seed, **_changes(data, given)),
+            str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
+            tuple(target.name for target in targets),
+        )
+        for data in sources
+        for method in dict.fromkeys(methods)
+        for count in dict.fromkeys(shots)
+        for seed in dict.fromkeys(args.seeds)
+    ]
+    for run in runs:
+        read_scores(run, args.output_dir)
+        if args.split_dir is not None:
+            sample(run, args.split_dir)
+    return runs
+
+
+def _changes(data: BenchmarkData, given: dict[str, Any]) -> dict[str, Any]:
+    return {**data.settings, **given}
