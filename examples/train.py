@@ -28,6 +28,7 @@ def main(args: argparse.Namespace) -> None:
     with cli.clear_errors():
         settings = cli.training_settings(args)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
+        cli.check_precision(args.mixed_precision)
         runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
         run = runs.describe_run(args.method, args.base_model, args.template, settings, data)
-        runs.start_run(args.output_dir, run, data, accelerator, resume_from)
+        runs.start_run(args.output_dir, run, accelerator, resume_from=resume_from)
 
     plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
     accelerator.print("\n".join([*data.notes, str(plan)]))
@@ -74,7 +75,8 @@ def main(args: argparse.Namespace) -> None:
         after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        runs.write_results(args.output_dir, model, data, run, history, after)
+        for line in runs.write_results(args.output_dir, model, data, run, history, after):
+            print(line)
         if args.push_to_hub:
             push_folder(args.output_dir, args.hub_model_id)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig, CLIPModel, CLIPProcessor
 
 from .data import PictureSource
@@ -51,6 +52,16 @@ def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
     if kind != "clip":
         raise ValueError(f"The base model {name!r} is not a CLIP: its model type is {kind!r}.")
     return CLIPModel.from_pretrained(name, **kwargs), CLIPProcessor.from_pretrained(name)
+
+
+def check_precision(mixed_precision: str | None) -> None:
+    """Refuse fp16 where it cannot work.
+
+    Raises:
+        ValueError: fp16 without a GPU.
+    """
+    if mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise ValueError("--mixed_precision fp16 needs a GPU, and there is none: use bf16 or no.")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
