@@ -25,9 +25,9 @@ from peft_mmrl.reports import write_report
 def main(args: argparse.Namespace) -> None:
     """Read, score, report."""
     with cli.clear_errors():
-        cli.check_precision(args.mixed_precision)
         runs.check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir)
         accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        cli.check_precision(accelerator)
         source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
         pictures, notes = source.load()
         pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)

@@ -28,11 +28,11 @@ def main(args: argparse.Namespace) -> None:
     with cli.clear_errors():
         settings = cli.training_settings(args)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
-        cli.check_precision(args.mixed_precision)
         runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
+        cli.check_precision(accelerator)
         if args.push_to_hub and accelerator.is_main_process:
             check_can_push(args.hub_model_id)
         data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))

@@ -70,7 +70,7 @@ def check_seven(folder):
 
 def test_two_processes_count_every_picture_once(adapter, seven, tmp_path):
     evaluate_everything(adapter, seven, tmp_path / "one", "--batch_size", 2)
-    command = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", str(EXAMPLES / "evaluate.py")]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", str(EXAMPLES / "evaluate.py")]
     command += arguments(adapter, seven, tmp_path / "two", "--batch_size", 2)
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
     assert check_seven(tmp_path / "one") == pytest.approx(check_seven(tmp_path / "two"), abs=1e-6)
