@@ -1,9 +1,10 @@
 """The field's protocols: base-to-new, few-shot, cross-data-set with domain generalisation."""
 
 from .arguments import load_data, make_parser, plan_runs
-from .report import paper_scores, write_report
+from .report import write_report
+from .rows import paper_scores
 from .runs import Run, complete
-from .tasks import base_new_classes, base_to_new, cross_dataset, few_shot, harmonic_mean
+from .tasks import base_new_classes, base_to_new, cross_dataset, few_shot
 
 
 __all__ = [
@@ -13,7 +14,6 @@ __all__ = [
     "complete",
     "cross_dataset",
     "few_shot",
-    "harmonic_mean",
     "load_data",
     "make_parser",
     "paper_scores",

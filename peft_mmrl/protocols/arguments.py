@@ -26,7 +26,9 @@ def make_parser(description: str, default_output_dir: Path) -> argparse.Argument
     group.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the data sets' folders (data)")
     group.add_argument("--split_dir", type=Path, help="take the few-shot pictures of earlier runs: their --output_dir")
     group = parser.add_argument_group("methods (MMRL unless one is given)")
-    group.add_argument("--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods")
+    group.add_argument(
+        "--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods"
+    )
     group.add_argument("--baseline", nargs="+", choices=METHODS[2:], default=[], help="what a user would pick instead")
     group.add_argument("--base_model", help=f"a CLIP: Hub id or folder ({DEFAULT_BASE_MODEL})")
     group.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of sampling and training (1 2 3)")
@@ -35,7 +37,9 @@ def make_parser(description: str, default_output_dir: Path) -> argparse.Argument
     group.add_argument("--learning_rate", type=float, help="in place of the papers'")
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
     group = parser.add_argument_group("output")
-    group.add_argument("--output_dir", type=Path, default=default_output_dir, help="finished runs in it are not repeated")
+    group.add_argument(
+        "--output_dir", type=Path, default=default_output_dir, help="finished runs in it are not repeated"
+    )
     group.add_argument("--save_adapters", action="store_true", help="keep what every run has trained")
     return parser
 

@@ -5,31 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..validation import require_examples_extra
+from .rows import METHODS, TITLES, Row, title
 
 
-if TYPE_CHECKING:
+try:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('The protocols draw with matplotlib: pip install "peft_mmrl[examples]".') from error
 
-    from .report import Row
 
 COLORS = {"mmrl": "#1f5fa8", "mmrl++": "#d9822b", "zero-shot": "#9a9a9a", "lora": "#3d8b52", "linear-probe": "#8a5aa8"}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Bars for each data set, or curves over shots where there are several; black marks are the papers' numbers.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    with require_examples_extra("matplotlib"):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-    from .report import METHODS, TITLES
-
+    """Bars for each data set, or curves over shots where there are several; black marks are the papers' numbers."""
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     metric = "h" if "h" in rows[0].mean else "accuracy"
     if len({row.shots for row in rows}) > 1:
@@ -54,8 +46,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _bars(axis: Axes, datasets: Sequence[str], rows: Sequence[Row], metric: str) -> None:
-    from .report import title
-
     methods = list(dict.fromkeys(row.method for row in rows))
     width = 0.8 / len(methods)
     for place, method in enumerate(methods):
@@ -70,14 +60,14 @@ def _bars(axis: Axes, datasets: Sequence[str], rows: Sequence[Row], metric: str)
             if metric in row.paper
         ]
         if known:
-            axis.scatter(*zip(*known, strict=True), marker="_", s=120, color="black", zorder=3, label=_paper_label(axis))
+            axis.scatter(
+                *zip(*known, strict=True), marker="_", s=120, color="black", zorder=3, label=_paper_label(axis)
+            )
     axis.set_xticks(range(len(datasets)), [title(name) for name in datasets], rotation=35, ha="right")
     axis.set_ylim(bottom=max(0.0, min(row.mean[metric] for row in rows) - 15), top=100)
 
 
 def _curves(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> None:
-    from .report import title
-
     for method in dict.fromkeys(row.method for row in rows):
         found = [row for row in rows if row.method == method]
         shots, means = [row.shots for row in found], [row.mean[metric] for row in found]
@@ -85,7 +75,9 @@ def _curves(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> None:
         axis.errorbar(shots, means, spreads, marker="o", markersize=3, capsize=2, color=COLORS[method], label=method)
         known = [(row.shots, row.paper[metric]) for row in found if metric in row.paper]
         if known:
-            axis.scatter(*zip(*known, strict=True), marker="_", s=90, color="black", zorder=3, label=_paper_label(axis))
+            axis.scatter(
+                *zip(*known, strict=True), marker="_", s=90, color="black", zorder=3, label=_paper_label(axis)
+            )
     every = sorted({row.shots for row in rows})
     axis.set_xscale("log", base=2)
     axis.set_xticks(every, map(str, every))

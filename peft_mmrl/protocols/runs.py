@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -15,12 +16,11 @@ import datasets
 from ..cli import load_clip
 from ..data import load_split, sample_few_shot, save_split
 from ..data.benchmarks import BenchmarkData
-from ..runs import RUN_FILE, SPLIT_FILE, read_run
 from ..training import Classifier, TrainingSettings, fit, make_accelerator
 from .tasks import Scores
 
 
-RESULT_FILE, ADAPTER = "result.json", "adapter"
+RUN_FILE, SPLIT_FILE, RESULT_FILE, ADAPTER = "run.json", "split.json", "result.json", "adapter"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_scores(run: Run, output_dir: Path) -> Scores | None:
         ValueError: its folder holds something else, or a run with other settings.
     """
     folder = run.folder(output_dir)
-    before, asked = read_run(folder), run.description()
+    before, asked = _read_json(folder / RUN_FILE), run.description()
     if before is None:
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no run: choose another --output_dir.")
@@ -81,8 +81,8 @@ def read_scores(run: Run, output_dir: Path) -> Scores | None:
             f"{folder} holds a run with another value of {', '.join(changed)} ({name}: {before.get(name)!r} there, "
             f"{asked.get(name)!r} now): repeat its arguments, or choose another --output_dir."
         )
-    path = folder / RESULT_FILE
-    return json.loads(path.read_text())["scores"] if path.is_file() else None
+    result = _read_json(folder / RESULT_FILE)
+    return None if result is None else result["scores"]
 
 
 def sample(run: Run, split_dir: Path | None = None) -> dict[str, datasets.Dataset]:
@@ -109,43 +109,32 @@ def sample(run: Run, split_dir: Path | None = None) -> dict[str, datasets.Datase
     return {name: parts[name].select(rows) for name, rows in zip(("train", "validation"), chosen, strict=True) if rows}
 
 
-def complete(
-    runs: Sequence[Run],
-    output_dir: Path,
-    score: Callable[..., Scores],
-    *,
-    mixed_precision: str = "no",
-    split_dir: Path | None = None,
-    save_adapters: bool = False,
-) -> list[Scores]:
+def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.Namespace) -> list[Scores]:
     """Do the runs that are not finished.
 
     Args:
-        runs: all runs, checked by `read_scores`.
-        output_dir: folder of their folders.
+        runs: all runs, as `plan_runs` has checked them.
         score: one of `peft_mmrl.protocols.tasks`: data set, pictures to train on and a function that trains -> scores.
-        mixed_precision: for training and tests, see `Accelerator`.
-        split_dir: see `sample`.
-        save_adapters: also write what was trained, in the run's folder.
+        args: from `make_parser`: `output_dir`, `split_dir`, `mixed_precision`, `save_adapters`.
 
     Returns:
         the scores of each run.
     """
     results = []
     for number, run in enumerate(runs, start=1):
-        scores = read_scores(run, output_dir)
+        scores = read_scores(run, args.output_dir)
         if scores is None:
-            accelerator = make_accelerator(run.settings, mixed_precision=mixed_precision)
+            accelerator = make_accelerator(run.settings, mixed_precision=args.mixed_precision)
             title = f"{run.data.title}, {run.method}, {run.shots} shots, seed {run.seed}"
             if accelerator.is_main_process:
                 print(f"run {number} of {len(runs)}: {title}", file=sys.stderr)
-            folder, parts = run.folder(output_dir), sample(run, split_dir)
+            folder, parts = run.folder(args.output_dir), sample(run, args.split_dir)
             accelerator.wait_for_everyone()  # all have seen that the run is not finished
             if accelerator.is_main_process:
                 folder.mkdir(parents=True, exist_ok=True)
                 _write_json(folder / RUN_FILE, run.description())
                 save_split(folder / SPLIT_FILE, parts)
-            keep = folder / ADAPTER if save_adapters else None
+            keep = folder / ADAPTER if args.save_adapters else None
             scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
             if accelerator.is_main_process:
                 _write_json(folder / RESULT_FILE, {"scores": scores})
@@ -162,6 +151,10 @@ def _fit(
     if keep is not None:
         classifier.save(keep)
     return classifier
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

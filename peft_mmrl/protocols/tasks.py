@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import datasets
-import torch
 
 from ..data.benchmarks import BenchmarkData
 from ..data.labels import encode_labels, label_names
+from ..metrics.functions import accuracy, harmonic_mean
 from ..training import Classifier, Transfer
 from ..training.presets import TRANSFER_BETA
 
@@ -27,20 +27,16 @@ def base_new_classes(num_classes: int) -> tuple[range, range]:
 def select_classes(dataset: datasets.Dataset, labels: Sequence[int]) -> datasets.Dataset:
     """The pictures of some classes, relabelled from 0 in the order of `labels`."""
     names = [dataset.features["label"].names[label] for label in labels]
-    chosen = set(names)
-    kept = dataset.select([index for index, name in enumerate(label_names(dataset)) if name in chosen])
-    return encode_labels(kept, label_names(kept), names)
+    relabelled = encode_labels(dataset, label_names(dataset), names)
+    return relabelled.select([index for index, label in enumerate(relabelled["label"][:]) if label >= 0])
 
 
-def accuracy(logits: torch.Tensor, dataset: datasets.Dataset) -> float:
-    """Percentage of pictures whose class has the largest of their logits (N, C)."""
-    labels = torch.tensor(dataset["label"][:])
-    return 100 * (logits.argmax(dim=1) == labels).float().mean().item()
-
-
-def harmonic_mean(base: float, new: float) -> float:
-    """H, the field's one number for both: low where either is low."""
-    return 2 * base * new / (base + new) if base + new else 0.0
+def _accuracy(
+    classifier: Classifier, test: datasets.Dataset, names: list[str], transfer: Transfer | None = None
+) -> float:
+    """Percentage of pictures that are recognised among some classes."""
+    predictions = classifier.logits(test, names, transfer).argmax(dim=1)
+    return 100 * accuracy(predictions, test["label"][:])
 
 
 def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
@@ -60,14 +56,14 @@ def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Score
     scores = {}
     for part, labels in classes.items():
         test = select_classes(data.test, labels)
-        scores[part] = accuracy(classifier.logits(test, names[part]), test)
+        scores[part] = _accuracy(classifier, test, names[part])
     return {**scores, "h": harmonic_mean(scores["base"], scores["new"])}
 
 
 def few_shot(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
     """Train on all classes and test all: `accuracy`."""
     classifier = fit(shots, data.class_names, data.template)
-    return {"accuracy": accuracy(classifier.logits(data.test, data.class_names), data.test)}
+    return {"accuracy": _accuracy(classifier, data.test, data.class_names)}
 
 
 def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, targets: Sequence[BenchmarkData]) -> Scores:
@@ -80,10 +76,10 @@ def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, target
         the accuracy on each data set, by its name.
     """
     classifier = fit(shots, data.class_names, data.template)
-    scores = {data.name: accuracy(classifier.logits(data.test, data.class_names), data.test)}
+    scores = {data.name: _accuracy(classifier, data.test, data.class_names)}
     for target in targets:
         transfer = Transfer(target.template, TRANSFER_BETA.get(target.name))
-        scores[target.name] = accuracy(classifier.logits(target.test, target.class_names, transfer), target.test)
+        scores[target.name] = _accuracy(classifier, target.test, target.class_names, transfer)
     return scores
 
 
