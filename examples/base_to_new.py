@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
         data = protocols.load_data(args.datasets, args.data_dir, digits.BENCHMARKS)
         runs = protocols.plan_runs("base-to-new", args, data, [args.shots])
     results = protocols.complete(runs, protocols.base_to_new, args)
-    print(protocols.write_report(runs, results, args.output_dir))
+    protocols.report(runs, results, args.output_dir)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
         source, *targets = protocols.load_data([args.source, *args.targets], args.data_dir, digits.BENCHMARKS)
         runs = protocols.plan_runs("cross-dataset", args, [source], [args.shots], targets)
     results = protocols.complete(runs, partial(protocols.cross_dataset, targets=targets), args)
-    print(protocols.write_report(runs, results, args.output_dir))
+    protocols.report(runs, results, args.output_dir)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

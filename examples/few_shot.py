@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
         data = protocols.load_data(args.datasets, args.data_dir, digits.BENCHMARKS)
         runs = protocols.plan_runs("few-shot", args, data, args.shots)
     results = protocols.complete(runs, protocols.few_shot, args)
-    print(protocols.write_report(runs, results, args.output_dir))
+    protocols.report(runs, results, args.output_dir)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

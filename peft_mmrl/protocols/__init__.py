@@ -1,8 +1,8 @@
 """The field's protocols: base-to-new, few-shot, cross-data-set with domain generalisation."""
 
 from .arguments import load_data, make_parser, plan_runs
-from .report import write_report
-from .rows import paper_scores
+from .report import report
+from .rows import published_scores
 from .runs import Run, complete
 from .tasks import base_new_classes, base_to_new, cross_dataset, few_shot
 
@@ -16,7 +16,7 @@ __all__ = [
     "few_shot",
     "load_data",
     "make_parser",
-    "paper_scores",
     "plan_runs",
-    "write_report",
+    "published_scores",
+    "report",
 ]

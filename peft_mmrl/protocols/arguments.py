@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from ..cli import DEFAULT_BASE_MODEL
+from ..cli import DEFAULT_BASE_MODEL, load_clip
 from ..data.benchmarks import BenchmarkData, load_benchmark
-from ..training import METHODS, paper_settings
+from ..training import METHODS, make_accelerator, paper_settings
+from ..validation import as_positive_int
 from .runs import Run, read_scores, sample
 from .tasks import check_all_classes_occur, check_classes
 
@@ -78,8 +78,12 @@ def plan_runs(
         targets: data sets that are tested besides.
 
     Raises:
-        OSError, ValueError: data, settings or a folder of an earlier run do not fit.
+        OSError, ValueError: data, settings, base model or a folder of an earlier run do not fit.
     """
+    for count in shots:
+        as_positive_int("shots", count)
+    if min(args.seeds) < 0:
+        raise ValueError(f"--seeds must be whole numbers of at least 0, got {min(args.seeds)}.")
     for data in sources:
         check_classes(data, protocol)
     for data in targets:
@@ -92,7 +96,7 @@ def plan_runs(
             data,
             method,
             count,
-            paper_settings(method, protocol, data.name, seed, **_changes(data, given)),
+            paper_settings(method, protocol, data.name, seed, **{**data.settings, **given}),
             str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
             tuple(target.name for target in targets),
         )
@@ -105,8 +109,7 @@ def plan_runs(
         read_scores(run, args.output_dir)
         if args.split_dir is not None:
             sample(run, args.split_dir)
+    for base_model in {run.base_model for run in runs}:
+        load_clip(base_model)
+    make_accelerator(runs[0].settings, mixed_precision=args.mixed_precision)
     return runs
-
-
-def _changes(data: BenchmarkData, given: dict[str, Any]) -> dict[str, Any]:
-    return {**data.settings, **given}

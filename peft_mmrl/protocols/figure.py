@@ -16,74 +16,72 @@ try:
 except ImportError as error:
     raise ImportError('The protocols draw with matplotlib: pip install "peft_mmrl[examples]".') from error
 
-
-COLORS = {"mmrl": "#1f5fa8", "mmrl++": "#d9822b", "zero-shot": "#9a9a9a", "lora": "#3d8b52", "linear-probe": "#8a5aa8"}
+COLORS = {"mmrl": "#1f5fa8", "mmrl++": "#d9822b", "zero-shot": "#7a7a7a", "lora": "#3d8b52", "linear-probe": "#8a5aa8"}
+MARKERS = {"mmrl": "o", "mmrl++": "s", "zero-shot": "X", "lora": "^", "linear-probe": "D"}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Bars for each data set, or curves over shots where there are several; black marks are the papers' numbers."""
+    """A panel for each data set with curves over shots where there are several, otherwise all data sets in one.
+
+    Bars are standard deviations over seeds, hollow marks the papers' numbers.
+    """
     datasets = list(dict.fromkeys(row.dataset for row in rows))
     metric = "h" if "h" in rows[0].mean else "accuracy"
     if len({row.shots for row in rows}) > 1:
         columns = min(4, len(datasets))
         lines = math.ceil(len(datasets) / columns)
-        figure = Figure(figsize=(3.2 * columns, 2.6 * lines + 0.5), layout="constrained")
-        axes = figure.subplots(lines, columns, squeeze=False).flat
+        figure = Figure(figsize=(max(4.5, 3.2 * columns), 2.6 * lines + 0.8), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
         for dataset, axis in zip(datasets, axes, strict=False):
-            _curves(axis, dataset, [row for row in rows if row.dataset == dataset], metric)
-        for axis in list(axes)[len(datasets) :]:
+            _draw_shots(axis, dataset, [row for row in rows if row.dataset == dataset], metric)
+        for axis in axes[len(datasets) :]:
             axis.set_axis_off()
-        axis = figure.axes[0]
     else:
-        figure = Figure(figsize=(max(5.0, 1.1 * len(datasets) + 1.5), 4.0), layout="constrained")
-        axis = figure.subplots()
-        _bars(axis, datasets, rows, metric)
-    axis.set_ylabel(f"{TITLES[metric]} in %")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, [METHODS.get(label, label) for label in labels], loc="outside lower center", ncols=6)
+        figure = Figure(figsize=(max(4.5, 0.8 * len(datasets) + 1.5), 4.0), layout="constrained")
+        _draw_datasets(figure.subplots(), datasets, rows, metric)
+    figure.supylabel(f"{TITLES[metric]} in %")
+    _add_legend(figure)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150)
 
 
-def _bars(axis: Axes, datasets: Sequence[str], rows: Sequence[Row], metric: str) -> None:
+def _draw_datasets(axis: Axes, datasets: Sequence[str], rows: Sequence[Row], metric: str) -> None:
     methods = list(dict.fromkeys(row.method for row in rows))
-    width = 0.8 / len(methods)
     for place, method in enumerate(methods):
-        found = {row.dataset: row for row in rows if row.method == method}
-        positions = [datasets.index(name) + (place - (len(methods) - 1) / 2) * width for name in found]
-        means = [row.mean[metric] for row in found.values()]
-        spreads = [row.spread.get(metric, 0.0) for row in found.values()]
-        axis.bar(positions, means, 0.92 * width, yerr=spreads, capsize=2, color=COLORS[method], label=method)
-        known = [
-            (position, row.paper[metric])
-            for position, row in zip(positions, found.values(), strict=True)
-            if metric in row.paper
-        ]
-        if known:
-            axis.scatter(
-                *zip(*known, strict=True), marker="_", s=120, color="black", zorder=3, label=_paper_label(axis)
-            )
+        found = [row for row in rows if row.method == method]
+        shift = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        _draw_method(axis, [datasets.index(row.dataset) + shift for row in found], found, metric, line="")
     axis.set_xticks(range(len(datasets)), [title(name) for name in datasets], rotation=35, ha="right")
-    axis.set_ylim(bottom=max(0.0, min(row.mean[metric] for row in rows) - 15), top=100)
+    axis.set_xlim(-0.5, len(datasets) - 0.5)
+    axis.grid(axis="y", alpha=0.3)
 
 
-def _curves(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> None:
+def _draw_shots(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> None:
     for method in dict.fromkeys(row.method for row in rows):
         found = [row for row in rows if row.method == method]
-        shots, means = [row.shots for row in found], [row.mean[metric] for row in found]
-        spreads = [row.spread.get(metric, 0.0) for row in found]
-        axis.errorbar(shots, means, spreads, marker="o", markersize=3, capsize=2, color=COLORS[method], label=method)
-        known = [(row.shots, row.paper[metric]) for row in found if metric in row.paper]
-        if known:
-            axis.scatter(
-                *zip(*known, strict=True), marker="_", s=90, color="black", zorder=3, label=_paper_label(axis)
-            )
+        _draw_method(axis, [row.shots for row in found], found, metric, line="-")
     every = sorted({row.shots for row in rows})
     axis.set_xscale("log", base=2)
     axis.set_xticks(every, map(str, every))
+    axis.set_xlabel("pictures of each class", fontsize=8)
     axis.set_title(title(dataset), fontsize=9)
+    axis.grid(alpha=0.3)
 
 
-def _paper_label(axis: Axes) -> str | None:
-    """The legend's entry for the papers' numbers, once."""
-    return None if "papers" in axis.get_legend_handles_labels()[1] else "papers"
+def _draw_method(axis: Axes, positions: Sequence[float], rows: Sequence[Row], metric: str, line: str) -> None:
+    method = rows[0].method
+    style = {"color": COLORS[method], "marker": MARKERS[method], "markersize": 5}
+    spreads = [row.spread.get(metric, 0.0) if row.seeds > 1 else 0.0 for row in rows]
+    means = [row.mean[metric] for row in rows]
+    axis.errorbar(positions, means, spreads, linestyle=line, elinewidth=1, label=METHODS[method], **style)
+    known = [(place, row.paper[metric]) for place, row in zip(positions, rows, strict=True) if row.paper]
+    if known:
+        label = f"{METHODS[method]}, paper"
+        axis.plot(*zip(*known, strict=True), linestyle="", label=label, fillstyle="none", **style | {"markersize": 9})
+
+
+def _add_legend(figure: Figure) -> None:
+    entries = {}
+    for axis in figure.axes:
+        entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)

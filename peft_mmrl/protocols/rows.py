@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from statistics import mean, pstdev
+from typing import Any
 
 from ..data.benchmarks import BENCHMARKS, VARIANTS
 from ..metrics.functions import harmonic_mean
@@ -15,6 +16,7 @@ from .runs import Run
 from .tasks import Scores
 
 
+SOURCES = ("paper", "rerun")
 TITLES = {"base": "base", "new": "new", "h": "H", "accuracy": "accuracy"}
 METHODS = {
     "mmrl": "MMRL",
@@ -37,6 +39,7 @@ class Row:
         mean: of each score, in percent. H is that of mean base and mean new, as the papers report it.
         spread: standard deviation of each score over seeds; empty for an average over data sets.
         paper: what the papers report.
+        rerun: what others reached with the papers' code.
     """
 
     dataset: str
@@ -46,17 +49,26 @@ class Row:
     mean: Scores
     spread: Scores
     paper: Scores
+    rerun: Scores
 
 
 @cache
-def paper_results() -> dict:
-    """The papers' numbers: protocol -> method -> data set -> shots -> scores, and `sources`."""
+def published_results() -> dict[str, Any]:
+    """Numbers for ViT-B/16 and 16 shots: source ("paper", "rerun") -> protocol -> method -> data set -> scores.
+
+    `sources` says where they were read. Few-shot results are published as curves, without numbers.
+    """
     return json.loads(files(__package__).joinpath("paper_results.json").read_text())
 
 
-def paper_scores(protocol: str, method: str, dataset: str, shots: int) -> Scores:
-    """What the papers report, in percent; empty where they report nothing, or where it is not known here."""
-    return paper_results()[protocol].get(method, {}).get(dataset, {}).get(str(shots), {})
+def published_scores(source: str, protocol: str, dataset: str, method: str, shots: int = 16) -> Scores:
+    """Published scores in percent; empty where there are none, or none are known here.
+
+    Args:
+        source: "paper" is what the papers report, "rerun" what others reached with the papers' code.
+        protocol, dataset, method, shots: of a run.
+    """
+    return published_results()[source][protocol].get(method, {}).get(dataset, {}) if shots == 16 else {}
 
 
 def make_rows(runs: Sequence[Run], results: Sequence[Scores]) -> list[Row]:
@@ -74,7 +86,13 @@ def make_rows(runs: Sequence[Run], results: Sequence[Scores]) -> list[Row]:
         for name, found in by_dataset.items():
             groups.setdefault((name, run.method, run.shots), []).append(found)
     rows = [
-        Row(*key, len(found), _mean(found), _spread(found), paper_scores(protocol, *key))
+        Row(
+            *key,
+            len(found),
+            _mean(found),
+            _spread(found),
+            *(published_scores(source, protocol, *key) for source in SOURCES),
+        )
         for key, found in groups.items()
     ]
     sources = {run.data.name for run in runs} if protocol == "cross-dataset" else set()
@@ -107,10 +125,12 @@ def _averages(rows: Sequence[Row], sources: set[str]) -> list[Row]:
         }
         for kind, members in kinds.items():
             if len(members) > 1:
-                known = [row.paper for row in members if row.paper]
-                paper = _mean(known) if len(known) == len(members) else {}
-                scores, seeds = _mean([row.mean for row in members]), min(row.seeds for row in members)
-                averages.append(Row(f"average of {len(members)} {kind}", method, shots, seeds, scores, {}, paper))
+                seeds = min(row.seeds for row in members)
+                scores, *published = (
+                    _mean(found) if all(found) else {}
+                    for found in ([getattr(row, what) for row in members] for what in ("mean", *SOURCES))
+                )
+                averages.append(Row(f"average of {len(members)} {kind}", method, shots, seeds, scores, {}, *published))
     return averages
 
 
