@@ -117,7 +117,7 @@ def text_encoder(
     tower = clip.text_model
     layers = adapted_layers(config.text_layers, len(tower.encoder.layers), "text_layers")
     hidden = run_layers(tower, tower.embeddings(input_ids), layers, tokens, beta, causal=True)
-    eos = eos_index(input_ids, tower.eos_token_id) + (len(tokens[0]) if tokens else 0)
+    eos = eos_index(input_ids, tower.config) + (len(tokens[0]) if tokens else 0)
     pooled = tower.final_layer_norm(hidden)[torch.arange(len(input_ids)), eos]
     return normalize(clip.text_projection(pooled), dim=-1)
 
