@@ -26,7 +26,7 @@ from transformers import (
     SiglipModel,
 )
 
-from .bert_text_tower import AltCLIPTextTower, BertTextTower
+from .bert_text_tower import AltCLIPTextTower, ChineseCLIPTextTower
 from .text_tower import MMRLTextTower
 from .vision_tower import MMRLVisionTower
 
@@ -42,7 +42,7 @@ BACKBONES: dict[type[PreTrainedModel], Towers] = {
     CLIPModel: Towers(),
     MetaClip2Model: Towers(),
     AltCLIPModel: Towers(text_model=AltCLIPTextTower),
-    ChineseCLIPModel: Towers(text_model=BertTextTower),
+    ChineseCLIPModel: Towers(text_model=ChineseCLIPTextTower),
 }
 
 _NO_CLASS_TOKEN = (

@@ -49,10 +49,6 @@ class BertTextTower(MMRLTextTower):
         """The BERT in the frozen encoder."""
         return base_layer
 
-    @classmethod
-    def transformer_layers(cls, base_layer: nn.Module) -> nn.ModuleList:
-        return cls.bert(base_layer).encoder.layer
-
     @property
     def recording_module(self) -> nn.Module:
         return self.bert(self.base_layer)
@@ -131,8 +127,20 @@ class BertTextTower(MMRLTextTower):
         return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[:, 0])
 
 
+class ChineseCLIPTextTower(BertTextTower):
+    """Chinese-CLIP's text encoder."""
+
+    @staticmethod
+    def transformer_layers(base_layer: nn.Module) -> nn.ModuleList:
+        return base_layer.encoder.layer
+
+
 class AltCLIPTextTower(BertTextTower):
     """AltCLIP's text encoder: an XLM-RoBERTa, and a map to the width of the CLIP that it was taught by."""
+
+    @staticmethod
+    def transformer_layers(base_layer: nn.Module) -> nn.ModuleList:
+        return base_layer.roberta.encoder.layers
 
     @staticmethod
     def bert(base_layer: nn.Module) -> nn.Module:
