@@ -57,7 +57,8 @@ def main(args: argparse.Namespace) -> None:
         accelerator.log(record, step=record["epoch"])
 
     if args.with_tracking:
-        accelerator.init_trackers("peft_mmrl", config=run | {"classes": len(data.class_names)})
+        plain = {name: value for name, value in run.items() if isinstance(value, int | float | str)}
+        accelerator.init_trackers("peft_mmrl", config=plain)
     history = train(
         model,
         training_pictures(model, data.train, processor, settings, plan.views),

@@ -113,7 +113,7 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
 def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     """How long and how fast to train."""
     group = parser.add_argument_group("schedule")
-    group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 400 steps, from 5 to 50)")
+    group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 200 steps, from 5 to 50)")
     group.add_argument("--batch_size", type=int, default=4, help="pictures per step and process (%(default)s)")
     group.add_argument("--learning_rate", type=float, default=1e-3, help="after one epoch of warm-up (%(default)s)")
     group.add_argument("--gradient_accumulation_steps", type=int, default=1)
@@ -123,9 +123,13 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
 
 
+def config_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the MMRL config that the arguments set."""
+    return {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
+
+
 def training_settings(args: argparse.Namespace) -> TrainingSettings:
     """The settings that the arguments say."""
-    chosen = {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
     return TrainingSettings(
         epochs=args.epochs,
         batch_size=args.batch_size,
@@ -134,5 +138,5 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         crop_scale=args.crop_scale,
         flip=not args.no_flip,
         seed=args.seed,
-        config=chosen,
+        config=config_changes(args),
     )

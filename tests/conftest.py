@@ -107,3 +107,20 @@ def images():
 @pytest.fixture(params=CASES)
 def case(request):
     return Case(request.param)
+
+
+@pytest.fixture(scope="session")
+def digit_folders(tmp_path_factory):
+    """Folders `train` and `test` with sub-folders of pictures of the digits zero, one and two: 6 and 5 of each."""
+    from digits import CLASS_NAMES, load_digits
+
+    root = tmp_path_factory.mktemp("digits")
+    for split, count in (("train", 6), ("test", 5)):
+        digits = load_digits()[split]
+        for digit in range(3):
+            folder = root / split / CLASS_NAMES[digit]
+            folder.mkdir(parents=True)
+            rows = [row for row, label in enumerate(digits["label"]) if label == digit][:count]
+            for row in rows:
+                digits[row]["image"].save(folder / f"{row}.png")
+    return root

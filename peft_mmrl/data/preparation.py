@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from .checking import check_pictures, describe_bad
 from .labels import (
@@ -81,7 +81,7 @@ class TrainingData:
 
 def load_training_data(
     source: PictureSource,
-    accelerator: Accelerator,
+    accelerator: Accelerator | PartialState,
     *,
     validation: PictureSource | None = None,
     class_names: Path | None = None,
@@ -94,7 +94,7 @@ def load_training_data(
 
     Args:
         source: pictures to train on.
-        accelerator: all pictures are decoded once, in the main process.
+        accelerator: its processes share the work of checking that all pictures can be decoded.
         validation: pictures to validate with, matched by class name; None: a part of the others is held out.
         class_names: file of names for prompts, see `read_class_names`.
         shots: pictures of each class to train on; None: all.
@@ -140,7 +140,7 @@ def load_training_data(
 
 
 def _readable(
-    dataset: datasets.Dataset, on_bad_image: str, accelerator: Accelerator, notes: list[str]
+    dataset: datasets.Dataset, on_bad_image: str, accelerator: Accelerator | PartialState, notes: list[str]
 ) -> datasets.Dataset:
     """The pictures that can be decoded; those that can't are noted."""
     dataset, bad = check_pictures(dataset, on_bad_image, accelerator=accelerator)
