@@ -302,9 +302,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         clip = self.get_base_model()
         check_input_ids(input_ids, attention_mask, position_ids, clip.config.text_config)
         self.peft_config[self._one_active_adapter()].check_coefficients()
-        return clip.get_text_features(
-            input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-        )
+        return clip.get_text_features(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
 
     def _classes_to_score(
         self,

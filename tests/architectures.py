@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 import torch
 from conftest import make_clip
 from torch.nn.functional import normalize
-from transformers import AltCLIPConfig, AltCLIPModel, ChineseCLIPConfig, ChineseCLIPModel, MetaClip2Config, MetaClip2Model
+from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
+    ChineseCLIPConfig,
+    ChineseCLIPModel,
+    MetaClip2Config,
+    MetaClip2Model,
+)
 
 from peft_mmrl.config import adapted_layers
 from peft_mmrl.textbook import run_layers, text_encoder

@@ -4,11 +4,14 @@ import copy
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, FAMILIES
+from architectures import ARCHITECTURES, FAMILIES, TEXT, VISION, Family
 from conftest import scramble
 from peft import PeftModel, get_peft_model
+from PIL import Image
 from transformers import (
     BertTokenizer,
+    ChineseCLIPImageProcessor,
+    ChineseCLIPProcessor,
     CLIPSegConfig,
     CLIPSegModel,
     Siglip2Config,
@@ -18,6 +21,8 @@ from transformers import (
 )
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
+from peft_mmrl.backbones import BACKBONES, Towers
+from peft_mmrl.cli import load_clip
 from peft_mmrl.encoder import can_split
 from peft_mmrl.textbook import textbook_forward, textbook_weights
 
@@ -77,7 +82,15 @@ def test_logits_losses_and_gradients_are_the_textbooks(family, config, images):
     for arguments in ({}, {"input_ids": ids, "attention_mask": mask}):
         output = model(pixel_values=images, labels=LABELS, **arguments)
         assert torch.allclose(output.logits, theirs["fused_logits"], rtol=1e-9, atol=1e-9)
-        for name in ("class_logits", "rep_logits", "loss", "loss_class", "loss_rep", "loss_image_reg", "loss_text_reg"):
+        for name in (
+            "class_logits",
+            "rep_logits",
+            "loss",
+            "loss_class",
+            "loss_rep",
+            "loss_image_reg",
+            "loss_text_reg",
+        ):
             assert torch.allclose(output[name], theirs[name], rtol=1e-9, atol=1e-9), name
         for our, their in zip(torch.autograd.grad(output.loss, parameters), their_gradients, strict=True):
             their = torch.zeros_like(our) if their is None else their
@@ -180,9 +193,28 @@ def test_disabled_and_unloaded_adapters_leave_the_model_bit_for_bit(family, imag
     assert type(unloaded) is type(plain)
     assert str(unloaded) == str(plain)
     assert [part.training for part in unloaded.modules()] == [part.training for part in plain.modules()]
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(unloaded.parameters(), plain.parameters()))
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(unloaded.parameters(), plain.parameters(), strict=True)
+    )
     again = unloaded(input_ids=ids, pixel_values=images, attention_mask=mask)
     assert torch.equal(again.logits_per_image, expected.logits_per_image)
+
+
+def test_unloading_in_training_mode_turns_dropout_on_again(family):
+    model = adapted(family)
+    model.get_base_model().train()
+    assert all(part.training for part in model.unload().modules())
+
+
+def test_unusual_masks_do_as_in_the_base_model(family, images):
+    plain, model = family.model(), adapted(family).eval()
+    ids, mask = prompts(family)
+    for unusual in (torch.zeros_like(mask), mask.flip(1), torch.ones_like(mask), None):
+        assert torch.isfinite(model(ids, images, unusual).logits).all()
+        with model.disable_adapter():
+            ours = model(ids, images, unusual).logits
+        theirs = plain(input_ids=ids, pixel_values=images, attention_mask=unusual).logits_per_image
+        assert torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True)
 
 
 def test_features_are_what_the_base_model_gives(family, images):
@@ -268,21 +300,44 @@ def test_metaclip_2_pools_at_eos_where_ids_are_larger(images):
     assert model.peft_config["default"].class_input_ids[0][0] == "0 10 11 12 2"
 
 
-def test_chinese_class_names(images, tmp_path):
+@pytest.fixture
+def chinese_clip_folder(tmp_path):
+    """A Chinese-CLIP with its own kind of processor."""
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"一张狗猫的照片"]
     (tmp_path / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
-    tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
-    model = get_peft_model(ARCHITECTURES["chinese-clip"].model(), MMRLConfig(rep_dim=16))
-    model.set_classes(["猫", "狗"], tokenizer, template="一张{}的照片")
+    size = {"height": 32, "width": 32}
+    image_processor = ChineseCLIPImageProcessor(size=size, do_center_crop=False)
+    ChineseCLIPProcessor(image_processor, BertTokenizer(str(tmp_path / "vocab.txt"))).save_pretrained(tmp_path)
+    ARCHITECTURES["chinese-clip"].model().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_chinese_class_names(images, chinese_clip_folder):
+    clip, processor = load_clip(str(chinese_clip_folder))
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    model.set_classes(["猫", "狗"], processor, template="一张{}的照片")
     assert model.peft_config["default"].class_input_ids == [["2 5 6 8 9 10 11 3", "2 5 6 7 9 10 11 3"]]
     assert model(pixel_values=images, labels=LABELS % 2).loss > 0
-    encoded = tokenizer(["猫", "一张狗"], padding=True, return_tensors="pt")  # with token_type_ids
-    assert model(pixel_values=images, **encoded).logits.shape == (4, 2)
     with pytest.raises(ValueError, match="'猫' at position 1 is the same class as '猫' at position 0"):
-        model.set_classes(["猫", "猫"], tokenizer)
+        model.set_classes(["猫", "猫"], processor)
 
 
-# --- what is not supported ---------------------------------------------------------------------------------------
+def test_what_a_bert_processor_gives_is_what_forward_takes(chinese_clip_folder):
+    clip, processor = load_clip(str(chinese_clip_folder))
+    picture = Image.new("RGB", (40, 40), "red")
+    inputs = processor(text=["猫", "一张狗"], images=picture, padding=True, return_tensors="pt")
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    expected = clip.eval()(**inputs).logits_per_image
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16)).eval()
+    with model.disable_adapter():
+        assert torch.equal(model(**inputs).logits, expected)
+    zeros = model(**inputs).logits
+    inputs["token_type_ids"][:] = 1
+    assert not torch.allclose(model(**inputs).logits, zeros, atol=1e-4)
+    assert not torch.allclose(zeros, expected, atol=1e-4)
+
+
+# --- other models ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -299,3 +354,21 @@ def test_other_models_are_refused_with_the_list_of_those_that_are_not(model_cls,
         get_peft_model(model, MMRLConfig())
     assert ("It has no class token" in str(error.value)) == (model_cls is not CLIPSegModel)
     assert [name for name, _ in model.named_modules()] == names
+
+
+def test_a_copy_of_clip_takes_one_line_and_runs_by_whole_layers(images, monkeypatch):
+    def make_clipseg(seed):
+        torch.manual_seed(seed)
+        text = {**TEXT, "bos_token_id": 98, "eos_token_id": 99}
+        return CLIPSegModel(CLIPSegConfig(text_config=text, vision_config=VISION, projection_dim=24))
+
+    monkeypatch.setitem(BACKBONES, CLIPSegModel, Towers())
+    family = Family(make_clipseg)
+    model, images = adapted(family, dtype=torch.double), images.double()
+    assert not any(map(can_split, model.get_base_model().vision_model.layers))
+    ids, _ = prompts(family)
+    weights = textbook_weights(model)
+    theirs = textbook_forward(family.model().double(), model.peft_config["default"], weights, ids, images, LABELS)
+    output = model(pixel_values=images, labels=LABELS)
+    assert torch.allclose(output.logits, theirs["fused_logits"], rtol=1e-9, atol=1e-9)
+    assert torch.allclose(output.loss, theirs["loss"], rtol=1e-9, atol=1e-9)
