@@ -31,6 +31,7 @@ def main(args: argparse.Namespace, output: TextIO) -> None:
         for name in ("top_k", "batch_size"):
             as_positive_int(name, getattr(args, name))
         accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        cli.check_precision(accelerator)
         threshold = read_threshold(args) if args.threshold is not None else 0.0
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
     top_k = min(args.top_k, len(model.classes))

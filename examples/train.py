@@ -32,6 +32,7 @@ def main(args: argparse.Namespace) -> None:
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
+        cli.check_precision(accelerator)
         if args.push_to_hub and accelerator.is_main_process:
             check_can_push(args.hub_model_id)
         data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
@@ -40,7 +41,7 @@ def main(args: argparse.Namespace) -> None:
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
         run = runs.describe_run(args.method, args.base_model, args.template, settings, data)
-        runs.start_run(args.output_dir, run, data, accelerator, resume_from)
+        runs.start_run(args.output_dir, run, accelerator, resume_from=resume_from)
 
     plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
     accelerator.print("\n".join([*data.notes, str(plan)]))
@@ -74,7 +75,8 @@ def main(args: argparse.Namespace) -> None:
         after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        runs.write_results(args.output_dir, model, data, run, history, after)
+        for line in runs.write_results(args.output_dir, model, data, run, history, after):
+            print(line)
         if args.push_to_hub:
             push_folder(args.output_dir, args.hub_model_id)
 

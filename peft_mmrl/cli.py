@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from .backbones import BACKBONES
@@ -56,6 +57,16 @@ def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin
             f"{', '.join(supported)}."
         )
     return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
+
+
+def check_precision(accelerator: Accelerator) -> None:
+    """Refuse fp16 where it cannot work, be it asked for by an argument, by `accelerate launch` or by its config.
+
+    Raises:
+        ValueError: fp16 on a CPU.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU, and this runs on the CPU: use bf16 or no.")
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +136,7 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--crop_scale", type=float, default=0.3, help="smallest part of a picture in a random crop")
     group.add_argument("--no_flip", action="store_true", help="never mirror pictures: letters, left and right")
     group.add_argument("--seed", type=int, default=1)
-    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
+    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
 
 
 def config_changes(args: argparse.Namespace) -> dict[str, Any]:

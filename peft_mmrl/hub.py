@@ -20,13 +20,14 @@ from huggingface_hub.errors import (
 from peft.utils import CONFIG_NAME
 
 from .card import write_card
+from .threshold import THRESHOLD_FILE
 from .validation import InvalidTypeError, is_hub_id
 
 
 if TYPE_CHECKING:
     from .peft_model import PeftModelForZeroShotImageClassification
 
-ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", "pictures/*")  # of a folder that may hold a whole run
+ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")  # of a folder that may hold a whole run
 
 
 def check_can_push(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:

@@ -10,13 +10,17 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from .data import TrainingData, save_split
+from .card import write_card
+from .data import TrainingData
+from .evaluation import Predictions
 from .peft_model import PeftModelForZeroShotImageClassification
+from .reports import write_report
+from .threshold import Threshold
 from .training import TrainingSettings, num_views, steps_per_epoch
 from .training.checkpoints import PROGRESS_FILE
 
 
-RUN_FILE, CHECKPOINT, SPLIT_FILE = "run.json", "checkpoint", "split.json"
+RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
 
 
 def check_output_dir(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -62,7 +66,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """What makes a run's result what it is, as JSON."""
     run = {"method": method, "base_model": base_model, "template": template, **asdict(settings)}
-    run |= {"classes": data.class_names, "pictures": sorted(data.train["path"])}
+    run |= {"classes": data.class_names, "split": {name: list(part["path"]) for name, part in data.parts().items()}}
     return json.loads(json.dumps(run))
 
 
@@ -73,14 +77,13 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def start_run(
-    folder: Path, run: dict[str, Any], data: TrainingData, accelerator: Accelerator, resume_from: Path | None = None
+    folder: Path, run: dict[str, Any], accelerator: Accelerator, *, resume_from: Path | None = None
 ) -> None:
-    """Write what a run is and which pictures it uses, in an empty folder.
+    """Write what a run is, in an empty folder.
 
     Args:
         folder: its output folder, see `check_output_dir`.
-        run: from `describe_run`.
-        data: its pictures.
+        run: what makes its result what it is, see `describe_run`.
         accelerator: the main process writes.
         resume_from: the checkpoint that the run goes on from.
 
@@ -101,8 +104,6 @@ def start_run(
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
-        parts = {"train": data.train, "validation": data.validation}
-        save_split(folder / SPLIT_FILE, {name: part for name, part in parts.items() if part is not None})
     accelerator.wait_for_everyone()
 
 
@@ -152,5 +153,47 @@ def epoch_line(record: dict[str, float]) -> str:
     return line
 
 
-def write_results(folder, model, data, run, history, predictions) -> None:
+def write_results(
+    folder: Path,
+    model: PeftModelForZeroShotImageClassification,
+    data: TrainingData,
+    run: dict[str, Any],
+    history: list[dict[str, float]],
+    predictions: Predictions | None,
+) -> list[str]:
+    """Save the adapter with its card, and what there is to say about validation pictures.
+
+    Args:
+        folder: of the run.
+        model: the trained model.
+        data: its pictures.
+        run: from `describe_run`.
+        history: from `train`.
+        predictions: for the validation pictures; None: there are none.
+
+    Returns:
+        lines on what was gained and what was lost.
+    """
     model.save_pretrained(folder)
+    if predictions is None:
+        return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
+    threshold = Threshold.choose(predictions.probabilities, predictions.labels)
+    threshold.save(folder)
+    metrics = write_report(
+        folder / REPORT,
+        predictions,
+        data.validation,
+        title=folder.name,
+        settings={name: value for name, value in run.items() if name not in ("classes", "split")},
+        history=history,
+        split=run["split"],
+        threshold=asdict(threshold),
+    )
+    write_card(
+        folder,
+        model,
+        data=data.source,
+        metrics={"accuracy": predictions.accuracy},
+        zero_shot={"accuracy": predictions.zero_shot_accuracy},
+    )
+    return [*changes(metrics), str(threshold), f"saved in {folder}; open {folder / REPORT / 'report.html'} in a browser"]

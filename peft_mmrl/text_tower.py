@@ -20,8 +20,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .config import MMRLConfig
 from .encoder import attend_causally, attend_with_prefix, can_split, finish, project
 from .layer import RepTokens
+from .outputs import MMRLTowerOutput
 from .prompts import PromptChunk, Prompts, eos_index
-from .towers import MMRLTower, MMRLTowerOutput, insert_tokens, replace_tokens
+from .towers import MMRLTower, insert_tokens, replace_tokens
 
 
 @dataclass

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,21 +24,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .config import MMRLConfig, adapted_layers
 from .layer import Aligner, SharedResidualAligner
-
-
-@dataclass
-class MMRLTowerOutput(BaseModelOutputWithPooling):
-    """Output of a tower: transformers' fields, and what the method adds.
-
-    Args:
-        rep_pooler_output (`torch.Tensor` of shape `(B, d)`): mean of the K normalised representation tokens (vision).
-        trunk_output (`torch.Tensor` of shape `(B, n, d)`): states that enter the first adapted layer.
-        frozen_pooler_output (`torch.Tensor` of shape `(B, d)`): what the frozen encoder pools for the same input.
-    """
-
-    rep_pooler_output: torch.Tensor | None = None
-    trunk_output: torch.Tensor | None = None
-    frozen_pooler_output: torch.Tensor | None = None
+from .outputs import MMRLTowerOutput
 
 
 class MMRLTower(nn.Module, BaseTunerLayer):

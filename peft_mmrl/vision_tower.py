@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .config import MMRLConfig
 from .encoder import attend, can_split, finish, project
 from .layer import RepProjection, ResidualRepProjection
+from .outputs import MMRLTowerOutput
 from .text_tower import MMRLTextTower
-from .towers import MMRLTower, MMRLTowerOutput, insert_tokens, replace_tokens
+from .towers import MMRLTower, insert_tokens, replace_tokens
 
 
 class MMRLVisionTower(MMRLTower):

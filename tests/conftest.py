@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name
 PARITY = Path(__file__).parent / "parity"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
@@ -25,6 +29,14 @@ class WordTokenizer:
             words = text.lower().replace(".", " . ").split()
             rows.append([98, *(self.ids.setdefault(word, len(self.ids) + 1) for word in words), 99])
         return {"input_ids": rows}
+
+
+def load_example(name):
+    """A script of `examples/` whose name a library has, too."""
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_clip(seed=0, **changes):

@@ -1,7 +1,11 @@
 """Pictures that cannot be read are found before a run."""
 
+import json
+
 import PIL.Image
 import pytest
+from accelerate import Accelerator
+from test_distributed import in_two_processes
 
 from peft_mmrl.data import check_pictures, describe_bad, drop_empty_classes, load_folder
 
@@ -61,3 +65,19 @@ def test_more_pictures_than_are_held_at_a_time(dataset):
 def test_wrong_arguments(dataset, name, value):
     with pytest.raises(ValueError, match=f"`{name}`"):
         check_pictures(dataset, **{name: value})
+
+
+def check_in_each_process(dataset, folder):
+    accelerator = Accelerator(cpu=True)
+    good, bad = check_pictures(dataset, accelerator=accelerator)
+    found = {"processes": accelerator.num_processes, "good": good["path"][:], "bad": bad}
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+
+
+def test_processes_share_the_work_and_know_all(dataset, tmp_path):
+    in_two_processes(check_in_each_process, dataset, tmp_path)
+    for index in range(2):
+        found = json.loads((tmp_path / f"{index}.json").read_text())
+        assert found["processes"] == 2
+        assert found["good"] == ["cat/1.png", "cat/2.png", "dog/1.png"]
+        assert list(map(tuple, found["bad"])) == BAD

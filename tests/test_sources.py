@@ -1,7 +1,8 @@
 """Labelled pictures come from folders, tables and `datasets` data sets, the same on every machine."""
 
 import json
-import shutil
+import os
+import sys
 
 import datasets
 import PIL.Image
@@ -132,6 +133,13 @@ def test_there_is_no_such_folder(tmp_path):
         load_folder(tmp_path / "file")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_unicode(root):
+    os.link(root / "cat" / "1.png", os.fsencode(root / "cat") + b"/\xff.png")
+    with pytest.raises(ValueError, match=r"udcff\.png' is no valid Unicode: rename the file"):
+        load_folder(root)
+
+
 def test_one_class_is_not_enough(tmp_path):
     dataset, _ = load_folder(draw(tmp_path, "cat/1.png", "cat/2.png"))
     with pytest.raises(ValueError, match=r"photos must have pictures of at least two classes, got 'cat'\."):
@@ -198,6 +206,12 @@ def test_lines_that_are_no_objects(tmp_path, line):
     (tmp_path / "t.jsonl").write_text('{"path": "1.png", "label": "a"}\n' + line)
     with pytest.raises(ValueError, match="line 2: each line must be a JSON object"):
         load_table(tmp_path / "t.jsonl")
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    (tmp_path / "t.csv").write_bytes("path,label\n1.png,Löwe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"t\.csv must be encoded in UTF-8"):
+        load_table(tmp_path / "t.csv")
 
 
 def test_a_table_of_another_kind(tmp_path):
@@ -290,6 +304,12 @@ def test_pictures_in_folders_of_train_and_test_alone_are_not_labelled(tmp_path):
         load_named(tmp_path)
 
 
+def test_a_data_set_that_is_damaged(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"label": 3')
+    with pytest.raises(ValueError, match=f"^{tmp_path} cannot be read by `datasets`: .*JSON"):
+        load_named(tmp_path)
+
+
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -350,9 +370,3 @@ def test_labels_are_matched_by_nicer_names_too(root):
 def test_labels_that_match_nothing(root):
     with pytest.raises(ValueError, match=r"No class .* Theirs: 'cat', 'dog'\. The model's: 'bird'"):
         match_labels(load_folder(root)[0], ["bird"])
-
-
-def test_data_sets_outlive_their_folder_until_read(root):
-    dataset, _ = load_folder(root)
-    shutil.rmtree(root / "dog")
-    assert len(dataset) == 5

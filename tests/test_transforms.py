@@ -79,6 +79,11 @@ def test_training_crops_and_mirrors_with_torch_s_random_numbers():
     assert not torch.equal(views[0], views[2])
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (20000, 1)])
+def test_training_takes_pictures_of_any_size(size):
+    assert TrainTransform(processor())(noise(*size)).shape == (3, 32, 32)
+
+
 def test_training_without_crop_and_flip_is_evaluation():
     picture = noise(32, 32)
     transform = TrainTransform(processor(), scale=(1, 1), flip=False)

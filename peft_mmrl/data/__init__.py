@@ -7,7 +7,14 @@ A labelled data set is a `datasets.Dataset` with three columns:
 """
 
 from .checking import check_pictures, describe_bad
-from .labels import check_several_classes, clean_class_name, drop_empty_classes, match_labels, read_class_names
+from .labels import (
+    check_several_classes,
+    clean_class_name,
+    drop_empty_classes,
+    match_labels,
+    new_class_names,
+    read_class_names,
+)
 from .pictures import PictureError, read_picture
 from .preparation import PictureSource, TrainingData, load_training_data
 from .shots import hold_out, load_split, sample_few_shot, sample_shots, save_split
@@ -34,6 +41,7 @@ __all__ = [
     "load_table",
     "load_training_data",
     "match_labels",
+    "new_class_names",
     "read_class_names",
     "read_picture",
     "sample_few_shot",

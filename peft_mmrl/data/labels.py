@@ -140,6 +140,21 @@ def match_labels(
     return matched, unknown, missing
 
 
+def new_class_names(
+    dataset: datasets.Dataset, class_names: Sequence[str], renamed: dict[str, str] | None = None
+) -> list[str]:
+    """Names, as prompts say them, of the data set's classes that are not among others.
+
+    Args:
+        dataset: labelled pictures.
+        class_names: the others.
+        renamed: as for `match_labels`.
+    """
+    known = {_key(name) for name in class_names}
+    names = [(renamed or {}).get(name, clean_class_name(name)) for name in dataset.features["label"].names]
+    return [name for name in names if _key(name) not in known]
+
+
 def _key(name: str) -> str:
     return clean_class_name(name).casefold()
 

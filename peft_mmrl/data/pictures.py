@@ -55,7 +55,7 @@ def read_picture(image: Any) -> PIL.Image.Image:
 
     Raises:
         PictureError: there is no such file, it is no picture that Pillow can decode, or it is damaged or larger than
-            Pillow's limit.
+            Pillow's limit, which is twice `PIL.Image.MAX_IMAGE_PIXELS`.
         InvalidTypeError: `image` is something else.
     """
     if isinstance(image, PIL.Image.Image):

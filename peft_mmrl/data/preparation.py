@@ -45,6 +45,23 @@ class PictureSource:
         if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
             raise ValueError("Pictures must come from one folder, one file or one data set.")
 
+    @classmethod
+    def find(
+        cls,
+        where: str,
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> PictureSource:
+        """The source that a name means: a table, a folder, or else a data set, also where a split is named."""
+        path = Path(where)
+        is_saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
+        if split is None and path.is_dir() and not is_saved:
+            return cls(folder=path)
+        if path.is_file():
+            return cls(file=path, image_column=image_column, label_column=label_column)
+        return cls(dataset_name=where, split=split, image_column=image_column, label_column=label_column)
+
     def __str__(self) -> str:
         return str(self.folder or self.file or self.dataset_name)
 
@@ -66,12 +83,19 @@ class TrainingData:
         validation: pictures of the same classes, none of which is trained on; None where there are none.
         class_names: names as prompts say them.
         notes: what a user should know of the data, a line each.
+        source: where the training pictures come from.
     """
 
     train: datasets.Dataset
     validation: datasets.Dataset | None
     class_names: list[str]
     notes: list[str]
+    source: str
+
+    def parts(self) -> dict[str, datasets.Dataset]:
+        """`train` and, where there is one, `validation`."""
+        parts = {"train": self.train, "validation": self.validation}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def pictures_per_class(self) -> dict[str, int]:
         """Training pictures of each class."""
@@ -136,7 +160,7 @@ def load_training_data(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
         pictures = pictures.select(sample_shots(pictures["label"], shots, random.Random(seed)))
-    return TrainingData(pictures, found, names, notes)
+    return TrainingData(pictures, found, names, notes, str(source))
 
 
 def _readable(

@@ -37,8 +37,8 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
         ValueError: it has no class folders with pictures, or splits in their place.
     """
     root = Path(root)
-    loose = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]  # OSError where there is none
-    folders = sorted((path.name for path in loose if path.is_dir()), key=natural_key)
+    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]
+    folders = sorted((path.name for path in entries if path.is_dir()), key=natural_key)
     paths, labels, others = [], [], Counter()
     for folder in folders:
         for path in walk(root / folder):
@@ -47,7 +47,8 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
                 labels.append(folder)
             else:
                 others[path.suffix.lower() or "without extension"] += 1
-    names = [folder for folder in folders if folder in set(labels)]
+    present = set(labels)
+    names = [folder for folder in folders if folder in present]
     if not names or {name.lower() for name in names} <= SPLITS:
         raise ValueError(
             f"There are no class folders under {root}: expected {root / 'cat' / '1.jpg'}, {root / 'dog' / '2.jpg'} "
@@ -55,11 +56,11 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
             f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
         )
     pictures = [{"path": str(root / path), "bytes": None} for path in paths]
-    return _labelled(pictures, labels, paths, names), _notes(loose, folders, names, paths, others)
+    return _labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
 
 
 def _notes(
-    loose: Sequence[Path], folders: Sequence[str], names: Sequence[str], paths: Sequence[str], others: Counter[str]
+    entries: Sequence[Path], folders: Sequence[str], names: Sequence[str], paths: Sequence[str], others: Counter[str]
 ) -> list[str]:
     notes = []
     if empty := [folder for folder in folders if folder not in names]:
@@ -67,11 +68,11 @@ def _notes(
     if others:
         counts = ", ".join(f"{extension} ({count})" for extension, count in sorted(others.items()))
         notes.append(f"{others.total()} files are no pictures by their extension and left out: {counts}")
-    if beside := [path for path in loose if is_picture(path) and path.is_file()]:
+    if beside := [path for path in entries if is_picture(path) and path.is_file()]:
         notes.append(f"{len(beside)} pictures lie beside the class folders and are left out: {beside[0].name} ...")
     if deeper := sum(path.count("/") > 1 for path in paths):
         notes.append(f"{deeper} pictures lie in folders below their class folder and belong to that class")
-    if tables := [path.name for path in loose if path.suffix.lower() in (".csv", ".jsonl")]:
+    if tables := [path.name for path in entries if path.suffix.lower() in (".csv", ".jsonl")]:
         notes.append(f"{', '.join(tables)}: not read, since the folders' names are the classes")
     return notes
 
@@ -94,7 +95,10 @@ def load_table(
     readers = {".csv": _read_csv, ".json": _read_json_lines, ".jsonl": _read_json_lines}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must be a CSV file (.csv) or JSON lines (.jsonl).")
-    rows = list(readers[path.suffix.lower()](path))
+    try:
+        rows = list(readers[path.suffix.lower()](path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be encoded in UTF-8: {error}.") from error
     if not rows:
         raise ValueError(f"{path} has no rows.")
     columns = list(rows[0][1])
@@ -188,7 +192,10 @@ def load_named(
 
 def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
     if not any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):
-        return datasets.load_dataset(name, split=split, **kwargs), []
+        try:
+            return datasets.load_dataset(name, split=split, **kwargs), []
+        except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
+            raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error
     saved = datasets.load_from_disk(name)
     if isinstance(saved, datasets.Dataset):
         return saved, [f"{name} has no splits: all of it is read"]
@@ -243,5 +250,8 @@ def _labelled(
     pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str]
 ) -> datasets.Dataset:
     features = datasets.Features({"image": datasets.Image(decode=False), "path": datasets.Value("string")})
-    dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
+    try:
+        dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The name {error.object!r} is no valid Unicode: rename the file.") from error
     return encode_labels(dataset, labels, names).select_columns(["image", "label", "path"])
