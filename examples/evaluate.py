@@ -46,9 +46,8 @@ def main(args: argparse.Namespace) -> None:
     model.to(accelerator.device)
     found = predict(model, pictures, image_processor, accelerator, args.batch_size)
     if accelerator.is_main_process:
-        metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
-        for line in runs.summary(found, metrics):
-            print(line)
+        page = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
+        print("\n".join([*runs.summary(found), f"open {page} in a browser"]))
     accelerator.end_training()
 
 

@@ -75,8 +75,7 @@ def main(args: argparse.Namespace) -> None:
         after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        for line in runs.write_results(args.output_dir, model, data, run, history, after):
-            print(line)
+        print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after)))
         if args.push_to_hub:
             push_folder(args.output_dir, args.hub_model_id)
 
