@@ -181,8 +181,9 @@ def write_results(
         return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
     threshold = Threshold.choose(predictions.probabilities, predictions.labels)
     threshold.save(folder)
-    page = write_report(
-        folder / REPORT,
+    report = folder / REPORT
+    write_report(
+        report,
         predictions,
         data.validation,
         title=folder.name,
@@ -197,8 +198,14 @@ def write_results(
         data=data.source,
         metrics={"accuracy": predictions.accuracy},
         zero_shot={"accuracy": predictions.zero_shot_accuracy},
+        training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
+        pictures=[report / "per_class.png", report / "reliability.png"],
     )
-    return [*summary(predictions), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
+    return [
+        *summary(predictions),
+        str(threshold),
+        f"{folder} holds the adapter; open {report / 'report.html'} in a browser",
+    ]
 
 
 def summary(predictions: Predictions) -> list[str]:
