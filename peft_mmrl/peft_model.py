@@ -19,7 +19,7 @@ from .config import MMRLConfig
 from .features import compute_features, image_states
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
 from .losses import decision_logits, mmrl_loss, similarity_logits
-from .model import check_adapter
+from .model import adapter_shapes, check_adapter
 from .outputs import MMRLOutput
 from .validation import (
     InvalidTypeError,
@@ -66,9 +66,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         configs = {**getattr(model, "peft_config", {}), adapter_name: peft_config}
         bound = {name: trained_classes(config, model.config.text_config) for name, config in configs.items()}
         loading = arguments_of_from_pretrained()
-        if loading is not None and loading["model_id"] is not None:
+        if loading is not None:
             refuse_offload(loading)
-            check_weights_fit(model, peft_config, **loading)
+            check_weights_fit(model, peft_config, adapter_shapes(model, peft_config), **loading)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self._bound = {name: classes for name, classes in bound.items() if classes is not None}
         self._warned_untrained: set[str] = set()
@@ -404,10 +404,14 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         **kwargs: Any,
     ) -> None:
         """As in PEFT. Embeddings are never part of an MMRL adapter, so PEFT need not ask the Hub whether they were
-        resized: saving works offline."""
+        resized: saving works offline. The config says which base model the adapter belongs to."""
         self._one_active_adapter()
         if save_embedding_layers is True:
             raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
+        for name, config in self.peft_config.items():
+            if config.base_fingerprint != self.base_model.base_fingerprint:
+                self.peft_config[name] = copy.copy(config)  # the user's own config object stays as it is
+                self.peft_config[name].base_fingerprint = self.base_model.base_fingerprint
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
@@ -423,5 +427,6 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         else:
             config = PeftConfig.from_pretrained(model_id, **self._split_kwargs(kwargs)[0])
         if isinstance(config, MMRLConfig):  # PEFT refuses others with its own message
-            check_weights_fit(self.get_base_model(), config, model_id, **kwargs)
+            clip = self.get_base_model()
+            check_weights_fit(clip, config, adapter_shapes(clip, config), model_id, **kwargs)
         return super().load_adapter(model_id, adapter_name, *args, **kwargs)
