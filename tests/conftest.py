@@ -1,15 +1,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
 
 PARITY = Path(__file__).parent / "parity"
+DEMO_CLIP = Path(__file__).parents[1] / "examples" / "demo_clip"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
 
@@ -102,6 +105,22 @@ def tokenizer():
 @pytest.fixture
 def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def demo_processor():
+    return CLIPProcessor.from_pretrained(DEMO_CLIP)
+
+
+@pytest.fixture
+def pictures():
+    generator = np.random.default_rng(0)
+    return [Image.fromarray(generator.integers(0, 255, (40, 32, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+@pytest.fixture
+def demo_images(demo_processor, pictures):
+    return demo_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
 
 @pytest.fixture(params=CASES)
