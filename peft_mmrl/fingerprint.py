@@ -61,7 +61,7 @@ def warn_if_other_base(model: nn.Module, fingerprint: str | None, config: MMRLCo
     if differs:
         warnings.warn(
             f"This adapter was saved with another base model ({saved_name or 'without a name'}) than this one "
-            f"({name or 'without a name'}). Its sizes fit, but weights or settings such as `hidden_act` differ: expect "
-            "other scores than it was trained for.",
+            f"({name or 'without a name'}). Its sizes fit, but weights or settings such as `hidden_act` differ: "
+            "expect other scores than it was trained for.",
             stacklevel=2,
         )

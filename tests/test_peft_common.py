@@ -101,7 +101,7 @@ def test_kbit_preparation(images, config, tokenizer):
 
 
 def test_selected_adapters_alone_are_saved(model, config, tmp_path):
-    """testing_common.py::_test_save_pretrained_selected_adapters and ::_test_save_pretrained_adapter_name_substring."""
+    """testing_common.py::_test_save_pretrained_selected_adapters and ::..._adapter_name_substring."""
     expected = get_peft_model_state_dict(model)
     for name in ("default2", "other_default", "foodefault_bar", "efaul"):
         model.add_adapter(name, config)
