@@ -1,4 +1,4 @@
-"""The only place that knows how PEFT's registries work.
+"""The only place that knows how PEFT's and transformers' registries work.
 
 PEFT has no entry points for methods from other packages: `register_peft_method` takes only names that are members of
 the enum `PeftType`, and configs only task types that are members of `TaskType`. An enum that has members cannot be
