@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 OLDEST := .venv/oldest
+QUANTISED := .venv/quantised
 
-.PHONY: setup demo test test-oldest lint format bench pretrain
+.PHONY: setup demo test test-oldest test-quantised lint format bench pretrain
 
 setup: $(READY)
 
@@ -31,6 +32,14 @@ OLDEST_TESTS := registration config parity forward peft_common transformers_inte
 test-oldest: $(OLDEST)/requirements.txt
 	@test -s $< || echo "The installed dependencies are the oldest: nothing else to test."
 	test ! -s $< || PYTHONPATH=$(OLDEST) $(BIN)/python -m pytest $(OLDEST_TESTS:%=tests/test_%.py)
+
+# bitsandbytes lies apart as well: where it is installed, every import of PEFT loads it and prints what it lacks.
+$(QUANTISED): $(READY)
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ "bitsandbytes>=0.50"
+
+test-quantised: $(QUANTISED)
+	PYTHONPATH=$(QUANTISED) $(BIN)/python -m pytest tests/test_quantised.py
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""transformers' own adapter methods on a CLIP, and bases in half precision, on a device map, quantised.
+"""transformers' own adapter methods on a CLIP, and bases in half precision and on a device map.
 
 Most of it follows the page "Load adapters with PEFT" of transformers' documentation.
 """
@@ -8,9 +8,9 @@ import json
 import pytest
 import torch
 import transformers.integrations.peft
-from conftest import DEMO_CLIP, make_clip, scramble
+from conftest import make_clip, scramble
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import BitsAndBytesConfig, CLIPModel
+from transformers import CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
 
@@ -214,25 +214,3 @@ def test_a_base_that_was_made_in_inference_mode_cannot_be_trained(images, tokeni
         get_peft_model(clip, MMRLConfig(rep_dim=8))
     loaded = PeftModel.from_pretrained(clip, tmp_path)  # scores all the same
     assert torch.allclose(loaded(pixel_values=images).logits, expected, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize(("bits", "tolerance"), [(8, 0.02), (4, 0.2)])
-def test_quantised_linear_layers(bits, tolerance, demo_images, demo_processor):
-    quantization = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
-    clip = CLIPModel.from_pretrained(DEMO_CLIP, quantization_config=quantization, dtype=torch.float32)
-    model = scramble(get_peft_model(clip, MMRLConfig(rep_dim=16)))
-    model.set_classes(["zero", "one"], demo_processor, template="the digit {}.")
-    model.train()  # before the first forward: in eval mode bitsandbytes packs 4-bit weights for inference only
-    model(pixel_values=demo_images, labels=torch.tensor([0, 1, 1])).loss.backward()
-    trained = {name for name, weight in model.named_parameters() if weight.grad is not None}
-    assert trained == {name for name, _ in model.named_parameters() if "mmrl_" in name}
-
-    plain = get_peft_model(CLIPModel.from_pretrained(DEMO_CLIP), MMRLConfig(rep_dim=16))
-    plain.load_state_dict({name: model.state_dict()[name] for name in trained}, strict=False)
-    plain.set_classes(["zero", "one"], demo_processor, template="the digit {}.")
-    with torch.no_grad():
-        out, expected = (each.eval()(pixel_values=demo_images) for each in (model, plain))
-    for name in ("image_embeds", "rep_image_embeds", "text_embeds"):
-        cosine = (out[name] * expected[name]).sum(dim=-1)
-        assert (1 - cosine).max() < tolerance
