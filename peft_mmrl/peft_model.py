@@ -360,7 +360,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         if not isinstance(peft_config, PeftConfig):
             raise InvalidTypeError(f"`peft_config` must be an `MMRLConfig`, got {peft_config!r}.")
         if adapter_name in self.peft_config:  # PEFT 0.20 would overwrite it
-            raise ValueError(f"`adapter_name`={adapter_name!r} already exists, `delete_adapter` removes it.")
+            raise ValueError(
+                f"Adapter with name '{adapter_name}' already exists: pass another `adapter_name`, or remove it with "
+                "`delete_adapter`."
+            )
         if isinstance(peft_config, MMRLConfig):
             check_adapter(self.get_base_model(), adapter_name, peft_config)
             bound = trained_classes(peft_config, self.get_base_model().config.text_config)
