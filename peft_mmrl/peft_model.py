@@ -413,10 +413,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         self._one_active_adapter()
         if save_embedding_layers is True:
             raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
+        fingerprint = self.base_model.base_fingerprint
         for name, config in self.peft_config.items():
-            if config.base_fingerprint != self.base_model.base_fingerprint:
+            if fingerprint is not None and config.base_fingerprint != fingerprint:
                 self.peft_config[name] = copy.copy(config)  # the user's own config object stays as it is
-                self.peft_config[name].base_fingerprint = self.base_model.base_fingerprint
+                self.peft_config[name].base_fingerprint = fingerprint
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
