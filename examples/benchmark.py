@@ -186,6 +186,14 @@ def seconds(run: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
+def peak_rss() -> float:
+    """Peak memory of this process in GiB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux `getrusage` counts the process that started this one, too
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
 def peak_memory(args: argparse.Namespace, method: str, num_classes: int, batch_size: int, dtype: str) -> float:
     """Peak memory in GiB of two steps, on a CPU measured in a process of its own."""
     if args.device == "cuda":
@@ -275,7 +283,7 @@ def main(args: argparse.Namespace) -> None:
     if args.only_memory:
         run = Setting(args, *settings[0]).step(args.only_memory)
         run(), run()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(peak_rss())
         return
     args.output_dir.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} thread(s)"

@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftModel
 from transformers import CLIPModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .card import write_card
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
 from .features import compute_features, image_states
+from .hub import push_model
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
 from .losses import decision_logits, mmrl_loss, similarity_logits
 from .model import adapter_shapes, check_adapter
@@ -419,6 +422,20 @@ class PeftModelForZeroShotImageClassification(PeftModel):
                 self.peft_config[name] = copy.copy(config)  # the user's own config object stays as it is
                 self.peft_config[name].base_fingerprint = fingerprint
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
+
+    def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
+        """Write the card of the active adapter; `peft_mmrl.card.write_card` takes results and training data too."""
+        write_card(output_dir, self)
+
+    def push_to_hub(self, repo_id: str, *, max_shard_size: Any = None, **kwargs: Any) -> CommitInfo:
+        """As in PEFT, but with the model card of the adapter, and without the path of a base model on this machine.
+
+        Args:
+            repo_id: name of the repository, which is created where there is none.
+            max_shard_size: adapters are one file, so it is ignored.
+            kwargs: as for [`~peft_mmrl.hub.push_model`].
+        """
+        return push_model(self, repo_id, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.

@@ -2,16 +2,30 @@
 
 import math
 import numbers
+import os
 import sys
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import CLIPModel, PreTrainedConfig
 
 
 class InvalidTypeError(TypeError, ValueError):
     """A value of a wrong type. It is both errors, so that `except ValueError` catches every kind of bad input."""
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a name can be that of a repository on the Hub, `namespace/name`, and is no path of this machine."""
+    if not name or "/" not in name or os.path.exists(name):
+        return False
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def as_positive_int(name: str, value: Any) -> int:

@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name
 PARITY = Path(__file__).parent / "parity"
 DEMO_CLIP = Path(__file__).parents[1] / "examples" / "demo_clip"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
@@ -28,6 +32,14 @@ class WordTokenizer:
             words = text.lower().replace(".", " . ").split()
             rows.append([98, *(self.ids.setdefault(word, len(self.ids) + 1) for word in words), 99])
         return {"input_ids": rows}
+
+
+def load_example(name):
+    """A script of `examples/` whose name a library has, too."""
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_clip(seed=0, **changes):
@@ -126,3 +138,20 @@ def demo_images(demo_processor, pictures):
 @pytest.fixture(params=CASES)
 def case(request):
     return Case(request.param)
+
+
+@pytest.fixture(scope="session")
+def digit_folders(tmp_path_factory):
+    """Folders `train` and `test` with sub-folders of pictures of the digits zero, one and two: 6 and 5 of each."""
+    from digits import CLASS_NAMES, load_digits
+
+    root = tmp_path_factory.mktemp("digits")
+    for split, count in (("train", 6), ("test", 5)):
+        digits = load_digits()[split]
+        for digit in range(3):
+            folder = root / split / CLASS_NAMES[digit]
+            folder.mkdir(parents=True)
+            rows = [row for row, label in enumerate(digits["label"]) if label == digit][:count]
+            for row in rows:
+                digits[row]["image"].save(folder / f"{row}.png")
+    return root

@@ -1,6 +1,10 @@
 """The benchmark script, on the smallest setting."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import benchmark
 import pytest
@@ -18,6 +22,14 @@ def test_it_measures_every_method(tmp_path, capsys):
     assert result["cached_view_mib"] == (trunk_states + frozen_feature) * 4 / 2**20
     assert (tmp_path / "benchmark.png").stat().st_size > 1000
     assert "eval s/img" in capsys.readouterr().out
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    held = bytearray(2**30)  # what the process that starts the measurement holds doesn't count
+    code = "import benchmark; print(benchmark.peak_rss())"
+    path = {"PYTHONPATH": str(Path(benchmark.__file__).parent)}
+    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True, check=True)
+    assert 0.1 < float(found.stdout) < benchmark.peak_rss() - len(held) / 2**31
 
 
 def test_names_get_the_same_tokens_in_and_out_of_prompts():

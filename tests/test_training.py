@@ -62,7 +62,7 @@ def test_the_learning_rate_warms_up_and_follows_a_cosine():
 
 def test_few_pictures_get_more_epochs():
     settings = TrainingSettings()
-    assert settings.num_epochs(10) == 40
+    assert settings.num_epochs(10) == 20
     assert settings.num_epochs(1) == 50
     assert settings.num_epochs(1000) == 5
     assert TrainingSettings(epochs=3).num_epochs(1) == 3

@@ -6,7 +6,45 @@ A labelled data set is a `datasets.Dataset` with three columns:
   path    what names the picture in splits, predictions and messages: a path relative to the data's root, or "test/12"
 """
 
-from .shots import sample_shots
+from .checking import check_pictures, describe_bad
+from .labels import (
+    check_several_classes,
+    clean_class_name,
+    drop_empty_classes,
+    match_labels,
+    new_class_names,
+    read_class_names,
+)
+from .pictures import PictureError, read_picture
+from .preparation import PictureSource, TrainingData, load_training_data
+from .shots import hold_out, load_split, sample_few_shot, sample_shots, save_split
+from .sources import load_folder, load_named, load_table
+from .transforms import EvalTransform, PictureDataset, TrainTransform
 
 
-__all__ = ["sample_shots"]
+__all__ = [
+    "EvalTransform",
+    "PictureDataset",
+    "PictureError",
+    "PictureSource",
+    "TrainTransform",
+    "TrainingData",
+    "check_pictures",
+    "check_several_classes",
+    "clean_class_name",
+    "describe_bad",
+    "drop_empty_classes",
+    "hold_out",
+    "load_folder",
+    "load_named",
+    "load_split",
+    "load_table",
+    "load_training_data",
+    "match_labels",
+    "new_class_names",
+    "read_class_names",
+    "read_picture",
+    "sample_few_shot",
+    "sample_shots",
+    "save_split",
+]

@@ -1,11 +1,19 @@
-"""Few-shot sampling as the field does it (CoOp's protocol), so that numbers can be compared."""
+"""Which pictures are trained on: few-shot sampling as the field does it (CoOp's protocol), and files that keep it."""
 
 from __future__ import annotations
 
+import json
+import os
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
-from ..validation import as_positive_int
+import datasets
+
+from ..validation import as_number, as_positive_int
+
+
+VALIDATION_SHOTS = 4
 
 
 def sample_shots(labels: Sequence[Hashable], shots: int, rng: random.Random) -> list[int]:
@@ -23,9 +31,95 @@ def sample_shots(labels: Sequence[Hashable], shots: int, rng: random.Random) -> 
         indices of the chosen items, class by class.
     """
     shots = as_positive_int("shots", shots)
+    return [
+        index for group in _groups(labels) for index in (rng.sample(group, shots) if len(group) >= shots else group)
+    ]
+
+
+def sample_few_shot(
+    labels: Sequence[Hashable], validation_labels: Sequence[Hashable], shots: int, seed: int
+) -> tuple[list[int], list[int]]:
+    """Choose training and validation items as the protocol does: `shots` and `min(shots, 4)` of each class, the
+    second with the random state that the first left.
+
+    Args:
+        labels: of the training split.
+        validation_labels: of the validation split.
+        shots: training items per class.
+        seed: of the run.
+
+    Returns:
+        indices into the training split and into the validation split.
+    """
+    rng = random.Random(seed)
+    train = sample_shots(labels, shots, rng)
+    return train, sample_shots(validation_labels, min(shots, VALIDATION_SHOTS), rng)
+
+
+def hold_out(labels: Sequence[Hashable], fraction: float, rng: random.Random) -> tuple[list[int], list[int]]:
+    """Divide items into those to train on and those to validate with.
+
+    Of each class the same fraction is held out, rounded, but one item at least stays and, in a class of two or more,
+    one at least is held out.
+
+    Args:
+        labels: the label of every item.
+        fraction: share that is held out; 0: none.
+        rng: `random.Random(seed)`.
+
+    Returns:
+        indices of both parts, ascending.
+    """
+    fraction = as_number("fraction", fraction, 0, 1)
+    held: list[int] = []
+    for group in _groups(labels) if fraction else ():
+        held += rng.sample(group, min(max(1, round(fraction * len(group))), len(group) - 1))
+    return sorted(set(range(len(labels))) - set(held)), sorted(held)
+
+
+def _groups(labels: Sequence[Hashable]) -> list[list[int]]:
+    """Indices of each label's items, in the order in which labels first appear."""
     groups: dict[Hashable, list[int]] = {}
     for index, label in enumerate(labels):
         groups.setdefault(label, []).append(index)
-    return [
-        index for group in groups.values() for index in (rng.sample(group, shots) if len(group) >= shots else group)
-    ]
+    return list(groups.values())
+
+
+def save_split(path: str | os.PathLike[str], parts: Mapping[str, datasets.Dataset]) -> None:
+    """Write which pictures a run used, as JSON with a list of paths per part (train, validation).
+
+    Paths are those of the data set's column `path`, so the file means the same pictures on another machine.
+    """
+    Path(path).write_text(json.dumps({name: part["path"][:] for name, part in parts.items()}, indent=2) + "\n")
+
+
+def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    """Choose the pictures that `save_split` wrote down, in the order in which it did.
+
+    Args:
+        path: the file.
+        sources: for each part of the file that is wanted, the data set to choose from.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no file of `save_split`, lacks a part, or names a picture that there is not.
+    """
+    try:
+        parts = json.loads(Path(path).read_text())
+    except ValueError:
+        parts = None
+    if not isinstance(parts, dict) or not all(isinstance(names, list) for names in parts.values()):
+        raise ValueError(f"{path} must be a JSON object with a list of paths per part (train, validation).")
+    chosen = {}
+    for part, dataset in sources.items():
+        if part not in parts:
+            raise ValueError(f"{path} has no part {part!r}, only {', '.join(parts)}.")
+        position = {name: index for index, name in enumerate(dataset["path"][:])}
+        missing = [name for name in parts[part] if name not in position]
+        if missing:
+            raise ValueError(
+                f"{path}: {len(missing)} of {len(parts[part])} pictures of the part {part!r} are not in the data set: "
+                f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+            )
+        chosen[part] = dataset.select([position[name] for name in parts[part]])
+    return chosen

@@ -1,7 +1,21 @@
 """Training of MMRL, MMRL++ and baselines on labelled pictures, with Accelerate."""
 
 from .loop import make_accelerator, steps_per_epoch, train
+from .methods import METHODS, Classifier, fit, mmrl_config
+from .pictures import augmented, num_views, training_pictures
 from .settings import TrainingSettings
 
 
-__all__ = ["TrainingSettings", "make_accelerator", "steps_per_epoch", "train"]
+__all__ = [
+    "METHODS",
+    "Classifier",
+    "TrainingSettings",
+    "augmented",
+    "fit",
+    "make_accelerator",
+    "mmrl_config",
+    "num_views",
+    "steps_per_epoch",
+    "train",
+    "training_pictures",
+]

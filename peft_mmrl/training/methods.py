@@ -15,10 +15,10 @@ from transformers import CLIPModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from ..config import MMRLConfig
-from ..data import PictureDataset, TrainTransform
 from ..evaluation import score
 from ..validation import as_templates
 from .loop import train
+from .pictures import augmented
 from .settings import TrainingSettings
 
 
@@ -41,8 +41,7 @@ class MMRLClassifier:
 
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
         self.model.set_classes(class_names, self.processor, allow_duplicates=True)  # as in ImageNet's names
-        transform = TrainTransform(self.processor.image_processor, flip=settings.flip, scale=settings.scale)
-        train(self.model, PictureDataset(train_set, transform), settings, self.accelerator)
+        train(self.model, augmented(train_set, self.processor.image_processor, settings), settings, self.accelerator)
 
     def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
         self.model.set_classes(class_names, self.processor, allow_duplicates=True)
@@ -118,8 +117,7 @@ class LoraClassifier:
 
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
         self.model.class_names = class_names
-        transform = TrainTransform(self.image_processor, flip=settings.flip, scale=settings.scale)
-        train(self.model, PictureDataset(train_set, transform), settings, self.accelerator)
+        train(self.model, augmented(train_set, self.image_processor, settings), settings, self.accelerator)
 
     @torch.no_grad()
     def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
@@ -170,10 +168,10 @@ class LinearProbeClassifier:
 METHODS = ("mmrl", "mmrl++", "zero-shot", "lora", "linear-probe")
 
 
-def mmrl_config(method: str, template: str | list[str], settings: TrainingSettings) -> MMRLConfig:
-    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise."""
+def mmrl_config(method: str, template: str | list[str] | None, settings: TrainingSettings) -> MMRLConfig:
+    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise; `template=None` leaves the default."""
     make = MMRLConfig.plus_plus if method == "mmrl++" else MMRLConfig
-    return make(**{"template": template, **settings.config})
+    return make(**({} if template is None else {"template": template}), **settings.config)
 
 
 def fit(

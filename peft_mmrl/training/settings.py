@@ -37,7 +37,7 @@ class TrainingSettings:
     seed: int = 1
     config: dict[str, Any] = field(default_factory=dict)
 
-    MIN_STEPS = 400
+    MIN_STEPS = 200
     EPOCHS = (5, 50)
     WARMUP_LEARNING_RATE = 1e-5
 

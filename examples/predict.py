@@ -1,0 +1,100 @@
+"""Name pictures with a trained adapter.
+
+    python examples/predict.py my-adapter photo.jpg
+    python examples/predict.py my-adapter photos --format csv --top_k 3 > answers.csv
+    python examples/predict.py my-adapter photos --classes axolotl newt              # beside the trained classes
+    accelerate launch examples/predict.py my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
+    torchrun --nproc_per_node 4 examples/predict.py my-adapter photos --format jsonl > answers.jsonl   # one CPU
+
+Folders are read with all folders below them, as many pictures as there are. Standard output holds the answer alone;
+it is complete, and the exit code 0, also where some pictures cannot be read: their rows say why.
+"""
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+from typing import TextIO
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from peft_mmrl import cli
+from peft_mmrl.answers import WRITERS
+from peft_mmrl.prediction import load_classifier, predict_pictures
+from peft_mmrl.threshold import Threshold
+from peft_mmrl.validation import as_number, as_positive_int
+
+
+def main(args: argparse.Namespace, output: TextIO) -> None:
+    """Load, name, write."""
+    with cli.clear_errors():
+        for name in ("top_k", "batch_size"):
+            as_positive_int(name, getattr(args, name))
+        accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        cli.check_precision(accelerator)
+        threshold = read_threshold(args) if args.threshold is not None else 0.0
+        model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
+    top_k = min(args.top_k, len(model.classes))
+    answers = predict_pictures(
+        model.to(accelerator.device),
+        image_processor,
+        args.pictures,
+        accelerator,
+        batch_size=args.batch_size,
+        top_k=top_k,
+        threshold=threshold,
+        num_workers=args.num_workers,
+    )
+    if accelerator.is_main_process:
+        WRITERS[args.format](tqdm(answers, desc="predicting", unit=" pictures"), top_k, output)
+    else:
+        for _ in answers:  # the main process needs this one's share
+            pass
+    accelerator.end_training()
+
+
+def read_threshold(args: argparse.Namespace) -> float:
+    """The threshold that is given, or the adapter's own."""
+    if args.threshold != "saved":
+        return as_number("threshold", args.threshold, 0, 1)
+    saved = Threshold.load(args.adapter)
+    print(saved, file=sys.stderr)
+    if args.classes:
+        print("warning: the threshold was chosen without the names in --classes", file=sys.stderr)
+    return saved.threshold
+
+
+def number_or_saved(value: str) -> float | str:
+    """A value of --threshold."""
+    return value if value == "saved" else float(value)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter", help="folder, or name on the Hub")
+    parser.add_argument("pictures", nargs="+", metavar="picture_or_folder")
+    parser.add_argument("--format", choices=WRITERS, default="table", help="of the answer (%(default)s)")
+    parser.add_argument("--top_k", type=int, default=1, help="classes per picture, the likeliest first (%(default)s)")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
+    parser.add_argument(
+        "--threshold",
+        nargs="?",
+        const="saved",
+        type=number_or_saved,
+        help='answer "none of these" below this probability; without a number: the one that training chose',
+    )
+    parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures at a time and process (%(default)s)")
+    parser.add_argument(
+        "--num_workers", type=int, default=0, help="further processes that read pictures (%(default)s)"
+    )
+    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    arguments, answer = parse_args(), sys.stdout
+    answer.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+    with redirect_stdout(sys.stderr):  # whatever libraries print
+        main(arguments, answer)

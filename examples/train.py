@@ -1,0 +1,107 @@
+"""Adapt CLIP to your own pictures with MMRL or MMRL++.
+
+    python examples/train.py --train_dir photos --output_dir my-adapter        # photos/cat/1.jpg, photos/dog/7.png
+    python examples/train.py --train_file labels.csv --output_dir my-adapter   # columns: image, label
+    accelerate launch examples/train.py --dataset_name beans --output_dir my-adapter --mixed_precision bf16
+    accelerate launch examples/train.py --train_dir train --eval_dir test --output_dir my-adapter \\
+        --push_to_hub --hub_model_id me/my-adapter
+
+The same script runs on a CPU, on one or several GPUs and on several machines (`accelerate config`). The output folder
+gets the adapter with its model card, and in `report` a page to open in a browser.
+"""
+
+import argparse
+from pathlib import Path
+
+from accelerate.utils import set_seed
+from peft import get_peft_model
+
+from peft_mmrl import cli, runs
+from peft_mmrl.data import load_training_data
+from peft_mmrl.evaluation import predict
+from peft_mmrl.hub import check_can_push, push_folder
+from peft_mmrl.training import make_accelerator, mmrl_config, train, training_pictures
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check everything, train, evaluate, write."""
+    with cli.clear_errors():
+        settings = cli.training_settings(args)
+        resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
+        runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
+        accelerator = make_accelerator(
+            settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
+        )
+        cli.check_precision(accelerator)
+        if args.push_to_hub and accelerator.is_main_process:
+            check_can_push(args.hub_model_id)
+        data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
+        clip, processor = cli.load_clip(args.base_model)
+        set_seed(settings.seed)
+        model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
+        model.set_classes(data.class_names, processor)
+        run = runs.describe_run(args.method, args.base_model, args.template, settings, data)
+        runs.start_run(args.output_dir, run, accelerator, resume_from=resume_from)
+
+    plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
+    accelerator.print("\n".join([*data.notes, str(plan)]))
+    before = None
+    if data.validation is not None:
+        before = predict(model, data.validation, processor, accelerator)
+        accelerator.print(f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}")
+
+    def validate(record: dict[str, float]) -> None:
+        if before is not None:
+            found = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
+            record |= {"accuracy": found.accuracy, "zero_shot_accuracy": found.zero_shot_accuracy}
+        accelerator.print(runs.epoch_line(record))
+        accelerator.log(record, step=record["epoch"])
+
+    if args.with_tracking:
+        plain = {name: value for name, value in run.items() if isinstance(value, int | float | str)}
+        accelerator.init_trackers("peft_mmrl", config=plain)
+    history = train(
+        model,
+        training_pictures(model, data.train, processor, settings, plan.views),
+        settings,
+        accelerator,
+        on_epoch=validate,
+        checkpoint_dir=args.output_dir / runs.CHECKPOINT,
+        checkpointing_steps=args.checkpointing_steps,
+        resume_from=resume_from,
+    )
+    after = None
+    if before is not None:
+        after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        for line in runs.write_results(args.output_dir, model, data, run, history, after):
+            print(line)
+        if args.push_to_hub:
+            push_folder(args.output_dir, args.hub_model_id)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_data_arguments(parser)
+    cli.add_method_arguments(parser)
+    cli.add_schedule_arguments(parser)
+    group = parser.add_argument_group("run")
+    group.add_argument("--output_dir", type=Path, required=True, help="for the adapter and its report")
+    group.add_argument("--overwrite_output_dir", action="store_true", help="replace a run that is there")
+    group.add_argument("--resume_from_checkpoint", help='go on with an interrupted run: "latest" or a checkpoint')
+    group.add_argument("--checkpointing_steps", type=int, help="write a checkpoint after so many steps (each epoch)")
+    group.add_argument(
+        "--cached_views",
+        type=int,
+        help="views of each picture that are computed once; 0: none (16 on a CPU, where that pays)",
+    )
+    group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
+    group.add_argument("--push_to_hub", action="store_true")
+    group.add_argument("--hub_model_id", help="name of the adapter on the Hub, me/my-adapter")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main(parse_args())

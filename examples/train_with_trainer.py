@@ -1,0 +1,65 @@
+"""The same as train.py, with transformers' Trainer: all of `TrainingArguments` are options.
+
+    python examples/train_with_trainer.py --train_dir photos --output_dir my-adapter --num_train_epochs 20
+    accelerate launch examples/train_with_trainer.py --train_dir train --eval_dir test --output_dir my-adapter \\
+        --eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model accuracy --bf16
+"""
+
+import argparse
+
+import numpy as np
+from accelerate import PartialState
+from peft import get_peft_model
+from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
+
+from peft_mmrl import cli
+from peft_mmrl.data import EvalTransform, PictureDataset, load_training_data
+from peft_mmrl.hub import check_can_push
+from peft_mmrl.training import TrainingSettings, augmented, mmrl_config
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of pictures whose class has the largest logit."""
+    return {"accuracy": float(np.mean(prediction.predictions.argmax(axis=-1) == prediction.label_ids))}
+
+
+def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
+    """Check everything, train, save."""
+    push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
+    with cli.clear_errors():
+        config = mmrl_config(args.method, args.template, TrainingSettings(config=cli.config_changes(args)))
+        if push:
+            check_can_push(arguments.hub_model_id)
+        args.seed = arguments.seed
+        data = load_training_data(accelerator=PartialState(), **cli.data_arguments(args))
+        clip, processor = cli.load_clip(args.base_model)
+        set_seed(arguments.seed)
+        model = get_peft_model(clip, config)
+        model.set_classes(data.class_names, processor)
+    for note in data.notes:
+        print(note)
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=augmented(data.train, processor, TrainingSettings()),
+        eval_dataset=data.validation and PictureDataset(data.validation, EvalTransform(processor)),
+        compute_metrics=accuracy,
+    )
+    trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    trainer.save_model()
+    if push and trainer.is_world_process_zero():
+        model.push_to_hub(arguments.hub_model_id)
+
+
+def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argparse.Namespace]:
+    """The command line."""
+    parser = HfArgumentParser(
+        TrainingArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cli.add_data_arguments(parser)
+    cli.add_method_arguments(parser)
+    return parser.parse_args_into_dataclasses(argv)
+
+
+if __name__ == "__main__":
+    main(*parse_args())

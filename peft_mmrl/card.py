@@ -1,0 +1,194 @@
+"""The model card of a saved adapter: what it is, how to use it, what it was trained on and how well it does.
+
+A card is metadata, which the Hub reads, and a text between two comments, which is written anew whenever the adapter is
+saved. What people write around the text stays, and so does the text itself once somebody has edited it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .card_text import AdapterFacts, RunFacts, card_text, without_path
+from .validation import as_number, is_hub_id
+
+
+if TYPE_CHECKING:
+    from .peft_model import PeftModelForZeroShotImageClassification
+
+TASK = "zero-shot-image-classification"
+PICTURES = "pictures"  # the folder beside the card
+NOTE = "written anew whenever the adapter is saved, unless somebody has edited it"
+BLOCK = re.compile(r"<!-- peft_mmrl (?P<digest>\w+)[^\n]*-->\n(?P<text>.*)\n<!-- end of peft_mmrl -->", re.DOTALL)
+
+
+def write_card(
+    folder: str | os.PathLike[str],
+    model: PeftModelForZeroShotImageClassification,
+    *,
+    data: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    zero_shot: Mapping[str, float] | None = None,
+    eval_data: str | None = None,
+    license: str | None = None,
+    repo_id: str | None = None,
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    tags: Iterable[str] = (),
+) -> None:
+    """Write or update the card of the active adapter, `README.md` in its folder.
+
+    `save_pretrained` writes it with all that the adapter itself knows; a training script knows more. Paths of this
+    machine do not get into the card.
+
+    Args:
+        folder: where the adapter is saved.
+        model: the model with the adapter.
+        data: what it was trained on: a data set of the Hub, a folder (whose name alone is shown), or some words.
+        training: further settings of the training, by name.
+        metrics: results of the adapter by the metric's name, as fractions from 0 to 1.
+        zero_shot: the same for the base model without the adapter.
+        eval_data: what the results were measured on, as `data`. None: the pictures of `data` that were not trained on.
+        license: the adapter's licence, as the Hub abbreviates it. None: what the card says already.
+        repo_id: name of the adapter on the Hub. None: the name of its folder.
+        pictures: files to show, copied into the folder.
+        tags: further tags.
+
+    Raises:
+        ValueError: a result that is no fraction, results without data, or two pictures of one name.
+        OSError: a picture is missing.
+    """
+    folder = Path(folder)
+    metrics, zero_shot = dict(metrics or {}), dict(zero_shot or {})
+    for argument, results in (("metrics", metrics), ("zero_shot", zero_shot)):
+        for name, value in results.items():
+            as_number(f"{argument}[{name!r}]", value, 0, 1)
+    if metrics and data is None and eval_data is None:
+        raise ValueError(
+            "`metrics` need `data` or `eval_data`: results mean nothing without what they were measured on."
+        )
+    pictures = _check_pictures(pictures)
+
+    adapter = AdapterFacts(model, repo_id or folder.resolve().name, is_published=repo_id is not None)
+    written = ModelCardData(
+        base_model=adapter.base_model,
+        datasets=[data] if is_hub_id(data) else None,
+        eval_results=_eval_results(metrics, eval_data or data),
+        library_name="peft",
+        license=license,
+        metrics=list(metrics) or None,
+        model_name=adapter.name.rpartition("/")[2],
+        pipeline_tag=TASK,
+        tags=_tags(adapter, tags),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "README.md"
+    card = _load(path) if path.exists() else ModelCard("---\n{}\n---\n")
+    if card is None:
+        return
+    run = RunFacts(
+        license=license or card.data.license,
+        data=data,
+        eval_data=eval_data,
+        training=dict(training or {}),
+        metrics=metrics,
+        zero_shot=zero_shot,
+        pictures=[_copy_picture(picture, folder) for picture in pictures],
+    )
+    _update(card, written, card_text(adapter, run))
+    card.save(path)
+
+
+def _check_pictures(pictures: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    paths = [Path(picture) for picture in pictures]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"`pictures` must hold files, there is none at {path}.")
+    if len({path.name for path in paths}) != len(paths):
+        raise ValueError(f"`pictures` must have different file names, got {[str(path) for path in paths]}.")
+    return paths
+
+
+def _copy_picture(picture: Path, folder: Path) -> str:
+    """Put a picture beside the card; returns its address in the card."""
+    copy = folder / PICTURES / picture.name
+    copy.parent.mkdir(exist_ok=True)
+    if picture.resolve() != copy.resolve():
+        shutil.copyfile(picture, copy)
+    return quote(f"{PICTURES}/{picture.name}")
+
+
+def _eval_results(metrics: Mapping[str, float], data: str | None) -> list[EvalResult] | None:
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=data if is_hub_id(data) else "imagefolder",
+            dataset_name=without_path(data),
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in metrics.items()
+    ] or None
+
+
+def _tags(adapter: AdapterFacts, tags: Iterable[str]) -> list[str]:
+    base = [f"base_model:adapter:{adapter.base_model}"] if adapter.base_model else []
+    return [*base, "clip", "few-shot", adapter.method.lower(), "peft_mmrl", "transformers", *tags]
+
+
+def _load(path: Path) -> ModelCard | None:
+    """The card that is there; None, with a warning, where it cannot be read: no training is lost for a card."""
+    try:
+        return ModelCard.load(path, ignore_metadata_errors=True)
+    except Exception as error:  # a damaged file shows as almost any error
+        warnings.warn(f"{path} stays as it is, its metadata cannot be read: {error}", stacklevel=3)
+        return None
+
+
+def _update(card: ModelCard, written: ModelCardData, text: str) -> None:
+    """Bring an existing card up to date, but for what people have written into it."""
+    block = BLOCK.search(card.text)
+    is_edited = block is not None and block["digest"] != _digest(block["text"], card.data)
+    _update_metadata(card.data, written, are_results_old=block is not None and not is_edited)
+    if is_edited:
+        warnings.warn(
+            "README.md was edited by hand: its text stays as it is, also where it is no longer true. Delete the text "
+            "between the two comments that name peft_mmrl to have it written anew.",
+            stacklevel=3,
+        )
+        return
+    new = f"<!-- peft_mmrl {_digest(text, card.data)}: {NOTE} -->\n{text}\n<!-- end of peft_mmrl -->"
+    if block is None:
+        card.text = "\n" + f"{card.text.strip()}\n\n{new}\n".lstrip()
+    else:
+        card.text = card.text.replace(block[0], new)
+
+
+def _update_metadata(data: ModelCardData, written: ModelCardData, are_results_old: bool) -> None:
+    for name in ("base_model", "datasets", "license"):
+        setattr(data, name, getattr(written, name) or getattr(data, name))
+    data.library_name = written.library_name
+    data.pipeline_tag = data.pipeline_tag or written.pipeline_tag
+    kept = [tag for tag in data.tags or [] if not tag.startswith("base_model:adapter:")]
+    data.tags = sorted({*kept, *written.tags})
+    if are_results_old or written.eval_results:  # results of an earlier save say nothing about these weights
+        old = {result.metric_type for result in data.eval_results or []}
+        data.metrics = [*(name for name in data.metrics or [] if name not in old), *(written.metrics or [])] or None
+        data.eval_results = written.eval_results
+        data.model_name = written.model_name if written.eval_results else None
+
+
+def _digest(text: str, data: ModelCardData) -> str:
+    """What tells an edited text, or edited results, from those that were written here."""
+    content = json.dumps([text.split(), data.to_dict().get("model-index")])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""What the scripts in `examples/` share: arguments and what they mean, the base model, error messages."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import AutoConfig, CLIPModel, CLIPProcessor
+
+from .data import PictureSource
+from .training import TrainingSettings
+
+
+DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Say what is wrong with a user's input in one line on standard error and end with exit code 1.
+
+    Only for what is checked before anything is computed: later errors keep their traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+
+
+def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
+    """A base model and its processor.
+
+    Args:
+        name: Hub id or folder.
+        kwargs: for `CLIPModel.from_pretrained`.
+
+    Raises:
+        OSError: there is none of that name.
+        ValueError: it is not a CLIP.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+    except OSError as error:
+        raise OSError(
+            f"The base model {name!r} can't be loaded: it must be the name of a CLIP on the Hugging Face Hub, or a "
+            f"folder with one. {error}"
+        ) from error
+    if kind != "clip":
+        raise ValueError(f"The base model {name!r} is not a CLIP: its model type is {kind!r}.")
+    return CLIPModel.from_pretrained(name, **kwargs), CLIPProcessor.from_pretrained(name)
+
+
+def check_precision(accelerator: Accelerator) -> None:
+    """Refuse fp16 where it cannot work, be it asked for by an argument, by `accelerate launch` or by its config.
+
+    Raises:
+        ValueError: fp16 on a CPU.
+    """
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU, and this runs on the CPU: use bf16 or no.")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the pictures come from."""
+    group = parser.add_argument_group("pictures (one source)")
+    group.add_argument("--train_dir", type=Path, help="folder with a sub-folder of pictures per class")
+    group.add_argument("--train_file", type=Path, help="CSV or JSON lines with a picture's path and label per row")
+    group.add_argument("--dataset_name", help="data set of the Hugging Face Hub, or a folder of `datasets`")
+    group.add_argument("--train_split", default="train", help="of --dataset_name")
+    group.add_argument("--image_column", help="of --train_file or --dataset_name, where it is not clear")
+    group.add_argument("--label_column", help="of --train_file or --dataset_name, where it is not clear")
+    group.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
+    group.add_argument("--shots", type=int, help="pictures of each class to train on (all)")
+    group.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="pictures that can't be read")
+    group = parser.add_argument_group("pictures to validate with (a part of the others unless given)")
+    group.add_argument("--eval_dir", type=Path, help="folder as --train_dir; classes are matched by name")
+    group.add_argument("--eval_file", type=Path, help="file as --train_file")
+    group.add_argument("--eval_split", help="of --dataset_name")
+    group.add_argument("--validation_fraction", type=float, default=0.2, help="part of each class to hold out")
+
+
+def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `load_training_data`.
+
+    Raises:
+        ValueError: no source, or more than one.
+    """
+    columns = {"image_column": args.image_column, "label_column": args.label_column}
+    places = [args.train_dir, args.train_file, args.dataset_name]
+    if sum(place is not None for place in places) != 1:
+        raise ValueError("Pictures to train on must be given by one of --train_dir, --train_file and --dataset_name.")
+    split = args.train_split if args.dataset_name is not None else None
+    source = PictureSource(args.train_dir, args.train_file, args.dataset_name, split, **columns)
+    if args.eval_split is not None and args.dataset_name is None:
+        raise ValueError("--eval_split is a split of --dataset_name, which is not given.")
+    name = args.dataset_name if args.eval_split is not None else None
+    places = [args.eval_dir, args.eval_file, name]
+    if sum(place is not None for place in places) > 1:
+        raise ValueError("Pictures to validate with must be given by one of --eval_dir, --eval_file and --eval_split.")
+    has_validation = any(place is not None for place in places)
+    validation = PictureSource(*places, args.eval_split, **columns) if has_validation else None
+    names = ("class_names", "shots", "validation_fraction", "on_bad_image", "seed")
+    return {"source": source, "validation": validation, **{name: getattr(args, name) for name in names}}
+
+
+def add_method_arguments(parser: argparse.ArgumentParser) -> None:
+    """The method and its hyper-parameters."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--base_model", default=DEFAULT_BASE_MODEL, help="a CLIP: Hub id or folder (%(default)s)")
+    group.add_argument("--method", choices=("mmrl", "mmrl++"), default="mmrl", help="mmrl++ makes smaller adapters")
+    group.add_argument(
+        "--template",
+        action="append",
+        help='prompt with {} for the class name, "a photo of a {}." unless given; repeat it for several',
+    )
+    group.add_argument("--reg_weight", type=float, help="how strongly features are held to frozen CLIP's, 0.2 to 7")
+    group.add_argument("--alpha", type=float, help="weight of the class feature for trained classes, 0 to 1")
+
+
+def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long and how fast to train."""
+    group = parser.add_argument_group("schedule")
+    group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 200 steps, from 5 to 50)")
+    group.add_argument("--batch_size", type=int, default=4, help="pictures per step and process (%(default)s)")
+    group.add_argument("--learning_rate", type=float, default=1e-3, help="after one epoch of warm-up (%(default)s)")
+    group.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    group.add_argument("--crop_scale", type=float, default=0.3, help="smallest part of a picture in a random crop")
+    group.add_argument("--no_flip", action="store_true", help="never mirror pictures: letters, left and right")
+    group.add_argument("--seed", type=int, default=1)
+    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+
+
+def config_changes(args: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the MMRL config that the arguments set."""
+    return {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
+
+
+def training_settings(args: argparse.Namespace) -> TrainingSettings:
+    """The settings that the arguments say."""
+    return TrainingSettings(
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        crop_scale=args.crop_scale,
+        flip=not args.no_flip,
+        seed=args.seed,
+        config=config_changes(args),
+    )

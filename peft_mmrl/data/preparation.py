@@ -1,0 +1,173 @@
+"""From what a user points at to what is trained on: training and validation pictures of the same classes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from accelerate import Accelerator, PartialState
+
+from .checking import check_pictures, describe_bad
+from .labels import (
+    check_several_classes,
+    clean_class_name,
+    drop_empty_classes,
+    match_labels,
+    read_class_names,
+)
+from .shots import hold_out, sample_shots
+from .sources import load_folder, load_named, load_table
+
+
+@dataclass
+class PictureSource:
+    """Where labelled pictures are: one of `folder`, `file` and `dataset_name`.
+
+    Args:
+        folder: with a sub-folder per class.
+        file: CSV or JSON lines with a picture's path and its label per row.
+        dataset_name: a `datasets` data set, Hub id or folder.
+        split: of that data set.
+        image_column, label_column: of file or data set, where they cannot be found.
+    """
+
+    folder: Path | None = None
+    file: Path | None = None
+    dataset_name: str | None = None
+    split: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
+            raise ValueError("Pictures must come from one folder, one file or one data set.")
+
+    @classmethod
+    def find(
+        cls,
+        where: str,
+        split: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+    ) -> PictureSource:
+        """The source that a name means: a table, a folder, or else a data set, also where a split is named."""
+        path = Path(where)
+        is_saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
+        if split is None and path.is_dir() and not is_saved:
+            return cls(folder=path)
+        if path.is_file():
+            return cls(file=path, image_column=image_column, label_column=label_column)
+        return cls(dataset_name=where, split=split, image_column=image_column, label_column=label_column)
+
+    def __str__(self) -> str:
+        return str(self.folder or self.file or self.dataset_name)
+
+    def load(self) -> tuple[datasets.Dataset, list[str]]:
+        """The labelled pictures, and notes on them."""
+        if self.folder is not None:
+            return load_folder(self.folder)
+        if self.file is not None:
+            return load_table(self.file, self.image_column, self.label_column)
+        return load_named(self.dataset_name, self.split, self.image_column, self.label_column)
+
+
+@dataclass
+class TrainingData:
+    """Pictures to train on and to validate with.
+
+    Args:
+        train: labelled pictures; labels are positions in `class_names`.
+        validation: pictures of the same classes, none of which is trained on; None where there are none.
+        class_names: names as prompts say them.
+        notes: what a user should know of the data, a line each.
+        source: where the training pictures come from.
+    """
+
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    class_names: list[str]
+    notes: list[str]
+    source: str
+
+    def parts(self) -> dict[str, datasets.Dataset]:
+        """`train` and, where there is one, `validation`."""
+        parts = {"train": self.train, "validation": self.validation}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def pictures_per_class(self) -> dict[str, int]:
+        """Training pictures of each class."""
+        counts = Counter(self.train["label"])
+        return {name: counts[position] for position, name in enumerate(self.class_names)}
+
+
+def load_training_data(
+    source: PictureSource,
+    accelerator: Accelerator | PartialState,
+    *,
+    validation: PictureSource | None = None,
+    class_names: Path | None = None,
+    shots: int | None = None,
+    validation_fraction: float = 0.2,
+    on_bad_image: str = "skip",
+    seed: int = 1,
+) -> TrainingData:
+    """Read, check and divide a user's pictures.
+
+    Args:
+        source: pictures to train on.
+        accelerator: its processes share the work of checking that all pictures can be decoded.
+        validation: pictures to validate with, matched by class name; None: a part of the others is held out.
+        class_names: file of names for prompts, see `read_class_names`.
+        shots: pictures of each class to train on; None: all.
+        validation_fraction: part of each class to hold out where there is no `validation`; 0: none.
+        on_bad_image: "skip" leaves out pictures that cannot be read, "error" refuses them.
+        seed: of what is held out and which shots are drawn.
+
+    Raises:
+        ValueError: a single class, no class in common, or, with "error", pictures that cannot be read.
+        OSError: something isn't there.
+    """
+    pictures, notes = source.load()
+    check_several_classes(pictures, str(source))
+    renamed = read_class_names(class_names, pictures.features["label"].names) if class_names is not None else {}
+    pictures, empty = drop_empty_classes(_readable(pictures, on_bad_image, accelerator, notes))
+    if empty:
+        notes.append(f"classes of which no picture can be read, left out: {', '.join(empty)}")
+        check_several_classes(pictures, f"{source}, without pictures that cannot be read,")
+    folders = pictures.features["label"].names
+    names = [renamed.get(folder, clean_class_name(folder)) for folder in folders]
+
+    if validation is None:
+        kept, held = hold_out(pictures["label"], validation_fraction, random.Random(seed))
+        found = pictures.select(held) if held else None
+        pictures = pictures.select(kept)
+    else:
+        found, more = validation.load()
+        found, unknown, missing = match_labels(found, names, renamed)
+        found = _readable(found, on_bad_image, accelerator, more)
+        notes += more
+        if unknown:
+            notes.append(f"classes of {validation} that are not trained, left out: {', '.join(unknown)}")
+        if missing:
+            notes.append(f"classes without pictures in {validation}: {', '.join(missing)}")
+    if shots is not None:
+        few = [name for name, count in Counter(pictures["label"]).items() if count < shots]
+        if few:
+            notes.append(
+                f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
+            )
+        pictures = pictures.select(sample_shots(pictures["label"], shots, random.Random(seed)))
+    return TrainingData(pictures, found, names, notes, str(source))
+
+
+def _readable(
+    dataset: datasets.Dataset, on_bad_image: str, accelerator: Accelerator | PartialState, notes: list[str]
+) -> datasets.Dataset:
+    """The pictures that can be decoded; those that can't are noted."""
+    dataset, bad = check_pictures(dataset, on_bad_image, accelerator=accelerator)
+    if bad:
+        notes.append(f"{describe_bad(bad)}\nThey are left out.")
+    return dataset

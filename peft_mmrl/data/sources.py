@@ -1,0 +1,257 @@
+"""Labelled pictures from folders, tables and `datasets` data sets.
+
+Each function returns the data set, as `peft_mmrl.data` describes it, and notes: what a user should know about it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from .folders import is_hidden, is_picture, natural_key, walk
+from .labels import drop_empty_classes, encode_labels, in_natural_order
+
+
+Source = tuple[datasets.Dataset, list[str]]
+IMAGE_COLUMNS = ("image", "path", "file", "file_name", "filename", "filepath", "image_path", "img", "picture")
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
+
+
+def load_folder(root: str | os.PathLike[str]) -> Source:
+    """Read a folder with a sub-folder per class; pictures deeper down belong to the class too.
+
+    Classes are in natural order, pictures in the order of their paths. Hidden files and folders are ignored. A class
+    folder without pictures is no class.
+
+    Raises:
+        OSError: there is no such folder.
+        ValueError: it has no class folders with pictures, or splits in their place.
+    """
+    root = Path(root)
+    entries = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]
+    folders = sorted((path.name for path in entries if path.is_dir()), key=natural_key)
+    paths, labels, others = [], [], Counter()
+    for folder in folders:
+        for path in walk(root / folder):
+            if is_picture(path):
+                paths.append(path.relative_to(root).as_posix())
+                labels.append(folder)
+            else:
+                others[path.suffix.lower() or "without extension"] += 1
+    present = set(labels)
+    names = [folder for folder in folders if folder in present]
+    if not names or {name.lower() for name in names} <= SPLITS:
+        raise ValueError(
+            f"There are no class folders under {root}: expected {root / 'cat' / '1.jpg'}, {root / 'dog' / '2.jpg'} "
+            f"and so on, found {', '.join(folders[:5]) or 'no folder'}"
+            f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
+        )
+    pictures = [{"path": str(root / path), "bytes": None} for path in paths]
+    return _labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
+
+
+def _notes(
+    entries: Sequence[Path], folders: Sequence[str], names: Sequence[str], paths: Sequence[str], others: Counter[str]
+) -> list[str]:
+    notes = []
+    if empty := [folder for folder in folders if folder not in names]:
+        notes.append(f"class folders without pictures, left out: {', '.join(empty)}")
+    if others:
+        counts = ", ".join(f"{extension} ({count})" for extension, count in sorted(others.items()))
+        notes.append(f"{others.total()} files are no pictures by their extension and left out: {counts}")
+    if beside := [path for path in entries if is_picture(path) and path.is_file()]:
+        notes.append(f"{len(beside)} pictures lie beside the class folders and are left out: {beside[0].name} ...")
+    if deeper := sum(path.count("/") > 1 for path in paths):
+        notes.append(f"{deeper} pictures lie in folders below their class folder and belong to that class")
+    if tables := [path.name for path in entries if path.suffix.lower() in (".csv", ".jsonl")]:
+        notes.append(f"{', '.join(tables)}: not read, since the folders' names are the classes")
+    return notes
+
+
+def load_table(
+    path: str | os.PathLike[str], image_column: str | None = None, label_column: str | None = None
+) -> Source:
+    """Read a CSV file (`.csv`) or JSON lines (`.jsonl`, `.json`) with a picture's path and its label in each row.
+
+    Args:
+        path: the table; paths in it are relative to its folder. Labels are text as it stands there.
+        image_column, label_column: columns of paths and labels; None: found by their customary names.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: another extension, an unknown column, a row without path or label, or a picture that is listed
+            twice.
+    """
+    path = Path(path)
+    readers = {".csv": _read_csv, ".json": _read_json_lines, ".jsonl": _read_json_lines}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path} must be a CSV file (.csv) or JSON lines (.jsonl).")
+    try:
+        rows = list(readers[path.suffix.lower()](path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be encoded in UTF-8: {error}.") from error
+    if not rows:
+        raise ValueError(f"{path} has no rows.")
+    columns = list(rows[0][1])
+    images = [column for column in columns if column.lower() in IMAGE_COLUMNS]
+    known = [column for column in columns if column.lower() in LABEL_COLUMNS]
+    image_column = _find_column(columns, image_column, images, "image_column", str(path))
+    label_column = _find_column(columns, label_column, known, "label_column", str(path))
+    lines: dict[str, int] = {}
+    labels = []
+    for line, row in rows:
+        picture, label = (_as_text(row.get(column)) for column in (image_column, label_column))
+        if not picture or not label:
+            empty = label_column if picture else image_column
+            raise ValueError(f"{path}, line {line}: the column {empty!r} is empty.")
+        if picture in lines:
+            raise ValueError(f"{path}, line {line}: {picture} is listed in line {lines[picture]} already.")
+        lines[picture] = line
+        labels.append(label)
+    pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
+    return _labelled(pictures, labels, list(lines), in_natural_order(labels)), []
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            if None in row:
+                raise ValueError(f"{path}, line {reader.line_num}: more values than the {len(row) - 1} columns.")
+            yield reader.line_num, row
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {line}: each line must be a JSON object. {error}") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {line}: each line must be a JSON object, got {text.strip()[:50]!r}.")
+            yield line, row
+
+
+def _as_text(value: Any) -> str:
+    """A table's value as text: JSON's numbers and truth values as they are written there."""
+    return value.strip() if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def load_named(
+    name: str | os.PathLike[str],
+    split: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    **kwargs: Any,
+) -> Source:
+    """Read a split of a `datasets` data set.
+
+    Args:
+        name: Hub id, a folder that `datasets.load_dataset` reads, or one that `save_to_disk` wrote.
+        split: the split, "train" unless given.
+        image_column, label_column: None: the only column of images, and the only one of class labels, or else the
+            only one with a customary name or of text.
+        kwargs: for `datasets.load_dataset`.
+
+    Raises:
+        OSError: there is no such data set.
+        ValueError: there is no such split, no such column, more than one that it could be, or no labels.
+    """
+    split = split or "train"
+    dataset, notes = _load_split(str(name), split, kwargs)
+    source = f"{name}, split {split!r}"
+    images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    image_column = _find_column(dataset.column_names, image_column, images, "image_column", source)
+    if image_column not in images:
+        raise ValueError(f"{source}: the column {image_column!r} has no images, but {dataset.features[image_column]}.")
+    label_column = _find_label_column(dataset, label_column, image_column, source)
+    labels, names = _label_texts(dataset, label_column, source)
+    classes = in_natural_order(labels)
+    if {name.lower() for name in classes} <= SPLITS:
+        raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
+    pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
+    pictures = pictures.cast_column("image", datasets.Image(decode=False))
+    pictures = pictures.add_column("path", [f"{split}/{index}" for index in range(len(pictures))])
+    pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names or classes))
+    if empty:
+        notes.append(f"classes without pictures in split {split!r}, left out: {', '.join(empty)}")
+    return pictures.select_columns(["image", "label", "path"]), notes
+
+
+def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
+    if not any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):
+        try:
+            return datasets.load_dataset(name, split=split, **kwargs), []
+        except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
+            raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error
+    saved = datasets.load_from_disk(name)
+    if isinstance(saved, datasets.Dataset):
+        return saved, [f"{name} has no splits: all of it is read"]
+    if split not in saved:
+        raise ValueError(f"{name} has no split {split!r}, only {', '.join(saved)}.")
+    return saved[split], []
+
+
+def _find_label_column(dataset: datasets.Dataset, given: str | None, image_column: str, source: str) -> str:
+    features = {column: feature for column, feature in dataset.features.items() if column != image_column}
+    kinds = (
+        [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)],
+        [column for column in features if column.lower() in LABEL_COLUMNS],
+        [
+            column
+            for column, feature in features.items()
+            if getattr(feature, "dtype", None) in ("string", "large_string")
+        ],
+    )
+    candidates = next((columns for columns in kinds if columns), [])
+    return _find_column(dataset.column_names, given, candidates, "label_column", source)
+
+
+def _label_texts(dataset: datasets.Dataset, column: str, source: str) -> tuple[list[str], list[str] | None]:
+    """The class of each picture, and the classes in their order where the data set says it."""
+    feature, values = dataset.features[column], dataset[column][:]
+    names = feature.names if isinstance(feature, datasets.ClassLabel) else None
+    if not re.match("(large_)?string|u?int|bool", str(getattr(feature, "dtype", None))):
+        raise ValueError(f"{source}: the column {column!r} must hold a label per picture, got {feature}.")
+    absent = sum(value in (None, "") or (names is not None and value < 0) for value in values)
+    if absent:
+        raise ValueError(f"{source}: {absent} of {len(values)} pictures have no label in the column {column!r}.")
+    return [str(value) if names is None else names[value] for value in values], names
+
+
+def _find_column(columns: Sequence[str], given: str | None, candidates: Sequence[str], what: str, source: str) -> str:
+    """The column that is given, or the only candidate.
+
+    Raises:
+        ValueError: there is no such column, or not exactly one candidate.
+    """
+    if given is not None and given not in columns:
+        raise ValueError(f"{source} has no column {given!r} (`{what}`), only {', '.join(columns)}.")
+    found = candidates if given is None else [given]
+    if len(found) != 1:
+        which = f"more than one that it could be ({', '.join(found)})" if found else "none that it could be"
+        raise ValueError(f"{source}: `{what}` must be given, there is {which}. Columns: {', '.join(columns)}.")
+    return found[0]
+
+
+def _labelled(
+    pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str]
+) -> datasets.Dataset:
+    features = datasets.Features({"image": datasets.Image(decode=False), "path": datasets.Value("string")})
+    try:
+        dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"The name {error.object!r} is no valid Unicode: rename the file.") from error
+    return encode_labels(dataset, labels, names).select_columns(["image", "label", "path"])

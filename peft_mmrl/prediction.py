@@ -1,0 +1,195 @@
+"""Names pictures without labels: any number of them, in constant memory, over any number of processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from peft import PeftConfig
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import AutoConfig, AutoImageProcessor
+
+from .answers import Answer
+from .auto import AutoPeftModelForZeroShotImageClassification
+from .data.folders import is_picture, walk
+from .data.pictures import PictureError, read_picture
+from .data.transforms import EvalTransform, ImageProcessor
+from .loading import load_tokenizer
+from .peft_model import PeftModelForZeroShotImageClassification
+
+
+NONE_OF_THESE = "none of these"
+
+
+def load_classifier(
+    adapter: str | os.PathLike[str], base_model: str | None = None, new_classes: Sequence[str] = ()
+) -> tuple[PeftModelForZeroShotImageClassification, ImageProcessor]:
+    """Load an adapter, its base model and the image processor.
+
+    Args:
+        adapter: folder or Hub id.
+        base_model: Hub id or folder, where the one that the adapter names is not reachable.
+        new_classes: names that are scored beside the adapter's own.
+
+    Returns:
+        the model in eval mode, and the image processor of the adapter's folder, or else of the base model.
+
+    Raises:
+        OSError: adapter, base model or image processor cannot be found.
+        ValueError: not an adapter of this kind, one that does not fit the base model, or no classes.
+    """
+    config = PeftConfig.from_pretrained(adapter)
+    if base_model is not None:
+        config.base_model_name_or_path, config.revision = base_model, None
+    name, revision = config.base_model_name_or_path, config.revision
+    try:
+        AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
+    model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config)
+    if new_classes:
+        model.set_classes([*(model.classes or []), *new_classes], load_tokenizer(name, revision))
+    if model.classes is None:
+        raise ValueError(f"The adapter {adapter} has no classes of its own: name them with --classes.")
+    try:
+        image_processor = AutoImageProcessor.from_pretrained(adapter)
+    except OSError:
+        image_processor = AutoImageProcessor.from_pretrained(name, revision=revision)
+    return model.eval(), image_processor
+
+
+def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Paths of pictures, in order: files as they are given, and in folders all files with a picture's extension."""
+    for source in sources:
+        if os.path.isdir(source):
+            yield from (str(path) for path in walk(source) if is_picture(path))
+        else:
+            yield os.fspath(source)
+
+
+@dataclass
+class PictureBatch:
+    """Pictures of one forward pass.
+
+    Args:
+        paths: of N pictures.
+        errors: for each, why it cannot be read, or None.
+        pixel_values: of those that can (n, 3, height, width).
+    """
+
+    paths: list[str]
+    errors: list[str | None]
+    pixel_values: torch.Tensor
+
+
+class PictureBatches(IterableDataset):
+    """Batches of pictures, every n-th one for each of n processes, read when they are asked for.
+
+    Args:
+        sources: files and folders, see `find_pictures`.
+        transform: from a PIL picture to `pixel_values`.
+        batch_size: pictures of a batch.
+        process_index, num_processes: which batches these are.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str | os.PathLike[str]],
+        transform: EvalTransform,
+        batch_size: int,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.sources, self.transform, self.batch_size = sources, transform, batch_size
+        self.process_index, self.num_processes = process_index, num_processes
+
+    def __iter__(self) -> Iterator[PictureBatch]:
+        worker = get_worker_info()
+        index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        paths = find_pictures(self.sources)
+        batches = iter(lambda: list(islice(paths, self.batch_size)), [])
+        # the loader takes from its workers in turn, so that batches stay in order
+        mine = islice(batches, self.process_index + index * self.num_processes, None, workers * self.num_processes)
+        return map(self._read, mine)
+
+    def _read(self, paths: list[str]) -> PictureBatch:
+        pixels, errors = [], []
+        for path in paths:
+            try:
+                pixels.append(self.transform(read_picture(path)))
+                errors.append(None)
+            except PictureError as error:
+                errors.append(error.reason)
+        return PictureBatch(paths, errors, torch.stack(pixels) if pixels else torch.empty(0))
+
+
+@torch.no_grad()
+def predict_pictures(
+    model: PeftModelForZeroShotImageClassification,
+    image_processor: ImageProcessor,
+    sources: Sequence[str | os.PathLike[str]],
+    accelerator: Accelerator,
+    *,
+    batch_size: int = 32,
+    top_k: int = 1,
+    threshold: float = 0.0,
+    num_workers: int = 0,
+) -> Iterator[Answer]:
+    """Name pictures: each once, in their order, and in every process.
+
+    Args:
+        model: its bound classes are the answers; on the device, in eval mode.
+        image_processor: the base model's.
+        sources: files and folders, see `find_pictures`.
+        accelerator: spreads the pictures over its processes.
+        batch_size: pictures at a time and process.
+        top_k: classes that are named for each picture.
+        threshold: where the largest probability is smaller, the first name is "none of these" in its place.
+        num_workers: processes that read pictures, for each process of the accelerator.
+    """
+    batches = PictureBatches(
+        sources, EvalTransform(image_processor), batch_size, accelerator.process_index, accelerator.num_processes
+    )
+    loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
+    while True:
+        batch = next(loader, None)  # None while other processes have one more
+        answers = [] if batch is None else _answer(model, batch, accelerator, top_k, threshold)
+        rounds = gather_object([answers]) if accelerator.num_processes > 1 else [answers]
+        if not any(rounds):
+            return
+        for answers in rounds:
+            yield from answers
+
+
+def _answer(
+    model: PeftModelForZeroShotImageClassification,
+    batch: PictureBatch,
+    accelerator: Accelerator,
+    top_k: int,
+    threshold: float,
+) -> list[Answer]:
+    ranks: Iterator[list[tuple[str, float]]] = iter(())
+    if len(batch.pixel_values):
+        with accelerator.autocast():
+            logits = model(pixel_values=batch.pixel_values.to(accelerator.device)).logits
+        best = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]))
+        ranks = map(partial(_ranks, model.classes, threshold), best.values.tolist(), best.indices.tolist())
+    return [
+        Answer(path, [] if error else next(ranks), error)
+        for path, error in zip(batch.paths, batch.errors, strict=True)
+    ]
+
+
+def _ranks(
+    names: list[str], threshold: float, probabilities: list[float], indices: list[int]
+) -> list[tuple[str, float]]:
+    labels = [names[index] for index in indices]
+    if probabilities[0] < threshold:
+        labels[0] = NONE_OF_THESE
+    return [(label, round(probability, 6)) for label, probability in zip(labels, probabilities, strict=True)]

@@ -1,0 +1,199 @@
+"""The folder of a training run: what is checked before it is written to, and what is in it at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from .card import write_card
+from .data import TrainingData
+from .evaluation import Predictions
+from .peft_model import PeftModelForZeroShotImageClassification
+from .reports import write_report
+from .threshold import Threshold
+from .training import TrainingSettings, num_views, steps_per_epoch
+from .training.checkpoints import PROGRESS_FILE
+
+
+RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
+
+
+def check_output_dir(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse a folder in which something would be lost.
+
+    Args:
+        folder: where the run will write.
+        resume: the run goes on with what is there.
+        overwrite: what is there may be replaced, if it is a run.
+
+    Raises:
+        ValueError: a file, a folder with other things in it, or a run that is neither resumed nor overwritten.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output_dir {folder} is a file.")
+    if resume or not folder.exists() or not any(folder.iterdir()):
+        return
+    if read_run(folder) is None:
+        raise ValueError(f"--output_dir {folder} is not empty and holds no run of this script: choose another folder.")
+    if not overwrite:
+        raise ValueError(
+            f"--output_dir {folder} holds a run already: go on with --resume_from_checkpoint latest, replace it with "
+            "--overwrite_output_dir, or choose another folder."
+        )
+
+
+def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:
+    """The checkpoint that `--resume_from_checkpoint` means: "latest" is that of the output folder.
+
+    Raises:
+        OSError: there is none.
+    """
+    if value is None:
+        return None
+    folder = output_dir / CHECKPOINT if value == "latest" else Path(value)
+    if not (folder / PROGRESS_FILE).is_file():
+        raise FileNotFoundError(f"--resume_from_checkpoint {value}: there is no checkpoint in {folder}.")
+    return folder
+
+
+def describe_run(
+    method: str, base_model: str, template: Any, settings: TrainingSettings, data: TrainingData
+) -> dict[str, Any]:
+    """What makes a run's result what it is, as JSON."""
+    run = {"method": method, "base_model": base_model, "template": template, **asdict(settings)}
+    run |= {"classes": data.class_names, "split": {name: list(part["path"]) for name, part in data.parts().items()}}
+    return json.loads(json.dumps(run))
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """What a run wrote about itself when it started; None where there is none."""
+    path = folder / RUN_FILE
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def start_run(
+    folder: Path, run: dict[str, Any], accelerator: Accelerator, *, resume_from: Path | None = None
+) -> None:
+    """Write what a run is, in an empty folder.
+
+    Args:
+        folder: its output folder, see `check_output_dir`.
+        run: what makes its result what it is, see `describe_run`.
+        accelerator: the main process writes.
+        resume_from: the checkpoint that the run goes on from.
+
+    Raises:
+        ValueError: that checkpoint belongs to another run.
+    """
+    if resume_from is not None:
+        before = read_run(resume_from.parent) or {}
+        changed = [name for name in run if before.get(name) != run[name]]
+        if changed:
+            raise ValueError(
+                f"--resume_from_checkpoint: {resume_from} belongs to another run, with another value of "
+                f"{', '.join(changed)}. Repeat that run's arguments, or start a new one."
+            )
+    accelerator.wait_for_everyone()  # all have read what is about to be replaced
+    if accelerator.is_main_process:
+        if resume_from is None and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
+    accelerator.wait_for_everyone()
+
+
+class Plan:
+    """What a run is about to do, in numbers; `str` gives a line that says it.
+
+    Args:
+        model: the model that is trained, on its device.
+        data: its pictures.
+        settings: hyper-parameters.
+        cached_views: views of each picture to compute once, as the user asks for them, see `num_views`.
+        accelerator: says how many processes share the pictures.
+    """
+
+    def __init__(
+        self,
+        model: PeftModelForZeroShotImageClassification,
+        data: TrainingData,
+        settings: TrainingSettings,
+        cached_views: int | None,
+        accelerator: Accelerator,
+    ) -> None:
+        self.data = data
+        self.steps = steps_per_epoch(len(data.train), settings, accelerator.num_processes)
+        self.epochs = settings.num_epochs(self.steps)
+        self.views = num_views(cached_views, model, len(data.train), self.epochs)
+        self.parameters, _ = model.get_nb_trainable_parameters()
+
+    def __str__(self) -> str:
+        counts = self.data.pictures_per_class().values()
+        each = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        parts = [f"{len(self.data.train)} pictures of {len(counts)} classes ({each} each)"]
+        if self.data.validation is not None:
+            parts.append(f"{len(self.data.validation)} more to validate with")
+        parts.append(f"{self.epochs} epochs x {self.steps} steps = {self.epochs * self.steps} steps")
+        parts.append(f"{self.parameters:,} trained parameters")
+        if self.views:
+            parts.append(f"{self.views} views of each picture, computed once")
+        return "; ".join(parts)
+
+
+def epoch_line(record: dict[str, float]) -> str:
+    """A line on an epoch."""
+    line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
+    if "accuracy" in record:
+        line += f", accuracy {record['accuracy']:.1%} (zero-shot {record['zero_shot_accuracy']:.1%})"
+    return line
+
+
+def write_results(
+    folder: Path,
+    model: PeftModelForZeroShotImageClassification,
+    data: TrainingData,
+    run: dict[str, Any],
+    history: list[dict[str, float]],
+    predictions: Predictions | None,
+) -> list[str]:
+    """Save the adapter with its card, and what there is to say about validation pictures.
+
+    Args:
+        folder: of the run.
+        model: the trained model.
+        data: its pictures.
+        run: from `describe_run`.
+        history: from `train`.
+        predictions: for the validation pictures; None: there are none.
+
+    Returns:
+        lines on what was gained and what was lost.
+    """
+    model.save_pretrained(folder)
+    if predictions is None:
+        return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
+    threshold = Threshold.choose(predictions.probabilities, predictions.labels)
+    threshold.save(folder)
+    metrics = write_report(
+        folder / REPORT,
+        predictions,
+        data.validation,
+        title=folder.name,
+        settings={name: value for name, value in run.items() if name not in ("classes", "split")},
+        history=history,
+        split=run["split"],
+        threshold=asdict(threshold),
+    )
+    write_card(
+        folder,
+        model,
+        data=data.source,
+        metrics={"accuracy": predictions.accuracy},
+        zero_shot={"accuracy": predictions.zero_shot_accuracy},
+    )
+    return [*changes(metrics), str(threshold), f"saved in {folder}; open {folder / REPORT / 'report.html'} in a browser"]

@@ -1,0 +1,79 @@
+"""Training pictures: augmented whenever they are read, or in views that are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import datasets
+import torch
+from torch.utils.data import Dataset
+
+from ..data import PictureDataset, TrainTransform
+from ..peft_model import PeftModelForZeroShotImageClassification
+from ..validation import as_positive_int
+from ..views import CachedViews
+from .settings import TrainingSettings
+
+
+VIEWS = 16
+MOST_MEMORY = 4 * 2**30  # bytes
+
+
+def augmented(
+    dataset: datasets.Dataset, image_processor: Callable[..., Any], settings: TrainingSettings
+) -> PictureDataset:
+    """Pictures with the augmentation of a run."""
+    transform = TrainTransform(image_processor, scale=(settings.crop_scale, 1.0), flip=settings.flip)
+    return PictureDataset(dataset, transform)
+
+
+def num_views(
+    asked: int | None,
+    model: PeftModelForZeroShotImageClassification,
+    num_pictures: int,
+    num_epochs: int,
+) -> int:
+    """How many views of each picture to compute in advance.
+
+    Args:
+        asked: what the user wants; None: `VIEWS` where that pays. That is on a CPU, for more epochs than views, and
+            within `MOST_MEMORY`.
+        model: on its device.
+        num_pictures: pictures to train on.
+        num_epochs: epochs of the run.
+
+    Returns:
+        0: none.
+    """
+    if asked is not None:
+        return as_positive_int("cached_views", asked) if asked else 0
+    clip = model.get_base_model()
+    vision = clip.config.vision_config
+    tokens = (vision.image_size // vision.patch_size) ** 2 + 1
+    size = num_pictures * VIEWS * tokens * vision.hidden_size * 4
+    return VIEWS if clip.device.type == "cpu" and num_epochs > VIEWS and size <= MOST_MEMORY else 0
+
+
+def training_pictures(
+    model: PeftModelForZeroShotImageClassification,
+    dataset: datasets.Dataset,
+    image_processor: Callable[..., Any],
+    settings: TrainingSettings,
+    views: int,
+) -> Dataset:
+    """What `train` reads.
+
+    Args:
+        model: the model that is trained, on its device.
+        dataset: labelled pictures.
+        image_processor: the base model's.
+        settings: for augmentation and seed.
+        views: views of each picture that are computed once, see [`~peft_mmrl.views.CachedViews`]; 0: every epoch
+            draws new ones.
+    """
+    pictures = augmented(dataset, image_processor, settings)
+    if not views:
+        return pictures
+    torch.manual_seed(settings.seed)
+    return CachedViews(model, pictures, views)

@@ -1,0 +1,70 @@
+"""Two CPU processes (gloo), as `accelerate launch` starts them."""
+
+import pytest
+import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState
+from test_training import Noisy, StoppedError, make_model, run, weights
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.training import TrainingSettings, make_accelerator, train
+
+
+CONFIGS = {"mmrl": MMRLConfig(rep_dim=16), "mmrl++": MMRLConfig.plus_plus(rep_dim=16)}
+
+
+def in_two_processes(function, *arguments):
+    """Run a function in two processes, which must not inherit this one's Accelerate state."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    debug_launcher(function, arguments, 2)
+
+
+def train_in_each_process(method, settings, folder):
+    """Train with another adapter beside the active one, and save every process's weights."""
+    torch.set_num_threads(1)
+    accelerator = make_accelerator(settings, cpu=True)
+    model = make_model(CONFIGS[method])
+    model.add_adapter("other", MMRLConfig(rep_dim=16))
+    train(model, Noisy(9), settings, accelerator, checkpoint_dir=folder / "checkpoint")
+    torch.save(weights(model), folder / f"{accelerator.process_index}.pt")
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(method, tmp_path):
+    """fp32; gradients are averaged in another order, which AdamW turns into differences of up to 1e-4."""
+    settings = {"epochs": 3, "learning_rate": 2e-3, "gradient_accumulation_steps": 2}
+    in_two_processes(train_in_each_process, method, TrainingSettings(batch_size=1, **settings), tmp_path)
+    one, other = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+    alone, _ = run(TrainingSettings(batch_size=2, **settings), Noisy(9), make_model(CONFIGS[method]))
+    before = weights(make_model(CONFIGS[method]))
+    for start, found, expected in zip(before, one, weights(alone), strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+        assert not torch.allclose(start, expected, atol=1e-3)
+
+
+def stop_and_go_on(settings, folder):
+    """Train with an interruption in the second epoch, then go on from its last checkpoint."""
+    torch.set_num_threads(1)
+    options = {"checkpoint_dir": folder / "checkpoint", "checkpointing_steps": 2}
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(make_model(), Noisy(9), settings, make_accelerator(settings, cpu=True), on_epoch=stop, **options)
+    model, accelerator = make_model(), make_accelerator(settings, cpu=True)
+    train(model, Noisy(9), settings, accelerator, resume_from=folder / "checkpoint", **options)
+    torch.save(weights(model), folder / f"{accelerator.process_index}.pt")
+
+
+def test_an_interrupted_run_of_two_processes_goes_on_to_the_same_weights(tmp_path):
+    settings = {"epochs": 3, "learning_rate": 2e-3}
+    in_two_processes(stop_and_go_on, TrainingSettings(batch_size=1, **settings), tmp_path)
+    one, other = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    alone, _ = run(TrainingSettings(batch_size=2, **settings), Noisy(9))
+    for found, same, expected in zip(one, other, weights(alone), strict=True):
+        assert torch.equal(found, same)
+        assert torch.allclose(found, expected, atol=1e-4)

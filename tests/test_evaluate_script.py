@@ -1,0 +1,107 @@
+"""examples/evaluate.py: every picture once, labels by name, the same on one process and on two."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import EXAMPLES, load_example, scramble
+from datasets import Dataset, Image
+from demo_methods import DEMO_CLIP, load_clip
+from peft import get_peft_model
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.data import load_folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    """An adapter for `two`, `one` and `nine`, so that no class has the position of its folder."""
+    clip, processor = load_clip()
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    model.set_classes(["two", "one", "nine"], processor, template="a photo of the digit {}.")
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seven(adapter, digit_folders, tmp_path_factory):
+    """Seven pictures; CLIP is right on all but the first and the last, which lie in each other's folder."""
+    folder = tmp_path_factory.mktemp("seven")
+    evaluate_everything(adapter, digit_folders / "test", folder / "all")
+    right = {"one": [], "two": []}
+    for row in rows(folder / "all"):
+        if row["label"] == row["predicted"] and row["label"] in right:
+            right[row["label"]].append(digit_folders / "test" / row["path"])
+    for label in right:
+        (folder / "pictures" / label).mkdir(parents=True)
+    ones, twos = right["one"], right["two"]
+    placed = [("one", twos[0]), *(("one", path) for path in ones[:3]), *(("two", path) for path in twos[1:3])]
+    for position, (label, path) in enumerate([*placed, ("two", ones[3])]):
+        shutil.copyfile(path, folder / "pictures" / label / f"{position}.png")
+    return folder / "pictures"
+
+
+def arguments(adapter, data, output_dir, *more):
+    return [str(adapter), str(data), "--output_dir", str(output_dir), *map(str, more)]
+
+
+def evaluate_everything(adapter, data, output_dir, *more):
+    script = load_example("evaluate")
+    script.main(script.parse_args(arguments(adapter, data, output_dir, *more)))
+
+
+def rows(folder):
+    with open(folder / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def check_seven(folder):
+    found = rows(folder)
+    assert [row["path"] for row in found] == [f"one/{n}.png" for n in range(4)] + [f"two/{n}.png" for n in (4, 5, 6)]
+    assert [row["label"] == row["predicted"] for row in found] == [False, True, True, True, True, True, False]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["accuracy"] == pytest.approx(5 / 7)
+    return metrics
+
+
+def test_two_processes_count_every_picture_once(adapter, seven, tmp_path):
+    evaluate_everything(adapter, seven, tmp_path / "one", "--batch_size", 2)
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", str(EXAMPLES / "evaluate.py")]
+    command += arguments(adapter, seven, tmp_path / "two", "--batch_size", 2)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    assert check_seven(tmp_path / "one") == pytest.approx(check_seven(tmp_path / "two"), abs=1e-6)
+
+
+def test_classes_that_were_not_trained_compete_as_new_ones(adapter, digit_folders, tmp_path, capsys):
+    evaluate_everything(adapter, digit_folders / "test", tmp_path / "report")
+    printed = capsys.readouterr().out
+    assert "new classes, on which it was not trained: zero" in printed
+    assert "classes without pictures: nine" in printed
+    assert "15 pictures, 4 classes" in printed
+    assert "zero-shot" in printed
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+def test_a_data_set_gives_the_same_as_its_folder(adapter, seven, tmp_path):
+    load_folder(seven)[0].cast_column("image", Image()).save_to_disk(tmp_path / "saved")
+    evaluate_everything(adapter, tmp_path / "saved", tmp_path / "report", "--base_model", DEMO_CLIP)
+    found = rows(tmp_path / "report")
+    assert [row["label"] == row["predicted"] for row in found] == [False, True, True, True, True, True, False]
+
+
+def test_bad_input_is_refused_before_anything_is_written(adapter, seven, tmp_path):
+    def refused(*given):
+        with pytest.raises(SystemExit) as stopped:
+            evaluate_everything(*given)
+        assert not (tmp_path / "report").exists()
+        return str(stopped.value)
+
+    assert "is not empty and holds no run" in refused(adapter, seven, adapter)
+    assert "nowhere" in refused(tmp_path / "nowhere", seven, tmp_path / "report")
+    assert "no class folders" in refused(adapter, seven / "one", tmp_path / "report")
+    Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "saved")
+    assert "image_column" in refused(adapter, tmp_path / "saved", tmp_path / "report")

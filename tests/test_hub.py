@@ -1,0 +1,227 @@
+import json
+import socket
+
+import huggingface_hub
+import pytest
+import torch
+import transformers
+from conftest import make_clip, scramble
+from hub_server import HubServer
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from transformers import CLIPConfig, CLIPModel
+
+from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
+from peft_mmrl.card import write_card
+from peft_mmrl.hub import check_can_push, push_folder
+
+
+def use_hub(monkeypatch, url):
+    """Let huggingface_hub, which reads its settings when it is imported, talk to a server of this machine."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made by its first user
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        use_hub(monkeypatch, server.url)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_TOKEN", "me")
+        yield server
+
+
+@pytest.fixture
+def model(tokenizer):
+    """A trained adapter on a CLIP without a name."""
+    model = scramble(get_peft_model(make_clip(), MMRLConfig.plus_plus(rep_dim=16)))
+    model.set_classes(["cat", "dog"], tokenizer)
+    return model.eval()
+
+
+@pytest.fixture
+def hub_model(hub, model, tokenizer):
+    """The same on a CLIP that is on the Hub."""
+    model.unload().push_to_hub("me/clip")
+    model = scramble(get_peft_model(CLIPModel.from_pretrained("me/clip"), MMRLConfig.plus_plus(rep_dim=16)))
+    model.set_classes(["cat", "dog"], tokenizer)
+    return model.eval()
+
+
+def logits_of(model, images):
+    with torch.no_grad():
+        return model(pixel_values=images).logits
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_pushed_adapter_loads_bit_for_bit(hub, hub_model, images, auto):
+    hub_model.push_to_hub("me/pets")
+    if auto:
+        loaded = AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets").eval()
+    else:
+        loaded = PeftModel.from_pretrained(CLIPModel.from_pretrained("me/clip"), "me/pets").eval()
+    expected, weights = get_peft_model_state_dict(hub_model), get_peft_model_state_dict(loaded)
+    assert expected.keys() == weights.keys()
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+    assert loaded.classes == ["cat", "dog"]
+    assert torch.equal(logits_of(loaded, images), logits_of(hub_model, images))
+    assert not [request for request in hub.unknown_requests if "me/" in request]
+
+
+def test_a_downloaded_adapter_loads_again_without_network(hub, hub_model, monkeypatch):
+    hub_model.push_to_hub("me/pets")
+    AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    loaded = AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets")
+    assert loaded.classes == ["cat", "dog"]
+
+
+def test_a_pushed_adapter_has_its_files_and_its_card(hub, hub_model):
+    hub_model.push_to_hub("pets", tags=["animals"], commit_message="First try")
+    files = hub.files("me/pets")
+    assert sorted(files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    card = huggingface_hub.ModelCard(files["README.md"].decode())
+    assert card.data.base_model == "me/clip"
+    assert {"animals", "mmrl++", "base_model:adapter:me/clip"} <= set(card.data.tags)
+    assert 'adapter = "me/pets"' in card.text and 'base = "me/clip"' in card.text
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "me/clip"
+
+
+def test_what_people_wrote_into_the_card_on_the_hub_survives_a_push(hub, model):
+    model.push_to_hub("me/pets")
+    card = huggingface_hub.ModelCard.load("me/pets")
+    card.text += "\nAsk Ann about the pictures.\n"
+    card.data.license = "mit"
+    huggingface_hub.HfApi().upload_file(
+        path_or_fileobj=str(card).encode(), path_in_repo="README.md", repo_id="me/pets"
+    )
+    model.peft_config["default"].alpha = 0.25
+    model.push_to_hub("me/pets")
+    card = huggingface_hub.ModelCard(hub.files("me/pets")["README.md"].decode())
+    assert "Ask Ann about the pictures." in card.text
+    assert "| weight of the class feature (alpha) | 0.25 |" in card.text
+    assert card.data.license == "mit"
+
+
+def test_a_push_drops_the_path_of_a_local_base_model_and_a_local_save_keeps_it(hub, model, tokenizer, tmp_path):
+    base = tmp_path / "My Models" / "clip"
+    model.unload().save_pretrained(base)
+    model = get_peft_model(CLIPModel.from_pretrained(base), MMRLConfig(rep_dim=16))
+    model.set_classes(["cat", "dog"], tokenizer)
+    model.save_pretrained(tmp_path / "pets")
+    assert json.loads((tmp_path / "pets/adapter_config.json").read_text())["base_model_name_or_path"] == str(base)
+    model.push_to_hub("me/pets")
+    push_folder(tmp_path / "pets", "me/pets", revision="folder")
+    for branch in ("main", "folder"):
+        files = hub.files("me/pets", branch)
+        assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
+        assert not any(b"My Models" in content for content in files.values())
+    assert model.peft_config["default"].base_model_name_or_path == str(base)
+    loaded = PeftModel.from_pretrained(CLIPModel.from_pretrained(base), "me/pets")
+    assert loaded.classes == ["cat", "dog"]
+
+
+def test_every_adapter_of_a_model_is_pushed(hub, model):
+    model.add_adapter("shop", MMRLConfig(rep_dim=16))
+    model.set_adapter("shop")
+    model.push_to_hub("me/pets")
+    assert 'from_pretrained(clip, adapter, subfolder="shop")' in hub.files("me/pets")["README.md"].decode()
+    loaded = PeftModel.from_pretrained(make_clip(), "me/pets", subfolder="shop")
+    expected = get_peft_model_state_dict(model, adapter_name="shop")
+    assert all(torch.equal(expected[name], weight) for name, weight in get_peft_model_state_dict(loaded).items())
+
+
+def test_of_a_folder_with_a_whole_run_the_adapter_alone_is_uploaded(hub, model, tmp_path):
+    picture = tmp_path / "curves.png"
+    picture.write_bytes(b"a picture")
+    run = tmp_path / "run"
+    model.save_pretrained(run)
+    write_card(run, model, repo_id="me/pets", pictures=[picture])
+    model.save_pretrained(run / "checkpoint-1")
+    (run / "optimizer.pt").write_bytes(b"much")
+    check_can_push("me/pets")
+    push_folder(run, "me/pets")
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "pictures/curves.png"]
+    assert sorted(hub.files("me/pets")) == names
+    with pytest.raises(FileNotFoundError, match=r"no adapter in .*empty"):
+        push_folder(tmp_path / "empty", "me/pets")
+
+
+def test_a_repository_is_made_ready_before_training(hub):
+    assert check_can_push("pets") == "me/pets"
+    assert check_can_push("me/pets") == "me/pets"  # it is there now
+    assert hub.files("me/pets") == {}
+
+
+@pytest.mark.parametrize(
+    "repo_id, token, error, message",
+    [
+        ("you/pets", "me", OSError, "'you/pets': the access token does not allow to write there"),
+        ("you/theirs", "me", OSError, "'you/theirs': the access token does not allow to write there"),
+        ("me/pets", "expired", OSError, "'me/pets': the Hub does not accept the access token"),
+        ("me/pets", None, OSError, "needs an access token: run `hf auth login` or set `HF_TOKEN`"),
+        ("my pets", "me", ValueError, "`repo_id` must be .* got 'my pets'"),
+        ("me/my/pets", "me", ValueError, "`repo_id` must be .* got 'me/my/pets'"),
+        (7, "me", ValueError, "`repo_id` must be .* got 7"),
+    ],
+)
+def test_what_cannot_be_pushed_is_said_before_training(hub, monkeypatch, tmp_path, repo_id, token, error, message):
+    hub.commit("you/theirs", "main", {})  # anybody can see it
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(error, match=message):
+        check_can_push(repo_id)
+    assert hub.files("you/theirs") == {} and list(hub.branches) == [("you/theirs", "main")]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_cannot_be_reached_is_said_before_training(monkeypatch, offline):
+    use_hub(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setenv("HF_TOKEN", "me")
+    with pytest.raises(OSError, match="Cannot push to 'me/pets': the Hub cannot be reached"):
+        check_can_push("me/pets")
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_training_and_saving_need_no_network(monkeypatch, model, images, tmp_path, offline):
+    calls = []
+
+    def refuse(*args, **kwargs):
+        calls.append(args)
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    model.get_base_model().config._name_or_path = "somebody/clip"  # PEFT asks for the base's vocabulary by this name
+    model.peft_config["default"].base_model_name_or_path = "somebody/clip"
+    model.train()(pixel_values=images, labels=torch.tensor([0, 1, 0, 1])).loss.backward()
+    model.save_pretrained(tmp_path / "pets")
+    write_card(tmp_path / "pets", model, data="somebody/pictures", metrics={"accuracy": 0.9})
+    assert PeftModel.from_pretrained(make_clip(), tmp_path / "pets").classes == ["cat", "dog"]
+    assert not calls  # libraries catch what their look-ups raise
+
+
+def test_an_mmrl_plus_plus_adapter_of_vit_b_16_is_small(tokenizer, tmp_path):
+    with torch.device("meta"):  # the base's weights are not saved
+        text = {"bos_token_id": 98, "eos_token_id": 99}  # the tokenizer's
+        clip = CLIPModel(CLIPConfig(text_config=text, vision_config={"patch_size": 16}, projection_dim=512))
+        model = get_peft_model(clip, MMRLConfig.plus_plus())
+    for tower in (clip.text_model, clip.vision_model):
+        for name, module in tower.named_children():
+            if name.startswith("mmrl_"):
+                module.to_empty(device="cpu")
+    model.set_classes([f"an everyday thing {a} of kind {b}" for a in "abcdefghij" for b in "abcdefghij"], tokenizer)
+    model.save_pretrained(tmp_path)
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes["adapter_model.safetensors"] > 4 * 813_312  # all of it, in fp32
+    assert sum(sizes.values()) < 3_500_000
