@@ -266,6 +266,17 @@ def test_adapter_types_as_in_lora(dtype, autocast, tmp_path):
     assert mmrl[0] == {torch.float32 if autocast else dtype}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_adapters_in_half_precision(dtype, config, images, tokenizer):
+    """test_custom_models.py::test_forward_float16_no_autocast and ::test_forward_bfloat16_no_autocast."""
+    model = get_peft_model(make_clip().to(dtype), config, autocast_adapter_dtype=False)
+    model.set_classes(["cat", "dog"], tokenizer)
+    loss = model(pixel_values=images.to(dtype), labels=torch.tensor([0, 1, 0, 1])).loss
+    loss.backward()
+    assert loss.isfinite()
+    assert all(weight.grad.isfinite().all() for weight in adapter_weights(model).values())
+
+
 def test_status_as_in_lora():
     """Page "Troubleshooting", check layer and model status; test_tuners_utils.py::TestModelAndLayerStatus."""
 
