@@ -1,0 +1,1 @@
+"""Accuracy on base and new classes and their harmonic mean."""

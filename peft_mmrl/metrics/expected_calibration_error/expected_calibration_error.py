@@ -1,0 +1,48 @@
+"""Expected calibration error (ECE) as an `evaluate` module."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from peft_mmrl.metrics import functions
+
+
+DESCRIPTION = """
+How far the probability of the predicted class is from the share of right predictions: predictions are sorted by their
+probability into bins of equal width, open to the left and closed to the right; the distances of mean probability and
+accuracy are averaged over the bins, weighted by their number of pictures.
+"""
+INPUTS = """
+Args:
+    predictions: probabilities, a row of C numbers per picture that sum to 1.
+    references: true labels, from 0 to C - 1.
+    n_bins: number of bins between 0 and 1.
+Returns:
+    expected_calibration_error, from 0 to 1.
+"""
+CITATION = """
+@inproceedings{guo2017calibration,
+  title={On Calibration of Modern Neural Networks},
+  author={Guo, Chuan and Pleiss, Geoff and Sun, Yu and Weinberger, Kilian Q.},
+  booktitle={International Conference on Machine Learning},
+  year={2017}
+}
+"""
+
+
+class ExpectedCalibrationError(evaluate.Metric):
+    """Expected calibration error."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        # float64 for labels: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
+        features = {
+            "predictions": datasets.List(datasets.Value("float64")),
+            "references": datasets.Value("float64"),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION, citation=CITATION, inputs_description=INPUTS, features=datasets.Features(features)
+        )
+
+    def _compute(self, predictions: list[list[float]], references: list[float], n_bins: int = 15) -> dict[str, Any]:
+        return {"expected_calibration_error": functions.expected_calibration_error(predictions, references, n_bins)}

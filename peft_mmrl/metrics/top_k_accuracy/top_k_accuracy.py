@@ -1,0 +1,36 @@
+"""Top-k accuracy as an `evaluate` module."""
+
+from typing import Any
+
+import datasets
+import evaluate
+
+from peft_mmrl.metrics import functions
+
+
+DESCRIPTION = "Share of pictures whose class is among the k of highest score."
+INPUTS = """
+Args:
+    predictions: logits or probabilities, a row of C numbers per picture. Of equal ones the lower label comes first.
+    references: true labels, from 0 to C - 1.
+    k: from 1 to C.
+Returns:
+    top_k_accuracy.
+"""
+
+
+class TopKAccuracy(evaluate.Metric):
+    """Top-k accuracy."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        # float64 for labels: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
+        features = {
+            "predictions": datasets.List(datasets.Value("float64")),
+            "references": datasets.Value("float64"),
+        }
+        return evaluate.MetricInfo(
+            description=DESCRIPTION, citation="", inputs_description=INPUTS, features=datasets.Features(features)
+        )
+
+    def _compute(self, predictions: list[list[float]], references: list[float], k: int = 5) -> dict[str, Any]:
+        return {"top_k_accuracy": functions.top_k_accuracy(predictions, references, k)}
