@@ -1,5 +1,6 @@
 """Tiny models of every supported architecture, and the textbook's text encoder for those with a BERT."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -40,12 +41,12 @@ VISION = {
 class Family:
     """An architecture, or a kind of CLIP: how to make one, and the ids that its tokenizer puts around a text."""
 
-    make: object
+    make: Callable
     bos: int = 98
     eos: int = 99
     pad: int = 99
     changes: dict = field(default_factory=dict)
-    encode_text: object = text_encoder
+    encode_text: Callable = text_encoder
 
     def model(self, seed=0):
         """A random model, all of whose weights matter."""
@@ -55,6 +56,9 @@ class Family:
             for name, parameter in model.named_parameters():
                 if name != "logit_scale":
                     parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            for module in model.modules():
+                if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                    module.weight[module.padding_idx] = 0  # as transformers makes it when it loads Chinese-CLIP
         return model.eval()
 
     def row(self, *words):
@@ -68,19 +72,19 @@ class Family:
         return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
 
 
-def make_metaclip2(seed, **changes):
+def make_metaclip2(seed):
     torch.manual_seed(seed)
     text = {**TEXT, "bos_token_id": 0, "eos_token_id": 2}
     return MetaClip2Model(MetaClip2Config(text_config=text, vision_config=VISION, projection_dim=24))
 
 
-def make_altclip(seed, **changes):
+def make_altclip(seed):
     torch.manual_seed(seed)
     text = {**TEXT, "project_dim": 40, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     return AltCLIPModel(AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24))
 
 
-def make_chinese_clip(seed, **changes):
+def make_chinese_clip(seed):
     torch.manual_seed(seed)
     return ChineseCLIPModel(ChineseCLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24))
 
