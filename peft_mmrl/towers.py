@@ -170,7 +170,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """
         refuse_mixed_batch(kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
-        output = _recorded(self.recording_module, self._adapted_pass, inputs, **kwargs, return_dict=True)
+        output = _recorded(self.recording_module, self._whole_pass, inputs, **kwargs, return_dict=True)
         frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None
         output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
         if not extended:
@@ -191,7 +191,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         names = ("output_hidden_states", "output_attentions")
         return any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
 
-    def _adapted_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
+    def _whole_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
         tokens = self.tokens(self.running_adapter)
         trunk = self.run_trunk(inputs, self.first_layer, **kwargs)
         output = self.adapted_pass(trunk, inputs, tokens, **kwargs)
