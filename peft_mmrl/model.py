@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import CLIPModel
 
+from .backbones import Towers, towers_for
 from .config import MMRLConfig
+from .fingerprint import fingerprint_of, warn_if_other_base
 from .labels import name_labels_in_forward, restore_forward
-from .text_tower import MMRLTextTower
+from .loading import arguments_of_load_adapter, check_weights_fit
 from .towers import MMRLTower
 from .validation import InvalidTypeError
-from .vision_tower import MMRLVisionTower
-
-
-TOWERS: dict[str, type[MMRLTower]] = {"text_model": MMRLTextTower, "vision_model": MMRLVisionTower}
 
 
 class MMRLModel(BaseTuner):
@@ -27,7 +26,8 @@ class MMRLModel(BaseTuner):
     pretrained CLIP.
 
     Args:
-        model ([`~transformers.CLIPModel`]): The model to be adapted; its two encoders are wrapped in place.
+        model ([`~transformers.CLIPModel`] or another of `BACKBONES`):
+            The model to be adapted; its two encoders are wrapped in place.
         config ([`MMRLConfig`]): The configuration of the MMRL model.
         adapter_name (`str`): The name of the adapter, defaults to `"default"`.
         low_cpu_mem_usage (`bool`, `optional`, defaults to `False`):
@@ -57,6 +57,21 @@ class MMRLModel(BaseTuner):
     tuner_layer_cls = MMRLTower
     target_module_mapping: dict[str, list[str]] = {}
 
+    def __init__(
+        self,
+        model: nn.Module,
+        peft_config: PeftConfig | dict[str, PeftConfig],
+        adapter_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        config = peft_config[adapter_name] if isinstance(peft_config, dict) else peft_config
+        check_adapter(model, adapter_name, config)  # PEFT enters the config into the model before it injects
+        loading = arguments_of_load_adapter()
+        if loading is not None:
+            check_weights_fit(model, config, adapter_shapes(model, config), **loading)
+        super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter, after checking all that can be wrong with it.
 
@@ -65,15 +80,21 @@ class MMRLModel(BaseTuner):
                 not save.
         """
         check_adapter(model, adapter_name, self.peft_config[adapter_name])
+        warn_if_other_base(model, self.base_fingerprint, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         name_labels_in_forward(model)
+
+    @cached_property
+    def base_fingerprint(self) -> str | None:
+        """Digest of the base model, taken when the first adapter is added: later wrappers may split its weights."""
+        return fingerprint_of(self.model)
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config  # there are no target modules to fill in: MMRL adapts both towers
 
     @staticmethod
     def _check_target_module_exists(peft_config: PeftConfig, key: str) -> bool:
-        return key in TOWERS
+        return key in Towers._fields
 
     def _create_and_replace(
         self,
@@ -87,7 +108,7 @@ class MMRLModel(BaseTuner):
     ) -> None:
         if not isinstance(target, MMRLTower):
             shared = {"text_tower": parent.text_model} if target_name == "vision_model" else {}
-            target = TOWERS[target_name](target, self.peft_config, **shared)
+            target = getattr(towers_for(parent), target_name)(target, self.peft_config, **shared)
             self._replace_module(parent, target_name, target, target.base_layer)
         target.update_layer(adapter_name, peft_config, parent.visual_projection.out_features)
 
@@ -115,6 +136,7 @@ class MMRLModel(BaseTuner):
         """Return the untouched CLIP, without towers, hooks or adapters."""
         model = super().unload()
         restore_forward(model)
+        model.train(model.training)  # towers may have kept parts of it in eval mode
         model.disable_input_require_grads()  # hooks that PEFT sets for gradient checkpointing
         model.__dict__.pop("_require_grads_hooks", None)
         return model
@@ -124,16 +146,14 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
     """Raise where an adapter cannot be added to `model`, before anything is changed."""
     if not isinstance(config, MMRLConfig):
         raise InvalidTypeError(f"MMRL needs an `MMRLConfig`, got {type(config).__name__}.")
-    if not isinstance(model, CLIPModel):
-        raise ValueError(
-            f"MMRL adapts transformers' `CLIPModel` (any size); this base model is a {type(model).__name__}."
-        )
+    towers = towers_for(model)
+    check_base(model, config)
     try:
         nn.ModuleDict({adapter_name: nn.Identity()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"`adapter_name`={adapter_name!r} cannot be the name of a module: {error}.") from error
     names: set[str] = {"base_model", "model"}
-    for tower_name, tower_cls in TOWERS.items():
+    for tower_name, tower_cls in towers._asdict().items():
         encoder = frozen_encoder(model, tower_name)
         tower_cls.layers_of(config, encoder)  # raises for layers that the tower does not have
         names |= {tower_name, "base_layer", *tower_cls.adapter_layer_names}
@@ -147,6 +167,35 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
         )
 
 
+def check_base(model: nn.Module, config: MMRLConfig) -> None:
+    """Raise where a base model is in a state that MMRL cannot work with, or the config asks for a trained part of it.
+
+    Raises:
+        ValueError: weights that were moved out of memory, adapters of another method, weights that autograd cannot
+            use, `modules_to_save`.
+    """
+    if getattr(config, "modules_to_save", None):
+        raise ValueError(
+            f"`modules_to_save`={config.modules_to_save!r} is not supported by MMRL: it scores new classes by CLIP's "
+            "own projections, which must stay as they are."
+        )
+    if hasattr(model, "hf_device_map") and any(weight.is_meta for weight in model.parameters()):
+        raise ValueError(
+            f"`device_map`={model.hf_device_map!r} moved weights of the base model out of memory. MMRL needs all of "
+            "them there: load the base model without offloading."
+        )
+    if any(isinstance(module, BaseTunerLayer) and not isinstance(module, MMRLTower) for module in model.modules()):
+        raise ValueError(
+            "The base model has adapters of another PEFT method in it. Merge or unload them first "
+            "(`merge_and_unload()`, `unload()`)."
+        )
+    is_for_training = not config.inference_mode and not torch.is_inference_mode_enabled()
+    if is_for_training and any(weight.is_inference() for weight in model.parameters()):
+        raise ValueError(
+            "The base model was made under `torch.inference_mode()`, so nothing can be trained on it. Make it outside."
+        )
+
+
 def frozen_encoder(model: CLIPModel, tower_name: str) -> nn.Module:
     """transformers' own encoder, whether or not a tower is around it."""
     tower = getattr(model, tower_name)
@@ -157,7 +206,7 @@ def adapter_shapes(model: CLIPModel, config: MMRLConfig) -> dict[str, tuple[int,
     """Shapes of an adapter's weights on `model`, by the names that PEFT saves them under."""
     shapes = {}
     with torch.device("meta"):
-        for tower_name, tower_cls in TOWERS.items():
+        for tower_name, tower_cls in towers_for(model)._asdict().items():
             encoder = frozen_encoder(model, tower_name)
             modules = tower_cls.adapter_modules(config, encoder, model.visual_projection.out_features)
             for what, module in modules.items():

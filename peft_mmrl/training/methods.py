@@ -142,8 +142,12 @@ class PromptedCLIP(torch.nn.Module):
 class LoraClassifier:
     """PEFT's LoRA on the attention projections of both encoders."""
 
+    # CLIP's names, and those of the BERTs that AltCLIP and Chinese-CLIP have for text.
+    target_modules = ("q_proj", "k_proj", "v_proj", "out_proj")
+    target_modules += ("self.query", "self.key", "self.value", "attention.output.dense")
+
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"])
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=list(self.target_modules))
         self.model = PromptedCLIP(get_peft_model(clip, config), processor.tokenizer, templates)
         self.image_processor, self.accelerator = processor.image_processor, accelerator
 
