@@ -5,8 +5,11 @@
     accelerate launch examples/base_to_new.py --data_dir data --datasets eurosat dtd --baseline zero-shot lora
 
 `--data_dir` holds the data sets as CoOp's instructions lay them out, with the official split files:
-https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md. Each run has a folder with its settings, the paths of its
-few-shot pictures and its result, DATASET/METHOD/shots_16/seed_1. An interrupted call goes on where it is called again.
+https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md. `--datasets dtd=OWNER/NAME` reads a copy from the Hugging
+Face Hub (or a folder of `datasets`) in its place, with that copy's splits and class names.
+
+Each run has a folder with its settings, the paths of its few-shot pictures and its result,
+DATASET/METHOD/shots_16/seed_1. A finished run is not repeated, so an interrupted call goes on when it is made again.
 `results.txt`, `results.json` and `results.png` hold mean and standard deviation over seeds beside the papers' numbers.
 """
 
@@ -34,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = protocols.make_parser(__doc__, Path("outputs/base_to_new"))
-    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all), or digits")
+    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all); digits")
     parser.add_argument("--shots", type=int, default=16, help="pictures of each base class (%(default)s)")
     return parser.parse_args(argv)
 

@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = protocols.make_parser(__doc__, Path("outputs/few_shot"))
-    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all), or digits")
+    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all); digits")
     parser.add_argument(
         "--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="pictures of each class (1 2 4 8 16)"
     )

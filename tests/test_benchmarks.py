@@ -2,11 +2,13 @@
 
 import json
 
+import datasets
 import pytest
 from PIL import Image
 
 from peft_mmrl.data import read_picture
-from peft_mmrl.data.benchmarks import BENCHMARKS, VARIANTS, load_benchmark, read_split_file
+from peft_mmrl.data.benchmarks import BENCHMARKS, VARIANTS, load_benchmark, load_copy
+from peft_mmrl.data.layouts import read_split_file
 
 
 WITH_SPLIT_FILE = [name for name, benchmark in BENCHMARKS.items() if benchmark.read is read_split_file]
@@ -164,6 +166,38 @@ def test_a_file_that_is_no_split_file_is_refused(tmp_path):
     (folder / "split_zhou_EuroSAT.json").write_text("[[]")
     with pytest.raises(ValueError, match="split_zhou_EuroSAT.json must be a JSON object with lists"):
         load_benchmark("eurosat", tmp_path)
+
+
+def save_copy(folder, **parts):
+    """A `datasets` data set with two pictures of each class, in the order in which a part names them."""
+    splits = {}
+    for part, names in parts.items():
+        rows = {"image": [Image.new("RGB", (4, 4))] * (2 * len(names)), "label": sorted([*range(len(names))] * 2)}
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))})
+        splits[part] = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict(splits).save_to_disk(folder)
+    return str(folder)
+
+
+def test_a_copy_of_datasets_takes_the_place_of_a_folder(tmp_path):
+    source = save_copy(tmp_path / "copy", train=["banded", "polka_dotted"], test=["polka_dotted", "banded"])
+    data = load_copy("dtd", source)
+    assert (data.title, data.template, data.class_names) == ("DTD", "{} texture.", ["banded", "polka dotted"])
+    assert data.train["path"][:] == ["train/0", "train/1", "train/2", "train/3"]
+    assert data.test["label"][:] == [1, 1, 0, 0]  # by name, not by position
+    assert load_copy("patterns", source).template == "a photo of a {}."
+
+
+def test_the_split_that_a_copy_is_tested_on(tmp_path):
+    parts = {"train": ["a", "b"], "validation": ["a", "b"], "test": ["b", "a"]}
+    source = save_copy(tmp_path / "all", **parts)
+    assert load_copy("dtd", source).test["path"][0] == "test/0"
+    assert load_copy("imagenet", source).test["path"][0] == "validation/0"
+    assert load_copy("food101", save_copy(tmp_path / "no test", train=["a"], val=["a"])).test["path"][0] == "val/0"
+    variant = load_copy("imagenet_r", save_copy(tmp_path / "variant", train=["a", "b"]))
+    assert (variant.train, variant.test["path"][0]) == (None, "train/0")
+    with pytest.raises(ValueError, match="has no split 'test' or 'validation'.*, only train"):
+        load_copy("dtd", save_copy(tmp_path / "nothing to test", train=["a", "b"]))
 
 
 def test_there_are_eleven_data_sets_and_four_variants():

@@ -193,9 +193,7 @@ def fake_training(monkeypatch):
 
 
 def arguments(output_dir, **changes):
-    return SimpleNamespace(
-        **{"output_dir": output_dir, "split_dir": None, "mixed_precision": "no", "save_adapters": False, **changes}
-    )
+    return SimpleNamespace(**{"output_dir": output_dir, "split_dir": None, "save_adapters": False, **changes})
 
 
 def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path, fake_training, capsys):
@@ -317,6 +315,11 @@ def test_transfer_from_digits(tmp_path):
         (["--datasets", "digits", "--seeds", "-1"], "--seeds must be whole numbers of at least 0, got -1"),
         (["--datasets", "digits", "--base_model", "/nowhere"], "The base model '/nowhere' can't be loaded"),
         (["--datasets", "digits", "--split_dir", "/nowhere"], "--split_dir: there is no /nowhere"),
+        pytest.param(
+            ["--datasets", "digits", "--mixed_precision", "fp16"],
+            "fp16",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, on which fp16 works"),
+        ),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(given, message, tmp_path):

@@ -6,22 +6,28 @@ both codebases. Only paths are read here; pictures are decoded when they are nee
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 
-from .folders import is_hidden, is_picture
-from .sources import labelled
+from .labels import clean_class_name, match_labels
+from .layouts import (
+    CLASS_NAMES_FILE,
+    Benchmark,
+    read_aircraft,
+    read_imagenet,
+    read_imagenet_v2,
+    read_imagenet_variant,
+    read_split_file,
+)
+from .sources import labelled, load_named, split_names
 
 
 INSTRUCTIONS = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
-CLASS_NAMES_FILE = "classnames.txt"
-Items = dict[str, list[tuple[str, str]]]  # part -> a picture's path and class
 
 
 @dataclass
@@ -49,108 +55,6 @@ class BenchmarkData:
     test: datasets.Dataset
     settings: dict[str, Any] = field(default_factory=dict)
     base_model: str | None = None
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Where a data set lies and how it is read.
-
-    Args:
-        title: as papers write it; also its heading in `INSTRUCTIONS`.
-        folder: below the data directory.
-        images: folder of its pictures, below `folder`.
-        read: gives the names of its classes, by label in their order, and the pictures of each part.
-        needs: files beside the pictures that must be there.
-        template: prompt of its classes.
-    """
-
-    title: str
-    folder: str
-    images: str
-    read: Callable[[Path, Benchmark], tuple[dict[str, str], Items]]
-    needs: tuple[str, ...]
-    template: str = "a photo of a {}."
-
-
-def read_split_file(root: Path, benchmark: Benchmark) -> tuple[dict[str, str], Items]:
-    """A JSON file `{"train": [[path, label, class name], ...], "val": ..., "test": ...}`."""
-    path = root / benchmark.needs[0]
-    try:
-        rows = {
-            part: [(name, label, title) for name, label, title in json.loads(path.read_text())[part]]
-            for part in ("train", "val", "test")
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} must be a JSON object with lists `train`, `val`, `test` of [path, label, class name]: {error!r}"
-        ) from error
-    names: dict[int, str] = {}
-    for name, label, title in (row for part in rows.values() for row in part):
-        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise ValueError(f"{path}: the label of {name} must be a whole number of at least 0, got {label!r}.")
-        if names.setdefault(label, title) != title:
-            raise ValueError(f"{path}: the label {label} stands for {names[label]!r} and, at {name}, for {title!r}.")
-    images = Path(benchmark.images)
-    items = {part: [((images / name).as_posix(), title) for name, _, title in rows[part]] for part in rows}
-    return {names[label]: names[label] for label in sorted(names)}, items
-
-
-def read_aircraft(root: Path, benchmark: Benchmark) -> tuple[dict[str, str], Items]:
-    """Text files: `variants.txt` with the classes, `images_variant_*.txt` with picture and class in each line."""
-    names = (root / "variants.txt").read_text().splitlines()
-    items: Items = {}
-    for part in ("train", "val", "test"):
-        lines = (root / f"images_variant_{part}.txt").read_text().splitlines()
-        pairs = [line.split(" ", 1) for line in lines]
-        items[part] = [(f"{benchmark.images}/{number}.jpg", name) for number, name in pairs]
-    return {name: name for name in names}, items
-
-
-def read_imagenet(root: Path, benchmark: Benchmark) -> tuple[dict[str, str], Items]:
-    """Folders `train` and `val` with a folder for each WordNet id of `classnames.txt`."""
-    names = dict(sorted(read_wordnet_names(root).items()))
-    folders = {name: name for name in names}
-    parts = {"train": f"{benchmark.images}/train", "test": f"{benchmark.images}/val"}
-    return names, {part: list(_class_folders(root, images, folders)) for part, images in parts.items()}
-
-
-def read_imagenet_variant(root: Path, benchmark: Benchmark) -> tuple[dict[str, str], Items]:
-    """A folder for each WordNet id, all of ImageNet's or some: only the classes that are there count."""
-    names = dict(sorted(read_wordnet_names(root).items()))
-    present = {name: title for name, title in names.items() if (root / benchmark.images / name).is_dir()}
-    return present, {"test": list(_class_folders(root, benchmark.images, {name: name for name in present}))}
-
-
-def read_imagenet_v2(root: Path, benchmark: Benchmark) -> tuple[dict[str, str], Items]:
-    """Folders that are numbered from 0, as the lines of `classnames.txt`."""
-    names = read_wordnet_names(root)
-    numbered = {str(number): name for number, name in enumerate(names)}
-    return names, {"test": list(_class_folders(root, benchmark.images, numbered))}
-
-
-def read_wordnet_names(root: Path) -> dict[str, str]:
-    """Class names by WordNet id: a line `n01440764 tench` for each class."""
-    lines = [line.split(" ", 1) for line in (root / CLASS_NAMES_FILE).read_text().splitlines() if line.strip()]
-    if not lines or not all(len(line) == 2 for line in lines):
-        raise ValueError(f"{root / CLASS_NAMES_FILE}: each line must be a WordNet id and a name (n01440764 tench).")
-    return {number: name.strip() for number, name in lines}
-
-
-def _class_folders(root: Path, images: str, folders: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Pictures of class folders and the class that each folder stands for; other folders are an error."""
-    found = {entry.name for entry in os.scandir(root / images) if entry.is_dir() and not is_hidden(entry.name)}
-    missing, unknown = sorted(folders.keys() - found), sorted(found - folders.keys())
-    if missing or unknown or not found:
-        raise ValueError(
-            f"{root / images} must have a folder for each of {len(folders)} classes, but "
-            f"{f'{len(missing)} are missing ({_few(missing)})' if missing or not found else ''}"
-            f"{' and ' if missing and unknown else ''}"
-            f"{f'{len(unknown)} are not in {CLASS_NAMES_FILE} ({_few(unknown)})' if unknown else ''}."
-        )
-    for folder in sorted(folders):
-        for name in sorted(os.listdir(root / images / folder)):
-            if not is_hidden(name) and is_picture(Path(name)):
-                yield f"{images}/{folder}/{name}", folders[folder]
 
 
 def _with_split_file(title: str, folder: str, images: str, split: str, template: str | None = None) -> Benchmark:
@@ -219,25 +123,10 @@ def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData
                 f"{root}, or choose the folder above it with --data_dir."
             )
     names, items = benchmark.read(root, benchmark)
-    if benchmark.read in (read_split_file, read_aircraft):
-        _check_items(root, names, items)
     parts = {part: _labelled_part(root, pairs, list(names)) for part, pairs in items.items()}
     class_names = [title.replace("_", " ") for title in names.values()]
     train, validation = parts.get("train"), parts.get("val")
     return BenchmarkData(name, benchmark.title, benchmark.template, class_names, train, validation, parts["test"])
-
-
-def _check_items(root: Path, names: Mapping[str, str], items: Items) -> None:
-    """Raise where a listed picture has no known class or is not there."""
-    listed = [(path, name) for pairs in items.values() for path, name in pairs]
-    unknown = sorted({name for _, name in listed if name not in names})
-    if unknown:
-        raise ValueError(f"{root}: pictures are listed for classes that there are not: {_few(unknown)}.")
-    missing = [path for path, _ in listed if not (root / path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{root}: {len(missing)} of {len(listed)} listed pictures are missing: {_few(missing)}."
-        )
 
 
 def _labelled_part(root: Path, pairs: Sequence[tuple[str, str]], names: list[str]) -> datasets.Dataset:
@@ -245,5 +134,40 @@ def _labelled_part(root: Path, pairs: Sequence[tuple[str, str]], names: list[str
     return labelled(pictures, [name for _, name in pairs], [path for path, _ in pairs], names)
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+def load_copy(name: str, source: str) -> BenchmarkData:
+    """Read a data set from the Hugging Face Hub, or from a folder of `datasets`, in place of its published folder.
+
+    Such copies have splits and class names of their own: their results are not exactly the papers'. Without a test
+    split the validation split is tested; that of ImageNet always is, as in the papers.
+
+    Args:
+        name: one of `BENCHMARKS`, for its template, or any other.
+        source: Hub id or folder, see `load_named`.
+
+    Raises:
+        OSError: there is no such data set.
+        ValueError: it has no split to train on or to test.
+    """
+    known = split_names(source)
+    held_out = ["validation", "val", "valid", "dev"]
+    train = None if name in VARIANTS else _first(known, ["train"], source)
+    order = [*held_out, "test"] if name == "imagenet" else ["test", *held_out]
+    part = _first(known, [*order, "train"] if train is None else order, source)
+    test, _ = load_named(source, part)
+    class_names = test.features["label"].names
+    if train is not None:
+        pictures, _ = load_named(source, train)
+        class_names = pictures.features["label"].names
+        test, _, _ = match_labels(test, class_names)
+    benchmark = BENCHMARKS.get(name)
+    title, template = (benchmark.title, benchmark.template) if benchmark else (name, "a photo of a {}.")
+    names = [clean_class_name(label) for label in class_names]
+    return BenchmarkData(name, title, template, names, pictures if train else None, None, test)
+
+
+def _first(known: Sequence[str], wanted: Sequence[str], source: str) -> str:
+    """The first wanted split that there is."""
+    found = [split for split in wanted if split in known]
+    if not found:
+        raise ValueError(f"{source} has no split {' or '.join(map(repr, wanted))}, only {', '.join(known)}.")
+    return found[0]

@@ -190,8 +190,20 @@ def load_named(
     return pictures.select_columns(["image", "label", "path"]), notes
 
 
+def split_names(name: str) -> list[str]:
+    """The splits of a `datasets` data set, see `load_named`."""
+    if _is_saved(name):
+        saved = datasets.load_from_disk(name)
+        return ["train"] if isinstance(saved, datasets.Dataset) else list(saved)
+    return datasets.get_dataset_split_names(name)
+
+
+def _is_saved(name: str) -> bool:
+    return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
+
+
 def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
-    if not any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):
+    if not _is_saved(name):
         try:
             return datasets.load_dataset(name, split=split, **kwargs), []
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:

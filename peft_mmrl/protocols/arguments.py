@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..cli import DEFAULT_BASE_MODEL, load_clip
-from ..data.benchmarks import BenchmarkData, load_benchmark
+from ..cli import DEFAULT_BASE_MODEL, check_precision, load_clip
+from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
 from ..training import METHODS, make_accelerator, paper_settings
 from ..validation import as_positive_int
 from .runs import Run, read_scores, sample
@@ -35,7 +35,7 @@ def make_parser(description: str, default_output_dir: Path) -> argparse.Argument
     group.add_argument("--epochs", type=int, help="in place of the papers'")
     group.add_argument("--batch_size", type=int, help="in place of the papers'")
     group.add_argument("--learning_rate", type=float, help="in place of the papers'")
-    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
+    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output_dir", type=Path, default=default_output_dir, help="finished runs in it are not repeated"
@@ -48,17 +48,22 @@ def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[Ben
     """Load data sets by name.
 
     Args:
-        names: of benchmarks, or of `others`.
+        names: of benchmarks, or of `others`; `NAME=SOURCE` reads a data set from the Hub or a folder of `datasets`.
         data_dir: see `load_benchmark`.
         others: further data sets.
 
     Raises:
         OSError, ValueError: see `load_benchmark`.
     """
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"The data set {repeated[0]!r} is named twice.")
-    return [others[name]() if name in others else load_benchmark(name, data_dir) for name in names]
+    data = []
+    for name, source in (text.partition("=")[::2] for text in names):
+        if name in (before.name for before in data):
+            raise ValueError(f"The data set {name!r} is named twice.")
+        if source:
+            data.append(load_copy(name, source))
+        else:
+            data.append(others[name]() if name in others else load_benchmark(name, data_dir))
+    return data
 
 
 def plan_runs(
@@ -98,6 +103,7 @@ def plan_runs(
             count,
             paper_settings(method, protocol, data.name, seed, **{**data.settings, **given}),
             str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
+            args.mixed_precision,
             tuple(target.name for target in targets),
         )
         for data in sources
@@ -111,5 +117,5 @@ def plan_runs(
             sample(run, args.split_dir)
     for base_model in {run.base_model for run in runs}:
         load_clip(base_model)
-    make_accelerator(runs[0].settings, mixed_precision=args.mixed_precision)
+    check_precision(make_accelerator(runs[0].settings, mixed_precision=args.mixed_precision))
     return runs

@@ -34,6 +34,7 @@ class Run:
         shots: pictures of each class.
         settings: hyper-parameters, with the run's seed.
         base_model: Hub id or folder.
+        mixed_precision: of training and tests, see `Accelerator`; None: what `accelerate` is configured for.
         targets: names of further data sets that are tested.
     """
 
@@ -43,6 +44,7 @@ class Run:
     shots: int
     settings: TrainingSettings
     base_model: str
+    mixed_precision: str | None = None
     targets: tuple[str, ...] = field(default=())
 
     @property
@@ -58,7 +60,10 @@ class Run:
         """What makes the result what it is, as JSON."""
         data = {"dataset": self.data.name, "template": self.data.template, "classes": self.data.class_names}
         sizes = {"train_pictures": len(self.data.train), "test_pictures": len(self.data.test)}
-        names = {name: getattr(self, name) for name in ("protocol", "method", "shots", "base_model", "targets")}
+        names = {
+            name: getattr(self, name)
+            for name in ("protocol", "method", "shots", "base_model", "mixed_precision", "targets")
+        }
         return json.loads(json.dumps({**names, **data, **sizes, **asdict(self.settings)}))
 
 
@@ -115,7 +120,7 @@ def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.N
     Args:
         runs: all runs, as `plan_runs` has checked them.
         score: one of `peft_mmrl.protocols.tasks`: data set, pictures to train on and a function that trains -> scores.
-        args: from `make_parser`: `output_dir`, `split_dir`, `mixed_precision`, `save_adapters`.
+        args: from `make_parser`: `output_dir`, `split_dir`, `save_adapters`.
 
     Returns:
         the scores of each run.
@@ -124,7 +129,7 @@ def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.N
     for number, run in enumerate(runs, start=1):
         scores = read_scores(run, args.output_dir)
         if scores is None:
-            accelerator = make_accelerator(run.settings, mixed_precision=args.mixed_precision)
+            accelerator = make_accelerator(run.settings, mixed_precision=run.mixed_precision)
             title = f"{run.data.title}, {run.method}, {run.shots} shots, seed {run.seed}"
             if accelerator.is_main_process:
                 print(f"run {number} of {len(runs)}: {title}", file=sys.stderr)
