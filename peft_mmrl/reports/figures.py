@@ -160,7 +160,9 @@ def _draw_pairs(counts: np.ndarray, names: list[str]) -> Figure:
 
 def _line(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
     epochs, values = ([record[key] for record in records] for key in ("epoch", name))
-    axes.plot(epochs, values, color=AFTER, marker="o" if len(records) < 25 else None, markersize=3, label="in training")
+    axes.plot(
+        epochs, values, color=AFTER, marker="o" if len(records) < 25 else None, markersize=3, label="in training"
+    )
     axes.grid(axis="y", color=GRID)
     axes.set_xlabel("epoch: all training pictures once")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import io
 from typing import Any
 
 import jinja2
+import PIL.Image
 
 from ..evaluation import Predictions
 from ..metrics import functions
 from .pictures import Shown, data_uri
-from .results import by_change, confused_pairs
+from .results import by_change, confused_pairs, fits_matrix
 
 
 CHANCE = 0.05
@@ -65,11 +67,12 @@ def render_page(
         same=sum(change == 0 for change in changes),
         classes=by_change(metrics["per_class"], MOST_CLASSES),
         left_out=max(len(with_pictures) - MOST_CLASSES, 0),
+        is_matrix=fits_matrix(counts),
         mistakes=[
             (names[true], names[called], count) for true, called, count in confused_pairs(counts, MOST_MISTAKES)
         ],
         shown=shown,
-        figures={name: data_uri(content, "image/png") for name, content in figures.items()},
+        figures={name: _embed(content) for name, content in figures.items()},
         measures=[
             (*MEASURES[name], metrics[f"zero_shot_{name}"], metrics[name]) for name in MEASURES if name in metrics
         ],
@@ -91,13 +94,21 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html")
 
 
+def _embed(figure: bytes) -> dict[str, Any]:
+    """A figure's address and its width in CSS pixels, of which 96 are an inch."""
+    with PIL.Image.open(io.BytesIO(figure)) as picture:
+        width = round(picture.width / picture.info["dpi"][0] * 96)
+    return {"uri": data_uri(figure, "image/png"), "width": width}
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return f"{share:.1%}"
 
 
 def _points(difference: float) -> str:
-    """A difference of two shares, with the typographer's minus."""
-    return f"{100 * difference:+.0f}".replace("-", "\N{MINUS SIGN}").replace("+0", "±0")
+    """A difference of two shares in percentage points."""
+    points = round(100 * difference)
+    return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "±0"
 
 
 def _as_text(value: Any) -> str:

@@ -12,6 +12,9 @@ from ..evaluation import Predictions
 from ..metrics import functions
 
 
+LARGEST_MATRIX = 40  # classes
+
+
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     """All measures of a report.
 
@@ -108,6 +111,20 @@ def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
     order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
     pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
     return [(int(row), int(column), int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]]
+
+
+def occurring(counts: np.ndarray) -> np.ndarray:
+    """Labels of the classes that have pictures or were predicted.
+
+    Args:
+        counts: confusion matrix (C, C).
+    """
+    return np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+
+
+def fits_matrix(counts: np.ndarray) -> bool:
+    """Whether a confusion matrix is small enough to be drawn as a whole."""
+    return len(occurring(counts)) <= LARGEST_MATRIX
 
 
 def p_value(gained: int, lost: int) -> float:
