@@ -154,6 +154,7 @@ def _draw_pairs(counts: np.ndarray, names: list[str]) -> Figure:
     bars = axes.barh(range(len(pairs)), [count for _, _, count in pairs], color=AFTER)
     axes.bar_label(bars, padding=2, fontsize=8)
     axes.set_yticks(range(len(pairs)), [f"{names[row]}  →  {names[column]}" for row, column, _ in pairs])
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(title="Most frequent mistakes: is → was called", xlabel="pictures", ylim=(len(pairs) - 0.4, -0.6))
     return figure
 
