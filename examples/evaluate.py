@@ -19,12 +19,13 @@ from peft_mmrl import cli, runs
 from peft_mmrl.data import PictureSource, check_pictures, describe_bad, match_labels, new_class_names, read_class_names
 from peft_mmrl.evaluation import predict
 from peft_mmrl.prediction import load_classifier
-from peft_mmrl.reports import write_report
+from peft_mmrl.reports import check_can_draw, write_report
 
 
 def main(args: argparse.Namespace) -> None:
     """Read, score, report."""
     with cli.clear_errors():
+        check_can_draw()
         runs.check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir)
         accelerator = Accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
@@ -46,9 +47,8 @@ def main(args: argparse.Namespace) -> None:
     model.to(accelerator.device)
     found = predict(model, pictures, image_processor, accelerator, args.batch_size)
     if accelerator.is_main_process:
-        metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
-        for line in runs.summary(found, metrics):
-            print(line)
+        write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
+        print("\n".join([*runs.summary(found), f"open {args.output_dir / 'report.html'} in a browser"]))
     accelerator.end_training()
 
 

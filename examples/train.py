@@ -20,12 +20,14 @@ from peft_mmrl import cli, runs
 from peft_mmrl.data import load_training_data
 from peft_mmrl.evaluation import predict
 from peft_mmrl.hub import check_can_push, push_folder
+from peft_mmrl.reports import check_can_draw
 from peft_mmrl.training import make_accelerator, mmrl_config, train, training_pictures
 
 
 def main(args: argparse.Namespace) -> None:
     """Check everything, train, evaluate, write."""
     with cli.clear_errors():
+        check_can_draw()
         settings = cli.training_settings(args)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
         runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
@@ -75,8 +77,7 @@ def main(args: argparse.Namespace) -> None:
         after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        for line in runs.write_results(args.output_dir, model, data, run, history, after):
-            print(line)
+        print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after)))
         if args.push_to_hub:
             push_folder(args.output_dir, args.hub_model_id)
 

@@ -55,6 +55,9 @@ class MMRLConfig(PeftConfig):
         class_input_ids (`list[list[str]]`, *optional*):
             Per template one blank-separated string of token ids per trained class, so that a loaded adapter
             classifies without a tokenizer. Means nothing without `classes`.
+        base_fingerprint (`str`, *optional*):
+            Digest of the base model that the adapter was saved with, set by `save_pretrained`. Loading it on another
+            base of the same sizes warns.
 
     Example:
 
@@ -93,6 +96,9 @@ class MMRLConfig(PeftConfig):
     )
     class_input_ids: list[list[str]] | None = field(
         default=None, metadata={"help": "Token ids of the trained prompts, a string per class and template."}
+    )
+    base_fingerprint: str | None = field(
+        default=None, metadata={"help": "Digest of the base model, set when the adapter is saved."}
     )
 
     # PEFT reads this attribute from every config; MMRL always adapts both towers, so it is no field.

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from peft import PeftModel
 from peft.utils import load_peft_weights
 from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+from transformers.integrations.peft import PeftAdapterMixin
 
 from .config import MMRLConfig
-from .model import adapter_shapes
+
+
+MAX_FRAMES = 5  # between a loader and our constructors
 
 
 def check_weights_fit(
     clip: CLIPModel,
     config: MMRLConfig,
+    shapes: dict[str, tuple[int, ...]],
     model_id: str | os.PathLike[str],
     key_mapping: dict[str, str] | None = None,
     **kwargs: Any,
@@ -26,6 +32,7 @@ def check_weights_fit(
     Args:
         clip: the base model, adapted or not.
         config: the config of the adapter that is to take the weights.
+        shapes: what they must be on this base model, by name.
         model_id: folder or Hub repository of the adapter.
         key_mapping: as in PEFT's `load_adapter`.
         kwargs: the other arguments of PEFT's `load_adapter`.
@@ -43,7 +50,7 @@ def check_weights_fit(
         raise OSError(f"The adapter's weights in {model_id} cannot be read: {error}") from error
     wrong = [
         f"{name} is {tuple(weights[name].shape) if name in weights else 'missing'}, should be {shape}"
-        for name, shape in adapter_shapes(clip, config).items()
+        for name, shape in shapes.items()
         if name not in weights or tuple(weights[name].shape) != shape
     ]
     if wrong:
@@ -53,17 +60,43 @@ def check_weights_fit(
         )
 
 
-def arguments_of_from_pretrained() -> dict[str, Any] | None:
-    """What `PeftModel.from_pretrained` was called with, where it is what constructs the caller's model.
+def arguments_of(loader: Callable[..., Any]) -> dict[str, Any] | None:
+    """Local variables of a running call of `loader`, where it is what calls this package a few frames further up.
 
-    It tells the constructor nothing of the folder, and changes the base model before it reads the weights. A look at
-    its frame is the only way to find out in time that they do not fit.
+    PEFT's and transformers' loaders tell our constructors nothing of the folder, and change the base model before
+    they read the weights. A look at their frames is the only way to find out in time that the weights do not fit.
     """
-    frame = sys._getframe(2)
-    if frame.f_code is not PeftModel.from_pretrained.__func__.__code__:
+    code = inspect.unwrap(loader).__code__
+    frame = sys._getframe(1)
+    for _ in range(MAX_FRAMES):
+        frame = frame.f_back
+        if frame is None:
+            return None
+        if frame.f_code is code:
+            return frame.f_locals
+    return None
+
+
+def arguments_of_from_pretrained() -> dict[str, Any] | None:
+    """What `PeftModel.from_pretrained` was called with, where it constructs a model."""
+    variables = arguments_of(PeftModel.from_pretrained.__func__)
+    if variables is None or variables["model_id"] is None:
         return None
     names = ("model_id", "key_mapping", "ephemeral_gpu_offload")
-    return {**{name: frame.f_locals.get(name) for name in names}, **frame.f_locals.get("kwargs", {})}
+    return {**{name: variables.get(name) for name in names}, **variables.get("kwargs", {})}
+
+
+def arguments_of_load_adapter() -> dict[str, Any] | None:
+    """What transformers' `clip.load_adapter` was called with, where it injects the adapter of a folder."""
+    variables = arguments_of(PeftAdapterMixin.load_adapter)
+    if variables is None or variables["peft_model_id"] is None or variables["adapter_state_dict"] is not None:
+        return None
+    load_config = variables["load_config"]
+    return {
+        "model_id": variables["peft_model_id"],
+        "ignore_mismatched_sizes": load_config.ignore_mismatched_sizes,
+        **load_config.download_kwargs,
+    }
 
 
 def refuse_offload(kwargs: dict[str, Any]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import CLIPModel
 
 from .config import MMRLConfig
+from .fingerprint import fingerprint_of, warn_if_other_base
 from .labels import name_labels_in_forward, restore_forward
+from .loading import arguments_of_load_adapter, check_weights_fit
 from .text_tower import MMRLTextTower
 from .towers import MMRLTower
 from .validation import InvalidTypeError
@@ -57,6 +60,21 @@ class MMRLModel(BaseTuner):
     tuner_layer_cls = MMRLTower
     target_module_mapping: dict[str, list[str]] = {}
 
+    def __init__(
+        self,
+        model: nn.Module,
+        peft_config: PeftConfig | dict[str, PeftConfig],
+        adapter_name: str,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        config = peft_config[adapter_name] if isinstance(peft_config, dict) else peft_config
+        check_adapter(model, adapter_name, config)  # PEFT enters the config into the model before it injects
+        loading = arguments_of_load_adapter()
+        if loading is not None:
+            check_weights_fit(model, config, adapter_shapes(model, config), **loading)
+        super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Add an adapter, after checking all that can be wrong with it.
 
@@ -65,8 +83,14 @@ class MMRLModel(BaseTuner):
                 not save.
         """
         check_adapter(model, adapter_name, self.peft_config[adapter_name])
+        warn_if_other_base(model, self.base_fingerprint, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         name_labels_in_forward(model)
+
+    @cached_property
+    def base_fingerprint(self) -> str | None:
+        """Digest of the base model, taken when the first adapter is added: later wrappers may split its weights."""
+        return fingerprint_of(self.model)
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict[str, Any]) -> PeftConfig:
         return peft_config  # there are no target modules to fill in: MMRL adapts both towers
@@ -128,6 +152,7 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
         raise ValueError(
             f"MMRL adapts transformers' `CLIPModel` (any size); this base model is a {type(model).__name__}."
         )
+    check_base(model, config)
     try:
         nn.ModuleDict({adapter_name: nn.Identity()})
     except (KeyError, TypeError) as error:
@@ -144,6 +169,35 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
         raise ValueError(
             f"`adapter_name`={adapter_name!r} is part of the name of a weight, so PEFT could not tell this adapter's "
             "weights from others when saving. Choose another name."
+        )
+
+
+def check_base(model: nn.Module, config: MMRLConfig) -> None:
+    """Raise where a base model is in a state that MMRL cannot work with, or the config asks for a trained part of it.
+
+    Raises:
+        ValueError: weights that were moved out of memory, adapters of another method, weights that autograd cannot
+            use, `modules_to_save`.
+    """
+    if getattr(config, "modules_to_save", None):
+        raise ValueError(
+            f"`modules_to_save`={config.modules_to_save!r} is not supported by MMRL: it scores new classes by CLIP's "
+            "own projections, which must stay as they are."
+        )
+    if hasattr(model, "hf_device_map") and any(weight.is_meta for weight in model.parameters()):
+        raise ValueError(
+            f"`device_map`={model.hf_device_map!r} moved weights of the base model out of memory. MMRL needs all of "
+            "them there: load the base model without offloading."
+        )
+    if any(isinstance(module, BaseTunerLayer) and not isinstance(module, MMRLTower) for module in model.modules()):
+        raise ValueError(
+            "The base model has adapters of another PEFT method in it. Merge or unload them first "
+            "(`merge_and_unload()`, `unload()`)."
+        )
+    is_for_training = not config.inference_mode and not torch.is_inference_mode_enabled()
+    if is_for_training and any(weight.is_inference() for weight in model.parameters()):
+        raise ValueError(
+            "The base model was made under `torch.inference_mode()`, so nothing can be trained on it. Make it outside."
         )
 
 

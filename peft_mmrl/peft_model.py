@@ -22,7 +22,7 @@ from .features import compute_features, image_states
 from .hub import push_model
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
 from .losses import decision_logits, mmrl_loss, similarity_logits
-from .model import check_adapter
+from .model import adapter_shapes, check_adapter
 from .outputs import MMRLOutput
 from .validation import (
     InvalidTypeError,
@@ -69,9 +69,9 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         configs = {**getattr(model, "peft_config", {}), adapter_name: peft_config}
         bound = {name: trained_classes(config, model.config.text_config) for name, config in configs.items()}
         loading = arguments_of_from_pretrained()
-        if loading is not None and loading["model_id"] is not None:
+        if loading is not None:
             refuse_offload(loading)
-            check_weights_fit(model, peft_config, **loading)
+            check_weights_fit(model, peft_config, adapter_shapes(model, peft_config), **loading)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self._bound = {name: classes for name, classes in bound.items() if classes is not None}
         self._warned_untrained: set[str] = set()
@@ -362,6 +362,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         """As in PEFT; classes that are saved in the config are bound to the new adapter."""
         if not isinstance(peft_config, PeftConfig):
             raise InvalidTypeError(f"`peft_config` must be an `MMRLConfig`, got {peft_config!r}.")
+        if adapter_name in self.peft_config:  # PEFT 0.20 would overwrite it
+            raise ValueError(
+                f"Adapter with name '{adapter_name}' already exists: pass another `adapter_name`, or remove it with "
+                "`delete_adapter`."
+            )
         if isinstance(peft_config, MMRLConfig):
             check_adapter(self.get_base_model(), adapter_name, peft_config)
             bound = trained_classes(peft_config, self.get_base_model().config.text_config)
@@ -407,10 +412,15 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         **kwargs: Any,
     ) -> None:
         """As in PEFT. Embeddings are never part of an MMRL adapter, so PEFT need not ask the Hub whether they were
-        resized: saving works offline."""
+        resized: saving works offline. The config says which base model the adapter belongs to."""
         self._one_active_adapter()
         if save_embedding_layers is True:
             raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
+        fingerprint = self.base_model.base_fingerprint
+        for name, config in self.peft_config.items():
+            if fingerprint is not None and config.base_fingerprint != fingerprint:
+                self.peft_config[name] = copy.copy(config)  # the user's own config object stays as it is
+                self.peft_config[name].base_fingerprint = fingerprint
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
 
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
@@ -440,5 +450,6 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         else:
             config = PeftConfig.from_pretrained(model_id, **self._split_kwargs(kwargs)[0])
         if isinstance(config, MMRLConfig):  # PEFT refuses others with its own message
-            check_weights_fit(self.get_base_model(), config, model_id, **kwargs)
+            clip = self.get_base_model()
+            check_weights_fit(clip, config, adapter_shapes(clip, config), model_id, **kwargs)
         return super().load_adapter(model_id, adapter_name, *args, **kwargs)

@@ -1,8 +1,9 @@
-"""The only place that knows how PEFT's registries work.
+"""The only place that knows how PEFT's and transformers' registries work.
 
 PEFT has no entry points for methods from other packages: `register_peft_method` takes only names that are members of
 the enum `PeftType`, and configs only task types that are members of `TaskType`. An enum that has members cannot be
-subclassed, so the two members are added here, the way the enum machinery itself stores them.
+subclassed, so the two members are added here, the way the enum machinery itself stores them. transformers' pipelines
+keep a list of PEFT's model classes that is not open to others either.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from peft import PeftType, TaskType
 from peft.auto import MODEL_TYPE_TO_PEFT_MODEL_MAPPING
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import register_peft_method
+from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
 
 PEFT_TYPE = "MMRL"
 TASK_TYPE = "ZERO_SHOT_IMAGE_CLASSIFICATION"
+PIPELINES = ("zero-shot-image-classification", "image-classification")
 
 
 def _add_member(enum_cls: type[enum.Enum], name: str) -> None:
@@ -42,7 +45,7 @@ def extend_peft_enums() -> None:
 
 
 def register(config_cls: type, tuner_cls: type, peft_model_cls: type) -> None:
-    """Register the method with PEFT; calling it again changes nothing.
+    """Register the method with PEFT and transformers' pipelines; calling it again changes nothing.
 
     Args:
         config_cls: the `PeftConfig` subclass.
@@ -64,3 +67,7 @@ def register(config_cls: type, tuner_cls: type, peft_model_cls: type) -> None:
         mapping.pop(PeftType(PEFT_TYPE), None)
     register_peft_method(name=PEFT_TYPE.lower(), config_cls=config_cls, model_cls=tuner_cls)
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING[TASK_TYPE] = peft_model_cls
+    for pipeline in PIPELINES:
+        supported = SUPPORTED_PEFT_TASKS.setdefault(pipeline, [])
+        if peft_model_cls.__name__ not in supported:
+            supported.append(peft_model_cls.__name__)

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from .card import write_card
 from .data import TrainingData
 from .evaluation import Predictions
+from .metrics.functions import per_class
 from .peft_model import PeftModelForZeroShotImageClassification
 from .reports import write_report
 from .threshold import Threshold
@@ -21,6 +22,7 @@ from .training.checkpoints import PROGRESS_FILE
 
 
 RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
+LISTED = 10  # classes that a summary names
 
 
 def check_output_dir(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -179,8 +181,9 @@ def write_results(
         return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
     threshold = Threshold.choose(predictions.probabilities, predictions.labels)
     threshold.save(folder)
-    metrics = write_report(
-        folder / REPORT,
+    report = folder / REPORT
+    write_report(
+        report,
         predictions,
         data.validation,
         title=folder.name,
@@ -195,5 +198,30 @@ def write_results(
         data=data.source,
         metrics={"accuracy": predictions.accuracy},
         zero_shot={"accuracy": predictions.zero_shot_accuracy},
+        training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
+        pictures=[report / "per_class.png", report / "reliability.png"],
     )
-    return [*changes(metrics), str(threshold), f"saved in {folder}; open {folder / REPORT / 'report.html'} in a browser"]
+    return [
+        *summary(predictions),
+        str(threshold),
+        f"{folder} holds the adapter; open {report / 'report.html'} in a browser",
+    ]
+
+
+def summary(predictions: Predictions) -> list[str]:
+    """Lines on what a trained model gains and loses against frozen CLIP, in all and by class."""
+    count, num_classes = len(predictions.labels), len(predictions.class_names)
+    accuracies = f"{predictions.accuracy:.1%} (zero-shot {predictions.zero_shot_accuracy:.1%})"
+    lines = [f"accuracy on {count} pictures: {accuracies}"]
+    before, after = (
+        per_class(probabilities.argmax(dim=1), predictions.labels, num_classes)["recall"]
+        for probabilities in (predictions.zero_shot, predictions.probabilities)
+    )
+    changes = sorted(zip(before, after, predictions.class_names, strict=True), key=lambda row: row[0] - row[1])
+    better = [row for row in changes if row[1] > row[0]]
+    worse = [row for row in reversed(changes) if row[1] < row[0]]
+    for what, rows in (("better", better), ("worse", worse)):
+        listed = ", ".join(f"{name} {old:.0%} -> {new:.0%}" for old, new, name in rows[:LISTED])
+        more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+        lines.append(f"{what}: {listed or 'none'}{more}")
+    return lines

@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .config import MMRLConfig, adapted_layers
 from .layer import Aligner, SharedResidualAligner
+from .validation import refuse_mixed_batch
 
 
 @dataclass
@@ -164,6 +165,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
             return_dict: as in transformers.
             kwargs: passed to every layer.
         """
+        refuse_mixed_batch(kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
         output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs, return_dict=True)
         frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None

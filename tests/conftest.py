@@ -3,10 +3,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
@@ -14,6 +16,7 @@ torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name
 PARITY = Path(__file__).parent / "parity"
+DEMO_CLIP = Path(__file__).parents[1] / "examples" / "demo_clip"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
 
@@ -114,6 +117,22 @@ def tokenizer():
 @pytest.fixture
 def images():
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def demo_processor():
+    return CLIPProcessor.from_pretrained(DEMO_CLIP)
+
+
+@pytest.fixture
+def pictures():
+    generator = np.random.default_rng(0)
+    return [Image.fromarray(generator.integers(0, 255, (40, 32, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+@pytest.fixture
+def demo_images(demo_processor, pictures):
+    return demo_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
 
 @pytest.fixture(params=CASES)

@@ -1,5 +1,6 @@
 """Importing the package registers the method with an unmodified PEFT."""
 
+import copy
 import importlib
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import peft
 import pytest
 from peft import PeftConfig, PeftType, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
 import peft_mmrl
 from peft_mmrl import MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification
@@ -25,10 +27,10 @@ def test_peft_finds_config_tuner_and_model(clip):
 
 
 def test_registering_again_and_reloading_change_nothing(clip, tmp_path):
-    members = list(PeftType), list(TaskType)
+    members = list(PeftType), list(TaskType), copy.deepcopy(SUPPORTED_PEFT_TASKS)
     register(MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification)
     importlib.reload(peft_mmrl)
-    assert (list(PeftType), list(TaskType)) == members
+    assert (list(PeftType), list(TaskType), SUPPORTED_PEFT_TASKS) == members
     MMRLConfig(rep_dim=8).save_pretrained(tmp_path)
     assert isinstance(PeftConfig.from_pretrained(tmp_path), MMRLConfig)
 

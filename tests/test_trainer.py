@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_clip, scramble
-from peft import PeftModel, get_peft_model
-from transformers import Trainer, TrainingArguments
+from conftest import WordTokenizer, make_clip, scramble
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from peft_mmrl import MMRLConfig
 
@@ -45,9 +45,9 @@ def arguments(folder, **changes):
     return TrainingArguments(**{**kwargs, **changes})
 
 
-def model_with_classes(tokenizer):
+def model_with_classes(tokenizer, adapter_name="default"):
     torch.manual_seed(0)
-    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16))
+    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16), adapter_name=adapter_name)
     model.set_classes(["cat", "dog"], tokenizer)
     return model
 
@@ -104,16 +104,107 @@ def test_gradient_accumulation_equals_one_large_batch(tokenizer, tmp_path):
         assert large.abs().max() > 0
 
 
-def test_resume_goes_on_where_it_stopped(tokenizer, tmp_path):
+@pytest.mark.parametrize("name", ["default", "shop"])
+def test_resume_goes_on_where_it_stopped(name, tokenizer, tmp_path):
     data = Images(8, "labels")
-    whole = model_with_classes(tokenizer)
+    whole = model_with_classes(tokenizer, name)
     Trainer(whole, arguments(tmp_path, save_strategy="epoch"), train_dataset=data).train()
     checkpoint = sorted(tmp_path.glob("checkpoint-*"))[0]
-    resumed = model_with_classes(tokenizer)
+    resumed = model_with_classes(tokenizer, name)
     Trainer(resumed, arguments(tmp_path, save_strategy="epoch"), train_dataset=data).train(str(checkpoint))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
-    assert any(parameter.requires_grad for parameter in resumed.parameters())
-    assert resumed.peft_config["default"].classes == ["cat", "dog"]
+    assert {key for key, weight in resumed.named_parameters() if weight.requires_grad} == {
+        key for key, _ in resumed.named_parameters() if "mmrl_" in key
+    }
+    assert resumed.peft_config[name].classes == ["cat", "dog"]
+
+
+def test_the_best_weights_come_back(tokenizer, tmp_path):
+    """The second epoch is made worse than the first; as with LoRA the adapter must be the one named "default"."""
+
+    class Spoil(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, model, **kwargs):
+            if state.epoch:
+                scramble(model)
+
+    seen = []
+
+    def worse_each_time(prediction):
+        seen.append(prediction.predictions)
+        return {"rank": -len(seen)}
+
+    model = model_with_classes(tokenizer)
+    args = arguments(
+        tmp_path,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="rank",
+        greater_is_better=True,
+    )
+    evaluation = Images(7, "labels")
+    trainer = Trainer(
+        model, args, None, Images(8, "labels"), evaluation, compute_metrics=worse_each_time, callbacks=[Spoil()]
+    )
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    best, last = seen
+    assert not np.allclose(best, last, atol=1e-3)
+    assert np.allclose(trainer.predict(evaluation).predictions, best, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gradient_checkpointing": True},
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        {"torch_compile": True, "torch_compile_backend": "eager"},
+        {"dataloader_num_workers": 1},
+    ],
+    ids=["checkpointing", "reentrant", "not reentrant", "compiled", "worker"],
+)
+def test_settings_that_change_no_numbers(settings, plain_run, tokenizer, tmp_path):
+    """Pages "Methods and tools for efficient training" and "Trainer" of transformers."""
+    model = model_with_classes(tokenizer)
+    Trainer(model, arguments(tmp_path, **settings), train_dataset=Images(8, "labels")).train()
+    assert plain_run.keys() == get_peft_model_state_dict(model).keys()
+    for name, weight in get_peft_model_state_dict(model).items():
+        assert torch.allclose(weight, plain_run[name], atol=1e-5), name
+
+
+def test_bf16_training_stays_close(plain_run, tokenizer, tmp_path):
+    model = model_with_classes(tokenizer)
+    Trainer(model, arguments(tmp_path, bf16=True), train_dataset=Images(8, "labels")).train()
+    weights = get_peft_model_state_dict(model)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    start = get_peft_model_state_dict(model_with_classes(tokenizer))
+    steps, expected = (
+        torch.cat([(end[name] - start[name]).flatten() for name in start]) for end in (weights, plain_run)
+    )
+    assert torch.cosine_similarity(steps, expected, dim=0) > 0.9
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """Adapter weights after training with Trainer's defaults."""
+    model = model_with_classes(WordTokenizer())
+    Trainer(model, arguments(tmp_path_factory.mktemp("plain")), train_dataset=Images(8, "labels")).train()
+    return get_peft_model_state_dict(model)
+
+
+def test_class_features_are_not_gathered(tokenizer, tmp_path):
+    """Of the output Trainer collects the logits alone: other fields have a row per class, not per picture."""
+    model = model_with_classes(tokenizer)
+    predicted = []
+    trainer = Trainer(
+        model,
+        arguments(tmp_path),
+        preprocess_logits_for_metrics=lambda logits, labels: predicted.append(logits) or logits,
+    )
+    trainer.predict(Images(7, "labels"))
+    assert [tuple(logits.shape) for logits in predicted] == [(4, 2), (3, 2)]
 
 
 def test_num_items_in_batch_scales_the_whole_loss(tokenizer, images):
