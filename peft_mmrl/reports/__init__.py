@@ -1,0 +1,7 @@
+"""Reports of a run: a folder with numbers, figures and a page that people read who are no engineers."""
+
+from .results import compute_metrics
+from .writing import check_can_draw, write_report
+
+
+__all__ = ["check_can_draw", "compute_metrics", "write_report"]

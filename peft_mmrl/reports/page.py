@@ -1,0 +1,117 @@
+"""The page of a report: what the template `report.html` is filled with."""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import Any
+
+import jinja2
+import PIL.Image
+
+from ..evaluation import Predictions
+from ..metrics import functions
+from .pictures import Shown, data_uri
+from .results import by_change, confused_pairs, fits_matrix
+
+
+CHANCE = 0.05
+MOST_CLASSES = 16  # on the first screens; the table at the end has all
+MOST_MISTAKES = 5
+MEASURES = {
+    "accuracy": ("Accuracy", "share of all pictures that are recognised"),
+    "top_5_accuracy": ("Top-5 accuracy", "share of pictures whose class is among the five likeliest"),
+    "base_accuracy": ("Accuracy, trained classes", "pictures of classes that it was trained on"),
+    "new_accuracy": ("Accuracy, new classes", "pictures of classes that it knows by name only"),
+    "harmonic_mean": ("H", "harmonic mean of the two above: high only where both are"),
+    "macro_precision": ("Precision", "of the pictures called a class, the share that are; mean over classes"),
+    "macro_recall": ("Recall", "of the pictures of a class, the share that is recognised; mean over classes"),
+    "macro_f1": ("F1", "harmonic mean of precision and recall; mean over classes"),
+    "expected_calibration_error": ("Calibration error", "how far stated and true certainty are apart; small is good"),
+}
+
+
+def render_page(
+    title: str,
+    predictions: Predictions,
+    metrics: dict[str, Any],
+    shown: dict[str, list[Shown]],
+    figures: dict[str, bytes],
+    *,
+    settings: dict[str, Any],
+    threshold: dict[str, Any] | None,
+) -> str:
+    """One HTML page that needs no other file and no network.
+
+    Args:
+        title: name of the model.
+        predictions: of N pictures.
+        metrics: from `results.compute_metrics`.
+        shown: from `pictures.choose_pictures`.
+        figures: PNG files by name.
+        settings: what the run was asked to do.
+        threshold: for "none of these"; None: there is none.
+    """
+    names = predictions.class_names
+    counts = functions.confusion_matrix(predictions.probabilities.argmax(dim=1), predictions.labels, len(names))
+    with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
+    changes = [row["recall"] - row["zero_shot_recall"] for row in with_pictures]
+    return _template().render(
+        title=title,
+        metrics=metrics,
+        recognised=round(metrics["accuracy"] * metrics["pictures"]),
+        recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
+        may_be_chance=metrics["difference_p_value"] >= CHANCE,
+        better=sum(change > 0 for change in changes),
+        worse=sum(change < 0 for change in changes),
+        same=sum(change == 0 for change in changes),
+        classes=by_change(metrics["per_class"], MOST_CLASSES),
+        left_out=max(len(with_pictures) - MOST_CLASSES, 0),
+        is_matrix=fits_matrix(counts),
+        mistakes=[
+            (names[true], names[called], count) for true, called, count in confused_pairs(counts, MOST_MISTAKES)
+        ],
+        shown=shown,
+        figures={name: _embed(content) for name, content in figures.items()},
+        measures=[
+            (*MEASURES[name], metrics[f"zero_shot_{name}"], metrics[name]) for name in MEASURES if name in metrics
+        ],
+        settings={name: _as_text(value) for name, value in settings.items()},
+        threshold=threshold,
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": _percent, "points": _points, "count": "{:,}".format}
+    return environment.get_template("report.html")
+
+
+def _embed(figure: bytes) -> dict[str, Any]:
+    """A figure's address and its width in CSS pixels, of which 96 are an inch."""
+    with PIL.Image.open(io.BytesIO(figure)) as picture:
+        width = round(picture.width / picture.info["dpi"][0] * 96)
+    return {"uri": data_uri(figure, "image/png"), "width": width}
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _points(difference: float) -> str:
+    """A difference of two shares in percentage points."""
+    points = round(100 * difference)
+    return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "±0"
+
+
+def _as_text(value: Any) -> str:
+    if value is None or value == []:
+        return "–"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,134 @@
+"""What predictions come to in numbers: the content of `metrics.json`, which the page and the figures show."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluation import Predictions
+from ..metrics import functions
+
+
+LARGEST_MATRIX = 40  # classes
+
+
+def compute_metrics(predictions: Predictions) -> dict[str, Any]:
+    """All measures of a report.
+
+    Args:
+        predictions: of N pictures over C classes.
+
+    Returns:
+        `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
+        `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
+        `difference_p_value`, how likely chance alone makes them differ as much; `per_class`, a dictionary per class.
+    """
+    gained, lost = changed_pictures(predictions)
+    metrics: dict[str, Any] = {"pictures": len(predictions.labels)}
+    metrics |= measure(predictions, predictions.probabilities)
+    metrics |= {f"zero_shot_{name}": value for name, value in measure(predictions, predictions.zero_shot).items()}
+    metrics |= {"gained": len(gained), "lost": len(lost), "difference_p_value": p_value(len(gained), len(lost))}
+    return metrics | {"per_class": per_class(predictions)}
+
+
+def measure(predictions: Predictions, probabilities: torch.Tensor) -> dict[str, float]:
+    """Measures over all classes.
+
+    Args:
+        predictions: says labels and trained classes.
+        probabilities: of one model (N, C).
+
+    Returns:
+        `accuracy`, `top_5_accuracy` (of more than five classes), `macro_precision`, `macro_recall`, `macro_f1`,
+        `expected_calibration_error`, and where there are pictures of trained and of new classes `base_accuracy`,
+        `new_accuracy` and `harmonic_mean`, with all classes competing.
+    """
+    labels, num_classes = predictions.labels, len(predictions.class_names)
+    predicted = probabilities.argmax(dim=1)
+    measures = {"accuracy": functions.accuracy(predicted, labels)}
+    if num_classes > 5:
+        measures["top_5_accuracy"] = functions.top_k_accuracy(probabilities, labels, k=5)
+    columns = functions.per_class(predicted, labels, num_classes)
+    measures |= {name: value for name, value in columns.items() if name.startswith("macro_")}
+    measures["expected_calibration_error"] = functions.expected_calibration_error(probabilities, labels)
+    is_new = ~torch.tensor(predictions.trained)[labels]
+    if is_new.any() and not is_new.all():
+        measures |= functions.base_to_new(predicted, labels, is_new)
+    return measures
+
+
+def per_class(predictions: Predictions) -> list[dict[str, Any]]:
+    """For each class its label, name, whether it was trained, its number of pictures, and precision, recall and F1."""
+    models = {"": predictions.probabilities, "zero_shot_": predictions.zero_shot}
+    names = predictions.class_names
+    columns: dict[str, Any] = {"label": range(len(names)), "class": names, "trained": predictions.trained}
+    for prefix, probabilities in models.items():
+        found = functions.per_class(probabilities.argmax(dim=1), predictions.labels, len(names))
+        columns["pictures"] = found["support"]
+        columns |= {prefix + name: found[name] for name in ("precision", "recall", "f1")}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def by_change(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Classes that have pictures, from the one that gained most recall to the one that lost most.
+
+    Args:
+        rows: from `per_class`.
+        most: number of classes to return; of more than these, those in the middle are left out.
+    """
+    rows = [row for row in rows if row["pictures"]]
+    rows.sort(key=lambda row: row["zero_shot_recall"] - row["recall"])
+    return rows if len(rows) <= most else rows[: most - most // 2] + rows[len(rows) - most // 2 :]
+
+
+def changed_pictures(predictions: Predictions) -> tuple[list[int], list[int]]:
+    """Positions of the pictures that only the trained model recognises, and of those that only frozen CLIP does.
+
+    Those whose own class gained or lost most probability come first.
+    """
+    after, before = (
+        probabilities.argmax(dim=1) == predictions.labels
+        for probabilities in (predictions.probabilities, predictions.zero_shot)
+    )
+    change = (predictions.probabilities - predictions.zero_shot).gather(1, predictions.labels[:, None])[:, 0]
+    order = change.argsort(descending=True, stable=True)
+    gained = order[(after & ~before)[order]].tolist()
+    lost = order[(before & ~after)[order]].tolist()
+    return gained, lost[::-1]
+
+
+def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent mistakes: true label, predicted label and number of pictures.
+
+    Args:
+        counts: confusion matrix (C, C), true classes as rows.
+        most: number of pairs to return at most.
+    """
+    mistakes = counts - np.diag(counts.diagonal())
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
+    return [(int(row), int(column), int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]]
+
+
+def occurring(counts: np.ndarray) -> np.ndarray:
+    """Labels of the classes that have pictures or were predicted.
+
+    Args:
+        counts: confusion matrix (C, C).
+    """
+    return np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+
+
+def fits_matrix(counts: np.ndarray) -> bool:
+    """Whether a confusion matrix is small enough to be drawn as a whole."""
+    return len(occurring(counts)) <= LARGEST_MATRIX
+
+
+def p_value(gained: int, lost: int) -> float:
+    """How likely two equally good models differ as much on the same pictures: McNemar's test, with correction."""
+    if gained == lost:
+        return 1.0
+    return math.erfc((abs(gained - lost) - 1) / math.sqrt(2 * (gained + lost)))

@@ -1,0 +1,323 @@
+"""Reports: their numbers, their files, and the page, which holds everything in itself and is safe with any name."""
+
+import csv
+import io
+import json
+import logging
+import sys
+import warnings
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import datasets
+import matplotlib
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from scipy.stats import chi2
+from sklearn.metrics import confusion_matrix, recall_score
+
+from peft_mmrl.evaluation import Predictions
+from peft_mmrl.reports import compute_metrics, figures, fonts, results, write_report
+
+
+NAMES = [
+    "<script>alert(1)</script>",
+    "\"><img src='http://example.com/x.png' onerror='alert(1)'>",
+    "price $5 & $x^$",
+    "a name that is so long that no box and no axis has a place for all of it",
+    "averylongnamewithoutanyblankthatcouldnotbebrokenanywhereotherwise",
+    "猫",
+    "कुत्ता",
+    "كلب",
+    "Größe",
+    "two\nlines",
+]
+HISTORY = [
+    {"epoch": 1, "loss": 2.0, "accuracy": 0.5, "zero_shot_accuracy": 0.4},
+    {"epoch": 2, "loss": 1.0, "accuracy": 0.6, "zero_shot_accuracy": 0.4},
+]
+THRESHOLD = {
+    "threshold": 0.4,
+    "pictures": 60,
+    "known_rejected": 0.05,
+    "known_wrong": 0.1,
+    "unknown_accepted": 0.7,
+    "unknown": "own class hidden",
+}
+
+
+def make_predictions(names=NAMES, pictures=60, trained=None, before=2.0, after=4.0, seed=0):
+    """Random probabilities that favour the true class; the numbers say how much."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(pictures) % len(names)
+
+    def probabilities(favour):
+        logits = torch.randn(pictures, len(names), generator=generator)
+        return (logits + favour * torch.nn.functional.one_hot(labels, len(names))).softmax(dim=1)
+
+    return Predictions(
+        class_names=list(names),
+        trained=trained or [True] * len(names),
+        paths=[f"<b>{index}</b>/{index}.jpg" for index in range(pictures)],
+        labels=labels,
+        probabilities=probabilities(after),
+        zero_shot=probabilities(before),
+    )
+
+
+def make_dataset(predictions, broken=()):
+    """Pictures of several shapes; those at the positions `broken` cannot be read."""
+    images = []
+    for index in range(len(predictions.paths)):
+        size = [(40, 30), (300, 500), (500, 100)][index % 3]
+        file = io.BytesIO()
+        PIL.Image.new("RGB", size, (index * 4 % 256, 120, 90)).save(file, "JPEG")
+        images.append({"bytes": b"" if index in broken else file.getvalue(), "path": None})
+    features = {
+        "image": datasets.Image(decode=False),
+        "label": datasets.ClassLabel(num_classes=len(predictions.class_names)),
+        "path": datasets.Value("string"),
+    }
+    columns = {"image": images, "label": predictions.labels.tolist(), "path": predictions.paths}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def report_of(folder, predictions, **options):
+    options = {"title": "my <adapter>", "settings": {"seed": 1}} | options
+    return write_report(folder, predictions, make_dataset(predictions), **options)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return make_predictions(trained=[True] * 7 + [False] * 3)
+
+
+@pytest.fixture(scope="module")
+def folder(predictions, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "report"
+    split = {"train": ["cat/1.jpg"], "validation": predictions.paths}
+    settings = {"seed": 1, "template": ["a {}.", "the {}."], "shots": None, "<i>": "<u>"}
+    report_of(folder, predictions, settings=settings, history=HISTORY, split=split, threshold=THRESHOLD)
+    return folder
+
+
+def test_numbers_are_those_of_the_predictions(predictions):
+    metrics = compute_metrics(predictions)
+    labels = predictions.labels.numpy()
+    after, before = (part.argmax(dim=1).numpy() for part in (predictions.probabilities, predictions.zero_shot))
+    assert metrics["accuracy"] == pytest.approx(predictions.accuracy)
+    assert metrics["zero_shot_accuracy"] == pytest.approx(predictions.zero_shot_accuracy)
+    assert metrics["gained"] == ((after == labels) & (before != labels)).sum() > 0
+    assert metrics["lost"] == ((after != labels) & (before == labels)).sum()
+    assert [row["recall"] for row in metrics["per_class"]] == pytest.approx(
+        list(recall_score(labels, after, average=None))
+    )
+    assert [row["class"] for row in metrics["per_class"]] == NAMES
+    assert {row["pictures"] for row in metrics["per_class"]} == {6}
+    assert metrics["base_accuracy"] == pytest.approx((after == labels)[labels < 7].mean())
+    assert metrics["zero_shot_new_accuracy"] == pytest.approx((before == labels)[labels >= 7].mean())
+
+
+def test_without_new_classes_there_is_no_harmonic_mean():
+    assert "harmonic_mean" not in compute_metrics(make_predictions())
+
+
+def test_classes_without_pictures_are_counted_nowhere():
+    predictions = make_predictions(["cat", "dog", "fox"], 6)
+    predictions.labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    predictions.probabilities = predictions.zero_shot = torch.eye(3)[predictions.labels]
+    metrics = compute_metrics(predictions)
+    assert metrics["macro_f1"] == 1
+    assert [row["pictures"] for row in metrics["per_class"]] == [3, 3, 0]
+    assert [row["class"] for row in results.by_change(metrics["per_class"], 10)] == ["cat", "dog"]
+
+
+def test_changed_pictures_come_in_the_order_of_their_change():
+    probabilities = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.4, 0.6], [0.1, 0.9], [0.8, 0.2]])
+    labels = torch.zeros(5, dtype=torch.long)
+    predictions = Predictions(["a", "b"], [True] * 2, list("12345"), labels, probabilities, probabilities.flip(1))
+    assert results.changed_pictures(predictions) == ([1, 4, 0], [3, 2])
+
+
+def test_classes_that_changed_most_are_kept():
+    rows = [{"pictures": 1, "recall": 0.1 * change, "zero_shot_recall": 0.5} for change in range(10)]
+    assert [round(10 * row["recall"]) for row in results.by_change(rows, 5)] == [9, 8, 7, 1, 0]
+    assert len(results.by_change(rows, 10)) == 10
+
+
+def test_confused_pairs_are_the_largest_off_the_diagonal(predictions):
+    counts = np.array([[9, 2, 0], [0, 9, 3], [1, 0, 9]])
+    assert results.confused_pairs(counts, 2) == [(1, 2, 3), (0, 1, 2)]
+    assert results.confused_pairs(np.eye(3, dtype=int), 5) == []
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(10, 2), (2, 10), (5, 4), (1000, 900)])
+def test_p_value_is_that_of_mcnemars_test(gained, lost):
+    statistic = (abs(gained - lost) - 1) ** 2 / (gained + lost)
+    assert results.p_value(gained, lost) == pytest.approx(chi2.sf(statistic, 1))
+    assert results.p_value(3, 3) == results.p_value(0, 0) == 1
+
+
+def test_a_report_has_all_its_files(folder, predictions):
+    pictures = {"changed", "confusion", "curves", "per_class", "reliability"}
+    texts = {"config.json", "metrics.json", "predictions.csv", "report.html", "split.json"}
+    assert {path.name for path in folder.iterdir()} == texts | {f"{name}.png" for name in pictures}
+    for name in pictures:
+        with PIL.Image.open(folder / f"{name}.png") as picture:
+            assert max(picture.size) < 3000
+            assert np.asarray(picture.convert("L")).std() > 1
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics == compute_metrics(predictions) | {"threshold": THRESHOLD}
+    assert json.loads((folder / "config.json").read_text())["template"] == ["a {}.", "the {}."]
+    assert json.loads((folder / "split.json").read_text())["validation"] == predictions.paths
+
+
+def test_there_is_a_row_for_each_picture(folder, predictions):
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == predictions.paths
+    assert [row["label"] for row in rows] == [NAMES[label] for label in predictions.labels]
+    assert sum(row["correct"] == "True" for row in rows) / len(rows) == pytest.approx(predictions.accuracy)
+    for row, after, before in zip(rows, predictions.probabilities, predictions.zero_shot, strict=True):
+        assert (row["predicted"], row["zero_shot_predicted"]) == (NAMES[after.argmax()], NAMES[before.argmax()])
+        assert float(row["probability"]) == pytest.approx(after.max().item(), abs=1e-6)
+        assert float(row["zero_shot_probability"]) == pytest.approx(before.max().item(), abs=1e-6)
+
+
+def test_half_precision_is_taken(tmp_path, predictions):
+    half = replace(
+        predictions, probabilities=predictions.probabilities.bfloat16(), zero_shot=predictions.zero_shot.bfloat16()
+    )
+    assert report_of(tmp_path / "report", half)["accuracy"] == pytest.approx(predictions.accuracy, abs=0.05)
+
+
+def test_a_report_without_history_or_changes(tmp_path):
+    predictions = make_predictions(["cat", "dog"], 4)
+    predictions.probabilities = predictions.zero_shot = torch.eye(2)[predictions.labels]
+    metrics = report_of(tmp_path / "report", predictions)
+    assert (metrics["gained"], metrics["lost"], metrics["accuracy"]) == (0, 0, 1)
+    assert not {"curves.png", "changed.png", "split.json"} & {path.name for path in (tmp_path / "report").iterdir()}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "4 of 4 pictures are recognised,\nas many as before." in page
+    assert "None: all pictures are recognised." in page
+
+
+@pytest.mark.parametrize(
+    ("right_before", "right_after", "headline"),
+    [
+        (20, 50, "Training helped: 50 of 60 pictures are recognised,\n20 before."),
+        (50, 20, "Training did harm: 20 of 60 pictures are recognised,\n50 before."),
+        (30, 32, "32 of 60 pictures are recognised,\n30 before."),
+    ],
+)
+def test_the_headline_claims_no_more_than_the_pictures_show(right_before, right_after, headline, tmp_path):
+    predictions = make_predictions(["cat", "dog"])
+    right = torch.arange(60)
+    for name, count in (("zero_shot", right_before), ("probabilities", right_after)):
+        said = torch.where(right < count, predictions.labels, 1 - predictions.labels)
+        setattr(predictions, name, torch.eye(2)[said] * 0.8 + 0.1)
+    report_of(tmp_path / "report", predictions)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert f"<h1>{headline}</h1>" in page
+    assert ("can be chance" in page) == headline.startswith("32")
+
+
+def test_pictures_that_vanished_are_named(tmp_path, predictions):
+    dataset = make_dataset(predictions, broken=range(60))
+    write_report(tmp_path, predictions, dataset, title="t", settings={})
+    assert "cannot be read" in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "changed.png").exists()
+
+
+def test_other_pictures_are_refused_before_anything_is_written(tmp_path, predictions):
+    shuffled = make_dataset(predictions).select(range(59, -1, -1))
+    with pytest.raises(ValueError, match="`dataset` must hold the pictures of `predictions` in their order"):
+        write_report(tmp_path / "report", predictions, shuffled, title="t", settings={})
+    empty = Predictions(["a"], [True], [], torch.zeros(0, dtype=torch.long), torch.zeros(0, 1), torch.zeros(0, 1))
+    with pytest.raises(ValueError, match="at least one picture"):
+        write_report(tmp_path / "report", empty, shuffled.select([]), title="t", settings={})
+    assert not (tmp_path / "report").exists()
+
+
+def test_without_matplotlib_the_error_says_how_to_get_it(tmp_path, predictions, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r'pip install "peft_mmrl\[examples\]"'):
+        report_of(tmp_path / "report", predictions)
+    assert not (tmp_path / "report").exists()
+
+
+def test_figures_leave_matplotlib_as_it_was_and_warn_of_nothing(tmp_path, predictions, caplog):
+    before = dict(matplotlib.rcParams)
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        report_of(tmp_path / "report", predictions, history=HISTORY)
+    assert dict(matplotlib.rcParams) == before
+    assert not caplog.records
+
+
+def test_names_that_no_font_has_are_numbered():
+    families = fonts.families_for(["dog"])
+    assert families == ["DejaVu Sans"]
+    names = ["dog", "猫", "costs $5", "two\nlines", "x" * 40]
+    drawable = fonts.drawable_names(names, families)
+    assert drawable == ["dog", "class 1", r"costs \$5", "two lines", "x" * 25 + "…"]
+
+
+@pytest.mark.parametrize("num_classes", [2, 40, 41, 300])
+def test_confusion_is_drawn_for_any_number_of_classes(num_classes):
+    predictions = make_predictions([f"class {label}" for label in range(num_classes)], 2 * num_classes, after=2)
+    counts = confusion_matrix(predictions.labels, predictions.probabilities.argmax(dim=1), labels=range(num_classes))
+    with figures.style(fonts.families_for(predictions.class_names)):
+        axes = figures.draw_confusion(predictions, predictions.class_names).axes[0]
+    if num_classes <= 40:
+        shares = counts / counts.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(axes.images[0].get_array(), shares)
+    else:
+        widths = [bar.get_width() for bar in axes.patches]
+        assert len(widths) == 20
+        assert widths[0] == (counts - np.diag(counts.diagonal())).max()
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes, and those that are still open."""
+
+    VOID = {"meta", "link", "img", "br"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.elements, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_holds_everything_and_runs_nothing(folder):
+    page = Elements((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    tags = {tag for tag, _ in page.elements}
+    assert tags.isdisjoint({"script", "iframe", "object", "form", "u", "adapter"})
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    assert len(images) > 10
+    for _, attributes in page.elements:
+        assert all(attributes.get(name, "data:").startswith("data:") for name in ("src", "href"))
+        assert not [name for name in attributes if name.startswith("on")]
+    assert all(attributes["alt"] for attributes in images)
+
+
+def test_the_page_says_the_numbers(folder, predictions):
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    recognised = round(predictions.accuracy * 60)
+    assert f"{recognised} of 60 pictures are recognised" in page
+    assert f"{predictions.accuracy:.1%}" in page
+    assert f"{predictions.zero_shot_accuracy:.1%}" in page
+    assert all(name in page for name in ("猫", "कुत्ता", "كلب", "Größe", "&lt;script&gt;alert(1)&lt;/script&gt;"))
+    assert "less than 40.0% sure" in page
+    assert "a {}., the {}." in page
