@@ -15,6 +15,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from fontTools.ttLib import TTFont
+from matplotlib import font_manager
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
@@ -248,7 +250,23 @@ def test_without_matplotlib_the_error_says_how_to_get_it(tmp_path, predictions, 
     assert not (tmp_path / "report").exists()
 
 
-def test_figures_leave_matplotlib_as_it_was_and_warn_of_nothing(tmp_path, predictions, caplog):
+@pytest.fixture
+def regular_only(tmp_path, monkeypatch):
+    """matplotlib with a font that has 猫 and no bold, and with nothing remembered of earlier searches."""
+    font = TTFont(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf")
+    for table in font["cmap"].tables:
+        if table.isUnicode():
+            table.cmap[ord("猫")] = table.cmap[ord("C")]
+    for record in font["name"].names:
+        if record.nameID in (1, 4, 16):  # names of the family and of the font
+            record.string = "Regular Only"
+    font.save(tmp_path / "regular.ttf")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", font_manager.fontManager.ttflist.copy())
+    font_manager.fontManager.addfont(tmp_path / "regular.ttf")  # forgets the searches
+    fonts._letters.cache_clear()
+
+
+def test_figures_leave_matplotlib_as_it_was_and_warn_of_nothing(tmp_path, predictions, regular_only, caplog):
     before = dict(matplotlib.rcParams)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

@@ -24,13 +24,13 @@ MOST_PAIRS = 20
 
 
 def style(families: list[str]) -> AbstractContextManager[None]:
-    """What all figures share.
+    """What all figures share. Nothing is bold: matplotlib warns of each family that has no bold font.
 
     Args:
         families: fonts for the class names, see `fonts.families_for`.
     """
     colors = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.labelcolor": INK}
-    axes = {"axes.edgecolor": GRID, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left"}
+    axes = {"axes.edgecolor": GRID, "axes.titlesize": 11, "axes.titlelocation": "left"}
     spines = {"axes.spines.top": False, "axes.spines.right": False}
     fonts = {"font.family": families, "font.size": 9, "legend.frameon": False}
     return matplotlib.rc_context(colors | axes | spines | fonts)
@@ -119,13 +119,13 @@ def draw_pictures(groups: dict[str, list[tuple[PIL.Image.Image, str]]], columns:
     figure = _figure(9, 0.4 * len(groups) + 2 * sum(heights))
     parts = figure.subfigures(len(groups), 1, height_ratios=[0.2 + height for height in heights], squeeze=False)
     for part, (title, shown), height in zip(parts[:, 0], groups.items(), heights, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+        part.suptitle(title, x=0.01, ha="left", fontsize=11)
         panels = part.subplots(height, columns, squeeze=False).ravel()
         for axes in panels:
             axes.set_axis_off()
         for axes, (picture, caption) in zip(panels, shown, strict=False):
             axes.imshow(picture)
-            axes.set_title(caption, fontsize=7, weight="normal")
+            axes.set_title(caption, fontsize=7)
     return figure
 
 
