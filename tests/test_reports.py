@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from dataclasses import replace
@@ -328,6 +329,18 @@ def test_the_page_holds_everything_and_runs_nothing(folder):
         assert all(attributes.get(name, "data:").startswith("data:") for name in ("src", "href"))
         assert not [name for name in attributes if name.startswith("on")]
     assert all(attributes["alt"] for attributes in images)
+
+
+def test_names_written_from_right_to_left_leave_the_rest_in_order(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    body = re.sub("alt=\"[^\"]*\"", "", text.partition("<body>")[2])
+    assert body.count("كلب") == body.count("<bdi>كلب</bdi>") > 2
+
+
+def test_of_many_classes_the_page_says_what_it_leaves_out(tmp_path):
+    predictions = make_predictions([f"class {label}" for label in range(20)], 40)
+    report_of(tmp_path, predictions)
+    assert "the 4 classes between are in the table at the end" in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_says_the_numbers(folder, predictions):
