@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import AutoConfig, CLIPModel, CLIPProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from .backbones import BACKBONES
 from .data import PictureSource
 from .training import TrainingSettings
 
@@ -31,16 +32,16 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
+def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A base model and its processor.
 
     Args:
         name: Hub id or folder.
-        kwargs: for `CLIPModel.from_pretrained`.
+        kwargs: for `AutoModel.from_pretrained`.
 
     Raises:
         OSError: there is none of that name.
-        ValueError: it is not a CLIP.
+        ValueError: MMRL does not adapt such a model.
     """
     try:
         kind = AutoConfig.from_pretrained(name).model_type
@@ -49,9 +50,13 @@ def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
             f"The base model {name!r} can't be loaded: it must be the name of a CLIP on the Hugging Face Hub, or a "
             f"folder with one. {error}"
         ) from error
-    if kind != "clip":
-        raise ValueError(f"The base model {name!r} is not a CLIP: its model type is {kind!r}.")
-    return CLIPModel.from_pretrained(name, **kwargs), CLIPProcessor.from_pretrained(name)
+    supported = [model_cls.config_class.model_type for model_cls in BACKBONES]
+    if kind not in supported:
+        raise ValueError(
+            f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
+            f"{', '.join(supported)}."
+        )
+    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
 
 
 def check_precision(accelerator: Accelerator) -> None:

@@ -60,7 +60,7 @@ def test_it_says_what_it_does_and_writes_a_classifier(digit_folders, tmp_path, c
     model = PeftModel.from_pretrained(clip, folder)
     assert model.classes == ["one", "two", "zero"]
     assert model.peft_config["default"].template == ["a photo of the digit {}.", "the number {}."]
-    split = json.loads((folder / "split.json").read_text())
+    split = json.loads((folder / "report" / "split.json").read_text())
     assert sorted(split["train"]) == sorted(
         path.relative_to(digit_folders / "train").as_posix() for path in digit_folders.glob("train/*/*")
     )
