@@ -9,14 +9,15 @@ from matplotlib import font_manager
 
 DEFAULT = "DejaVu Sans"  # comes with matplotlib
 PLACEHOLDERS = "Last Resort"  # has a box for each letter
-REGULAR = (400, "normal", "regular", "book")  # weights; others have matplotlib warn
+REGULAR = (400, "normal", "regular", "book")  # weights; families without an upright font of one have matplotlib warn
 MOST_LETTERS = 26
 
 
 def families_for(texts: list[str]) -> list[str]:
     """Font families of this machine that draw the texts together, matplotlib's own first."""
     families, missing = [DEFAULT], set("".join("".join(texts).split())) - _letters(DEFAULT)
-    installed = {font.name for font in font_manager.fontManager.ttflist if font.weight in REGULAR}
+    fonts = font_manager.fontManager.ttflist
+    installed = {font.name for font in fonts if font.weight in REGULAR and font.style == "normal"}
     for family in sorted(installed) if missing else []:
         if not family.startswith(PLACEHOLDERS) and missing & _letters(family):
             families.append(family)
@@ -47,4 +48,4 @@ def _letters(family: str) -> frozenset[str]:
         font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=False))
     except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read
         return frozenset()
-    return frozenset(map(chr, font.get_charmap()))
+    return frozenset(map(chr, font.get_charmap()) if font.scalable else ())  # fonts of emoji may not be
