@@ -48,4 +48,4 @@ def _letters(family: str) -> frozenset[str]:
         font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=False))
     except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read
         return frozenset()
-    return frozenset(map(chr, font.get_charmap()))
+    return frozenset(map(chr, font.get_charmap()) if font.scalable else ())  # fonts of emoji may not be

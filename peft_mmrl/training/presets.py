@@ -89,7 +89,7 @@ def paper_settings(method: str, protocol: str, dataset: str, seed: int = 1, **ch
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
-    settings: dict[str, Any] = {"crop_scale": 0.5, **SCHEDULES[protocol]}
+    settings: dict[str, Any] = dict(SCHEDULES[protocol])
     if protocol != "cross-dataset" and dataset == "imagenet":
         settings |= IMAGENET
     elif protocol == "few-shot" and method == "mmrl++":
