@@ -96,7 +96,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument(
         "--cached_views",
         type=int,
-        help="views of each picture that are computed once; 0: none (16 on a CPU, where that pays)",
+        help="views of each picture that are computed once; 0: none (8 on a CPU, where that pays)",
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
     group.add_argument("--push_to_hub", action="store_true")

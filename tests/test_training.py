@@ -143,6 +143,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, tmp_path):
     assert sum(file.stat().st_size for file in (tmp_path / "checkpoint").rglob("*")) < 2**20  # no base weights
 
 
+def test_a_loss_that_is_not_finite_ends_the_run():
+    class Broken(Noisy):
+        def __getitem__(self, index):
+            return {**super().__getitem__(index), "pixel_values": torch.full((3, 32, 32), torch.nan)}
+
+    with pytest.raises(FloatingPointError, match="The loss is nan in step 1 of epoch 1: lower the learning rate"):
+        run(TrainingSettings(epochs=1), Broken())
+
+
 def test_a_folder_without_a_checkpoint_is_named(tmp_path):
     with pytest.raises(OSError, match="holds no checkpoint"):
         run(TrainingSettings(epochs=1), resume_from=tmp_path)

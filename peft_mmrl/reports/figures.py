@@ -124,7 +124,7 @@ def draw_pictures(groups: dict[str, list[tuple[PIL.Image.Image, str]]], columns:
             axes.set_axis_off()
         for axes, (picture, caption) in zip(panels, shown, strict=False):
             axes.imshow(picture)
-            axes.set_title(caption, fontsize=7)
+            axes.set_title(caption, fontsize=6, loc="center")
     return figure
 
 

@@ -92,6 +92,9 @@ def train(
 
     Returns:
         a record per epoch: `epoch`, `loss`, `learning_rate` and what `on_epoch` added.
+
+    Raises:
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     dataset, full_batch = SeededDataset(dataset, settings.seed), settings.batch_size * accelerator.num_processes
     loader = DataLoader(dataset, settings.batch_size, shuffle=True, drop_last=len(dataset) >= full_batch)
@@ -114,11 +117,17 @@ def train(
             for batch in accelerator.skip_first_batches(loader, progress.step):
                 with accelerator.accumulate(model):
                     loss = model(**batch).loss
+                    value = loss.item()
+                    if not math.isfinite(value):
+                        raise FloatingPointError(
+                            f"The loss is {value} in step {progress.step + 1} of epoch {epoch + 1}: lower the learning "
+                            "rate, or train in another precision."
+                        )
                     accelerator.backward(loss)
                     optimizer.step()
                     optimizer.zero_grad()
-                progress.add(loss.item())
-                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+                progress.add(value)
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                 bar.update()
                 _say_how_long(bar)
                 if checkpoint_dir is not None and checkpointing_steps and progress.step % checkpointing_steps == 0:

@@ -16,7 +16,7 @@ from ..views import CachedViews
 from .settings import TrainingSettings
 
 
-VIEWS = 16
+VIEWS = 8
 MOST_MEMORY = 4 * 2**30  # bytes
 
 
@@ -37,8 +37,8 @@ def num_views(
     """How many views of each picture to compute in advance.
 
     Args:
-        asked: what the user wants; None: `VIEWS` where that pays. That is on a CPU, for more epochs than views, and
-            within `MOST_MEMORY`.
+        asked: what the user wants; None: `VIEWS` where that pays. That is on a CPU, for at least twice as many epochs
+            as views, and within `MOST_MEMORY`.
         model: on its device.
         num_pictures: pictures to train on.
         num_epochs: epochs of the run.
@@ -52,7 +52,7 @@ def num_views(
     vision = clip.config.vision_config
     tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     size = num_pictures * VIEWS * tokens * vision.hidden_size * 4
-    return VIEWS if clip.device.type == "cpu" and num_epochs > VIEWS and size <= MOST_MEMORY else 0
+    return VIEWS if clip.device.type == "cpu" and num_epochs >= 2 * VIEWS and size <= MOST_MEMORY else 0
 
 
 def training_pictures(
