@@ -67,12 +67,15 @@ def test_aircraft_is_read_from_its_text_files(tmp_path):
     folder = tmp_path / "fgvc_aircraft"
     for number, part in enumerate(("train", "val", "test")):
         draw(folder / "images" / f"000{number}.jpg")
-        (folder / f"images_variant_{part}.txt").write_text(f"000{number} A340-200 Long\n")
-    (folder / "variants.txt").write_text("707-320\nA340-200 Long\n")
+        (folder / f"images_variant_{part}.txt").write_text(f"000{number} A340-200 Long\n\n")
+    (folder / "variants.txt").write_text("707-320\nA340-200 Long\n\n")
     data = load_benchmark("fgvc_aircraft", tmp_path)
     assert data.class_names == ["707-320", "A340-200 Long"]
     assert labels_by_path(data.train) == {"images/0000.jpg": 1}
     assert labels_by_path(data.test) == {"images/0002.jpg": 1}
+    (folder / "images_variant_val.txt").write_text("0001\n")
+    with pytest.raises(ValueError, match=r"images_variant_val.txt: each line must be a number of a picture and its"):
+        load_benchmark("fgvc_aircraft", tmp_path)
     (folder / "images_variant_val.txt").write_text("0001 Concorde\n")
     with pytest.raises(ValueError, match="Concorde"):
         load_benchmark("fgvc_aircraft", tmp_path)
@@ -157,6 +160,8 @@ def test_what_is_missing_is_named_with_its_place(tmp_path):
         ([("a/1.jpg", -1, "forest")], "whole number of at least 0, got -1"),
         ([("a/1.jpg", 1.0, "forest")], "whole number of at least 0, got 1.0"),
         ([("a/1.jpg", "1", "forest")], "whole number of at least 0, got '1'"),
+        ([("a/1.jpg", 1, "forest"), ("b/1.jpg", 2, "lake")], "labels 0 to 1, but no picture has the label 0"),
+        ([("a/1.jpg", 0, "forest"), ("b/1.jpg", 5, "lake")], "has the label 1, and the largest label is 5"),
         ([("a/1.jpg", 1, "forest"), ("b/1.jpg", 1, "lake")], "label 1 stands for 'forest' and, at train_b/1.jpg"),
     ],
 )

@@ -50,12 +50,7 @@ def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
         raise ValueError(
             f"{path} must be a JSON object with lists `train`, `val`, `test` of [path, label, class name]: {error!r}"
         ) from error
-    names: dict[int, str] = {}
-    for name, label, title in (row for part in rows.values() for row in part):
-        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise ValueError(f"{path}: the label of {name} must be a whole number of at least 0, got {label!r}.")
-        if names.setdefault(label, title) != title:
-            raise ValueError(f"{path}: the label {label} stands for {names[label]!r} and, at {name}, for {title!r}.")
+    names = _names_by_label(path, [row for part in rows.values() for row in part])
     times, images = Counter(names.values()), Path(benchmark.images)
     keys = {label: title if times[title] == 1 else f"{title} ({label})" for label, title in sorted(names.items())}
     items = {part: [((images / name).as_posix(), keys[label]) for name, label, _ in rows[part]] for part in rows}
@@ -64,13 +59,29 @@ def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
     return classes, items
 
 
+def _names_by_label(path: Path, rows: Sequence[tuple[str, int, str]]) -> dict[int, str]:
+    """Class names of a split file; raises a ValueError where its labels do not number them from 0."""
+    names: dict[int, str] = {}
+    for name, label, title in rows:
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise ValueError(f"{path}: the label of {name} must be a whole number of at least 0, got {label!r}.")
+        if names.setdefault(label, title) != title:
+            raise ValueError(f"{path}: the label {label} stands for {names[label]!r} and, at {name}, for {title!r}.")
+    unused = [label for label in range(len(names)) if label not in names]
+    if unused:
+        raise ValueError(
+            f"{path}: its {len(names)} classes must have the labels 0 to {len(names) - 1}, but no picture has the "
+            f"label {unused[0]}, and the largest label is {max(names)}."
+        )
+    return names
+
+
 def read_aircraft(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
     """Text files: `variants.txt` with the classes, `images_variant_*.txt` with picture and class in each line."""
-    names = (root / "variants.txt").read_text().splitlines()
+    names = [line.strip() for line in (root / "variants.txt").read_text().splitlines() if line.strip()]
     items: Items = {}
     for part in ("train", "val", "test"):
-        lines = (root / f"images_variant_{part}.txt").read_text().splitlines()
-        pairs = [line.split(" ", 1) for line in lines]
+        pairs = _read_pairs(root / f"images_variant_{part}.txt", "number of a picture and its class (1025794 707-320)")
         items[part] = [(f"{benchmark.images}/{number}.jpg", name) for number, name in pairs]
     classes = {name: name for name in names}
     _check_items(root, classes, items)
@@ -101,10 +112,15 @@ def read_imagenet_v2(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
 
 def read_wordnet_names(root: Path) -> dict[str, str]:
     """Class names by WordNet id: a line `n01440764 tench` for each class."""
-    lines = [line.split(" ", 1) for line in (root / CLASS_NAMES_FILE).read_text().splitlines() if line.strip()]
+    return dict(_read_pairs(root / CLASS_NAMES_FILE, "WordNet id and a name (n01440764 tench)"))
+
+
+def _read_pairs(path: Path, what: str) -> list[tuple[str, str]]:
+    """The first word of each line, and the rest of it."""
+    lines = [line.strip().split(" ", 1) for line in path.read_text().splitlines() if line.strip()]
     if not lines or not all(len(line) == 2 for line in lines):
-        raise ValueError(f"{root / CLASS_NAMES_FILE}: each line must be a WordNet id and a name (n01440764 tench).")
-    return {number: name.strip() for number, name in lines}
+        raise ValueError(f"{path}: each line must be a {what}.")
+    return [(first, rest.strip()) for first, rest in lines]
 
 
 def _class_folders(root: Path, images: str, folders: Mapping[str, str]) -> Iterator[tuple[str, str]]:
