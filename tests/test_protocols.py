@@ -81,7 +81,10 @@ def test_base_to_new_trains_on_base_and_tests_each_part_among_itself():
     assert (names, template) == (["ant", "bee", "cat"], "a {}.")
     assert labels == [2, 1, 0, 2, 1, 0]
     assert paths == ["2.png", "3.png", "4.png", "7.png", "8.png", "9.png"]
-    assert recorder.tested == [([0, 1, 2], ["ant", "bee", "cat"], None), ([0, 1, 1], ["dog", "eel"], None)]
+    assert recorder.tested == [
+        ([0, 1, 2], ["ant", "bee", "cat"], None),
+        ([0, 1, 1], ["dog", "eel"], Transfer("a {}.")),  # new whatever their names: class feature alone
+    ]
     assert scores == pytest.approx({"base": 200 / 3, "new": 200 / 3, "h": 200 / 3})
 
 
@@ -223,6 +226,21 @@ def test_the_split_of_earlier_runs_can_be_read_again(tmp_path, fake_training):
     assert again["path"][:] == split["train"]
     with pytest.raises(FileNotFoundError, match="--split_dir: there is no .*seed_8"):
         sample(make_run(data, 8), tmp_path / "old")
+
+
+def test_a_run_with_other_pictures_is_refused(tmp_path, fake_training):
+    data = make_data()
+    run = make_run(data)
+    run_with_other_pictures = make_run(replace(data, train=data.train.select(range(29, -1, -1))))
+    protocols.complete([run], protocols.few_shot, arguments(tmp_path / "old"))
+    protocols.complete([run_with_other_pictures], protocols.few_shot, arguments(tmp_path / "other"))
+    runs_module.check_split(run, tmp_path / "old", None)
+    runs_module.check_split(run, tmp_path / "old", tmp_path / "old")
+    runs_module.check_split(run, tmp_path / "new", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"seed_1/split.json holds other pictures .*repeat --split_dir"):
+        runs_module.check_split(run, tmp_path / "old", tmp_path / "other")
+    with pytest.raises(ValueError, match="holds other pictures"):
+        runs_module.check_split(run_with_other_pictures, tmp_path / "old", None)
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path, fake_training):

@@ -10,7 +10,7 @@ from ..cli import DEFAULT_BASE_MODEL, check_precision, load_clip
 from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..validation import as_positive_int
-from .runs import Run, read_scores, sample
+from .runs import Run, check_split, read_scores
 from .tasks import check_all_classes_occur, check_classes
 
 
@@ -115,8 +115,7 @@ def plan_runs(
     ]
     for run in runs:
         read_scores(run, args.output_dir)
-        if args.split_dir is not None:
-            sample(run, args.split_dir)
+        check_split(run, args.output_dir, args.split_dir)
     for base_model in {run.base_model for run in runs}:
         load_clip(base_model)
     return runs

@@ -114,6 +114,26 @@ def sample(run: Run, split_dir: Path | None = None) -> dict[str, datasets.Datase
     return {name: parts[name].select(rows) for name, rows in zip(("train", "validation"), chosen, strict=True) if rows}
 
 
+def check_split(run: Run, output_dir: Path, split_dir: Path | None) -> None:
+    """Raise a ValueError where a run's folder tells of other pictures than those that it would be trained on.
+
+    Args:
+        run: a run, finished or interrupted or neither.
+        output_dir: where its folder is.
+        split_dir: see `sample`.
+    """
+    path = run.folder(output_dir) / SPLIT_FILE
+    before = _read_json(path)
+    if before is None and split_dir is None:
+        return
+    asked = {name: part["path"][:] for name, part in sample(run, split_dir).items()}
+    if before not in (None, asked):
+        raise ValueError(
+            f"{path} holds other pictures than this call would train on: repeat --split_dir and --data_dir of the "
+            "earlier call, or choose another --output_dir."
+        )
+
+
 def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.Namespace) -> list[Scores]:
     """Do the runs that are not finished.
 

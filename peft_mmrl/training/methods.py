@@ -25,10 +25,10 @@ from .settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Transfer:
-    """How a classifier scores another data set than that which it was trained on: all classes count as new.
+    """How a classifier scores classes of another data set or part than it was trained on: all count as new.
 
     Args:
-        template: prompt template(s) of that data set.
+        template: prompt template(s) of these classes.
         beta: MMRL++: weight of a layer's own tokens (beta) there; None: as trained.
     """
 
@@ -47,7 +47,7 @@ class Classifier(Protocol):
         Args:
             dataset: N pictures.
             class_names: C names.
-            transfer: how to score a data set that is not the trained one.
+            transfer: how to score classes that are not the trained ones, whatever their names.
         """
 
     def save(self, folder: Path) -> None:
