@@ -111,6 +111,13 @@ def test_names_may_occur_twice_in_imagenet(tmp_path):
     assert list(data.test["label"]) == [0, 0, 1, 1, 2, 2]
 
 
+def test_names_may_occur_twice_in_a_split_file(tmp_path):
+    write_split(tmp_path, "sun397", [("a/1.jpg", 0, "crane"), ("b/1.jpg", 1, "owl"), ("c/1.jpg", 2, "crane")])
+    data = load_benchmark("sun397", tmp_path)
+    assert data.class_names == ["crane", "owl", "crane"]
+    assert data.test["label"][:] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("name", ["imagenet_a", "imagenet_r"])
 def test_variants_with_some_of_imagenets_classes_are_numbered_among_these(name, tmp_path):
     write_wordnet(tmp_path, name, ["n01484850", "n01514668"])

@@ -138,7 +138,8 @@ def load_copy(name: str, source: str) -> BenchmarkData:
     """Read a data set from the Hugging Face Hub, or from a folder of `datasets`, in place of its published folder.
 
     Such copies have splits and class names of their own: their results are not exactly the papers'. Without a test
-    split the validation split is tested; that of ImageNet always is, as in the papers.
+    split the validation split is tested; that of ImageNet always is, as in the papers. Test labels are matched by
+    name; pictures of classes that are not trained are left out.
 
     Args:
         name: one of `BENCHMARKS`, for its template, or any other.

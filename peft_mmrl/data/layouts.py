@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,10 @@ def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
             raise ValueError(f"{path}: the label of {name} must be a whole number of at least 0, got {label!r}.")
         if names.setdefault(label, title) != title:
             raise ValueError(f"{path}: the label {label} stands for {names[label]!r} and, at {name}, for {title!r}.")
-    images = Path(benchmark.images)
-    items = {part: [((images / name).as_posix(), title) for name, _, title in rows[part]] for part in rows}
-    classes = {names[label]: names[label] for label in sorted(names)}
+    times, images = Counter(names.values()), Path(benchmark.images)
+    keys = {label: title if times[title] == 1 else f"{title} ({label})" for label, title in sorted(names.items())}
+    items = {part: [((images / name).as_posix(), keys[label]) for name, label, _ in rows[part]] for part in rows}
+    classes = {key: names[label] for label, key in keys.items()}
     _check_items(root, classes, items)
     return classes, items
 

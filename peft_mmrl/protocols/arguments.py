@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..cli import DEFAULT_BASE_MODEL, check_precision, load_clip
 from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
-from ..training import METHODS, make_accelerator, paper_settings
+from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..validation import as_positive_int
 from .runs import Run, read_scores, sample
 from .tasks import check_all_classes_occur, check_classes
@@ -93,6 +93,8 @@ def plan_runs(
         check_classes(data, protocol)
     for data in targets:
         check_all_classes_occur(data, "test")
+    accelerator = make_accelerator(TrainingSettings(), mixed_precision=args.mixed_precision)
+    check_precision(accelerator)
     methods = [*args.method, *args.baseline] or [METHODS[0]]
     given = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
     runs = [
@@ -103,7 +105,7 @@ def plan_runs(
             count,
             paper_settings(method, protocol, data.name, seed, **{**data.settings, **given}),
             str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
-            args.mixed_precision,
+            accelerator.mixed_precision,
             tuple(target.name for target in targets),
         )
         for data in sources
@@ -117,5 +119,4 @@ def plan_runs(
             sample(run, args.split_dir)
     for base_model in {run.base_model for run in runs}:
         load_clip(base_model)
-    check_precision(make_accelerator(runs[0].settings, mixed_precision=args.mixed_precision))
     return runs

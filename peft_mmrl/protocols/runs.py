@@ -34,7 +34,7 @@ class Run:
         shots: pictures of each class.
         settings: hyper-parameters, with the run's seed.
         base_model: Hub id or folder.
-        mixed_precision: of training and tests, see `Accelerator`; None: what `accelerate` is configured for.
+        mixed_precision: of training and tests, see `Accelerator`.
         targets: names of further data sets that are tested.
     """
 
@@ -44,7 +44,7 @@ class Run:
     shots: int
     settings: TrainingSettings
     base_model: str
-    mixed_precision: str | None = None
+    mixed_precision: str = "no"
     targets: tuple[str, ...] = field(default=())
 
     @property
