@@ -27,7 +27,7 @@ $(OLDEST)/requirements.txt: $(READY) .ci/oldest.py
 	$(BIN)/python .ci/oldest.py > $@
 	test ! -s $@ || $(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST) --requirement $@
 
-OLDEST_TESTS := registration config parity forward peft_common transformers_integration pipelines
+OLDEST_TESTS := registration config parity forward backbones peft_common transformers_integration pipelines
 
 test-oldest: $(OLDEST)/requirements.txt
 	@test -s $< || echo "The installed dependencies are the oldest: nothing else to test."

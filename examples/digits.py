@@ -5,10 +5,15 @@ set "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, 1998
 levels, written by 13 people.
 """
 
+from pathlib import Path
+
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
+from PIL import ImageOps
 from sklearn.datasets import load_digits as load_sklearn_digits
+
+from peft_mmrl.data.benchmarks import BenchmarkData
 
 
 # Words, not numerals: three quarters of the digits' captions in the demo's pretraining spell them out, and
@@ -47,3 +52,32 @@ def load_digits() -> DatasetDict:
         }
         splits[name] = Dataset.from_dict(columns, features=features)
     return DatasetDict(splits)
+
+
+def as_benchmark(name: str = "digits", inverted: bool = False) -> BenchmarkData:
+    """The digits as the protocols' scripts use a data set.
+
+    Args:
+        name: of the data set.
+        inverted: black strokes on white, for tests only: the same classes in another domain.
+    """
+    parts = {}
+    for split, pictures in load_digits().items():
+        if inverted:
+            pictures = pictures.map(lambda row: {"image": ImageOps.invert(row["image"])})
+        pictures = pictures.cast_column("image", Image(decode=False))
+        parts[split] = pictures.add_column("path", [f"{split}/{index}" for index in range(len(pictures))])
+    return BenchmarkData(
+        name=name,
+        title=name,
+        template=TEMPLATE,
+        class_names=CLASS_NAMES,
+        train=None if inverted else parts["train"],
+        validation=None,
+        test=parts["test"],
+        settings={"epochs": 25, "learning_rate": 2e-3, "batch_size": 4, "flip": False, "crop_scale": 0.8},
+        base_model=str(Path(__file__).parent / "demo_clip"),
+    )
+
+
+BENCHMARKS = {"digits": as_benchmark, "digits_inverted": lambda: as_benchmark("digits_inverted", inverted=True)}

@@ -27,14 +27,14 @@ SNIPPET = """\
 import torch
 from peft import {peft_names}
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoModel, AutoProcessor
 
 import peft_mmrl  # makes the method known to PEFT
 
 adapter = {adapter}
 base = {base}
-clip = CLIPModel.from_pretrained(base)
-processor = CLIPProcessor.from_pretrained(base)
+clip = AutoModel.from_pretrained(base)
+processor = AutoProcessor.from_pretrained(base)
 model = PeftModel.from_pretrained(clip, adapter{subfolder}).eval()
 {set_classes}
 picture = Image.new("RGB", (224, 224))  # yours: Image.open("picture.jpg")

@@ -26,6 +26,7 @@ from .prompts import (
     prompt_ids,
     trim_at_eos,
 )
+from .text_tower import MMRLTextTower
 from .validation import InvalidTypeError, as_list, as_templates
 
 
@@ -48,9 +49,9 @@ class BoundClasses:
     def __len__(self) -> int:
         return len(self.names)
 
-    def text_inputs(self, device: torch.device) -> list[dict[str, Any]]:
+    def text_inputs(self, tower: MMRLTextTower) -> list[dict[str, Any]]:
         """Arguments of the text tower, a dictionary per template."""
-        return [{"input_ids": template.input_ids.to(device)} for template in self.prompts]
+        return [tower.prompt_inputs(template) for template in self.prompts]
 
 
 @dataclass
@@ -63,8 +64,9 @@ class ExplicitPrompts:
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     position_ids: torch.Tensor | None
+    token_type_ids: torch.Tensor | None
     config: MMRLConfig
-    eos_token_id: int
+    text_config: PreTrainedConfig
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -77,18 +79,17 @@ class ExplicitPrompts:
         if self.attention_mask is not None:
             masks = map(as_ints, (self.attention_mask != 0).int())
             rows = [drop_left_padding(row, mask) for row, mask in zip(rows, masks, strict=True)]
-        return [" ".join(map(str, trim_at_eos(row, self.eos_token_id))) in trained for row in rows]
+        return [" ".join(map(str, trim_at_eos(row, self.text_config))) in trained for row in rows]
 
     @property
     def are_trained(self) -> bool:
         """Whether all rows are prompts of trained classes."""
         return all(self.seen)
 
-    def text_inputs(self, device: torch.device) -> list[dict[str, Any]]:
-        """Arguments of the text tower."""
-        return [
-            {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "position_ids": self.position_ids}
-        ]
+    def text_inputs(self, tower: MMRLTextTower) -> list[dict[str, Any]]:
+        """Arguments of the text tower, or of the plain base model."""
+        names = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+        return [{name: getattr(self, name) for name in names if getattr(self, name) is not None}]
 
 
 def clean_names(names: Any) -> list[str]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import AutoConfig, CLIPModel, CLIPProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from .backbones import BACKBONES
 from .data import PictureSource
-from .training import TrainingSettings
+from .training import TrainingSettings, paper_settings
+from .training.presets import REG_WEIGHT
 
 
 DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
@@ -31,16 +33,16 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
+def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A base model and its processor.
 
     Args:
         name: Hub id or folder.
-        kwargs: for `CLIPModel.from_pretrained`.
+        kwargs: for `AutoModel.from_pretrained`.
 
     Raises:
         OSError: there is none of that name.
-        ValueError: it is not a CLIP.
+        ValueError: MMRL does not adapt such a model.
     """
     try:
         kind = AutoConfig.from_pretrained(name).model_type
@@ -49,9 +51,13 @@ def load_clip(name: str, **kwargs: Any) -> tuple[CLIPModel, CLIPProcessor]:
             f"The base model {name!r} can't be loaded: it must be the name of a CLIP on the Hugging Face Hub, or a "
             f"folder with one. {error}"
         ) from error
-    if kind != "clip":
-        raise ValueError(f"The base model {name!r} is not a CLIP: its model type is {kind!r}.")
-    return CLIPModel.from_pretrained(name, **kwargs), CLIPProcessor.from_pretrained(name)
+    supported = [model_cls.config_class.model_type for model_cls in BACKBONES]
+    if kind not in supported:
+        raise ValueError(
+            f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
+            f"{', '.join(supported)}."
+        )
+    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
 
 
 def check_precision(accelerator: Accelerator) -> None:
@@ -124,12 +130,18 @@ def add_method_arguments(parser: argparse.ArgumentParser) -> None:
 def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     """How long and how fast to train."""
     group = parser.add_argument_group("schedule")
+    group.add_argument(
+        "--preset",
+        metavar="PROTOCOL[/DATA SET]",
+        help="the papers' settings: base-to-new, few-shot or cross-dataset, also for one of their data sets "
+        "(few-shot/eurosat); options that are given win",
+    )
     group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 200 steps, from 5 to 50)")
-    group.add_argument("--batch_size", type=int, default=4, help="pictures per step and process (%(default)s)")
-    group.add_argument("--learning_rate", type=float, default=1e-3, help="after one epoch of warm-up (%(default)s)")
-    group.add_argument("--gradient_accumulation_steps", type=int, default=1)
-    group.add_argument("--crop_scale", type=float, default=0.3, help="smallest part of a picture in a random crop")
-    group.add_argument("--no_flip", action="store_true", help="never mirror pictures: letters, left and right")
+    group.add_argument("--batch_size", type=int, help="pictures per step and process (4)")
+    group.add_argument("--learning_rate", type=float, help="after one epoch of warm-up (0.001)")
+    group.add_argument("--gradient_accumulation_steps", type=int, help="batches per step (1)")
+    group.add_argument("--crop_scale", type=float, help="smallest part of a picture that a random crop keeps (0.5)")
+    group.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
 
@@ -141,13 +153,13 @@ def config_changes(args: argparse.Namespace) -> dict[str, Any]:
 
 def training_settings(args: argparse.Namespace) -> TrainingSettings:
     """The settings that the arguments say."""
-    return TrainingSettings(
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        gradient_accumulation_steps=args.gradient_accumulation_steps,
-        crop_scale=args.crop_scale,
-        flip=not args.no_flip,
-        seed=args.seed,
-        config=config_changes(args),
-    )
+    names = ("epochs", "batch_size", "learning_rate", "gradient_accumulation_steps", "crop_scale", "flip", "seed")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.preset is None:
+        return TrainingSettings(**given, config=config_changes(args))
+    protocol, _, dataset = args.preset.partition("/")
+    if dataset and dataset not in REG_WEIGHT:
+        raise ValueError(f"--preset {args.preset}: the data set must be one of {', '.join(REG_WEIGHT)}.")
+    settings = paper_settings(args.method, protocol, dataset, **given)
+    settings.config |= config_changes(args)
+    return settings

@@ -11,20 +11,26 @@ from __future__ import annotations
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.altclip.modeling_altclip import AltCLIPEncoderLayer
+from transformers.models.chinese_clip.modeling_chinese_clip import ChineseCLIPVisionLayer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, eager_attention_forward
+from transformers.models.metaclip_2.modeling_metaclip_2 import MetaClip2EncoderLayer
 from transformers.utils import output_capturing
 
+
+# Copies of CLIP's layer under other names: the same modules, called in the same order.
+SPLIT_LAYERS = (CLIPEncoderLayer, MetaClip2EncoderLayer, AltCLIPEncoderLayer, ChineseCLIPVisionLayer)
 
 Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries (B, h, m, e), keys and values (B, h, n, e)
 
 
 def can_split(layer: nn.Module) -> bool:
-    """Whether nothing hangs on the layer as a whole that calling its modules would pass by.
+    """Whether it is CLIP's layer, and nothing hangs on it as a whole that calling its modules would pass by.
 
     FSDP, offloading and users put hooks on whole layers; attention dropout lies inside the attention module.
     """
     return (
-        isinstance(layer, CLIPEncoderLayer)
+        isinstance(layer, SPLIT_LAYERS)
         and not any(_has_hooks(module) for module in (layer, layer.self_attn))
         and not (layer.training and layer.self_attn.dropout)
     )

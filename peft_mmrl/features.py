@@ -57,7 +57,7 @@ def compute_features(
     is_bound = isinstance(classes, BoundClasses)
     is_frozen = clip.vision_model.running_adapter is None
     if is_frozen and not is_bound:
-        (text,) = classes.text_inputs(clip.device)
+        (text,) = classes.text_inputs(clip.text_model)
         plain = clip(**images, **text, **kwargs, return_dict=True)
         return Features(plain.image_embeds, plain.text_embeds), plain
 
@@ -88,7 +88,7 @@ def compute_features(
     else:
         texts = [
             clip.text_model(**text, with_frozen=with_frozen, extended=True, **kwargs, return_dict=True)
-            for text in classes.text_inputs(clip.device)
+            for text in classes.text_inputs(clip.text_model)
         ]
         features.text = ensemble([clip.text_projection(text.pooler_output) for text in texts])
         if with_frozen:

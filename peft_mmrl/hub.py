@@ -27,7 +27,8 @@ from .validation import InvalidTypeError, is_hub_id
 if TYPE_CHECKING:
     from .peft_model import PeftModelForZeroShotImageClassification
 
-ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")  # of a folder that may hold a whole run
+# what is uploaded of a folder that may hold a whole run
+ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")
 
 
 def check_can_push(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:

@@ -11,17 +11,13 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import CLIPModel
 
+from .backbones import Towers, towers_for
 from .config import MMRLConfig
 from .fingerprint import fingerprint_of, warn_if_other_base
 from .labels import name_labels_in_forward, restore_forward
 from .loading import arguments_of_load_adapter, check_weights_fit
-from .text_tower import MMRLTextTower
 from .towers import MMRLTower
 from .validation import InvalidTypeError
-from .vision_tower import MMRLVisionTower
-
-
-TOWERS: dict[str, type[MMRLTower]] = {"text_model": MMRLTextTower, "vision_model": MMRLVisionTower}
 
 
 class MMRLModel(BaseTuner):
@@ -30,7 +26,8 @@ class MMRLModel(BaseTuner):
     pretrained CLIP.
 
     Args:
-        model ([`~transformers.CLIPModel`]): The model to be adapted; its two encoders are wrapped in place.
+        model ([`~transformers.CLIPModel`] or another of `BACKBONES`):
+            The model to be adapted; its two encoders are wrapped in place.
         config ([`MMRLConfig`]): The configuration of the MMRL model.
         adapter_name (`str`): The name of the adapter, defaults to `"default"`.
         low_cpu_mem_usage (`bool`, `optional`, defaults to `False`):
@@ -97,7 +94,7 @@ class MMRLModel(BaseTuner):
 
     @staticmethod
     def _check_target_module_exists(peft_config: PeftConfig, key: str) -> bool:
-        return key in TOWERS
+        return key in Towers._fields
 
     def _create_and_replace(
         self,
@@ -111,7 +108,7 @@ class MMRLModel(BaseTuner):
     ) -> None:
         if not isinstance(target, MMRLTower):
             shared = {"text_tower": parent.text_model} if target_name == "vision_model" else {}
-            target = TOWERS[target_name](target, self.peft_config, **shared)
+            target = getattr(towers_for(parent), target_name)(target, self.peft_config, **shared)
             self._replace_module(parent, target_name, target, target.base_layer)
         target.update_layer(adapter_name, peft_config, parent.visual_projection.out_features)
 
@@ -139,6 +136,7 @@ class MMRLModel(BaseTuner):
         """Return the untouched CLIP, without towers, hooks or adapters."""
         model = super().unload()
         restore_forward(model)
+        model.train(model.training)  # towers may have kept parts of it in eval mode
         model.disable_input_require_grads()  # hooks that PEFT sets for gradient checkpointing
         model.__dict__.pop("_require_grads_hooks", None)
         return model
@@ -148,17 +146,14 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
     """Raise where an adapter cannot be added to `model`, before anything is changed."""
     if not isinstance(config, MMRLConfig):
         raise InvalidTypeError(f"MMRL needs an `MMRLConfig`, got {type(config).__name__}.")
-    if not isinstance(model, CLIPModel):
-        raise ValueError(
-            f"MMRL adapts transformers' `CLIPModel` (any size); this base model is a {type(model).__name__}."
-        )
+    towers = towers_for(model)
     check_base(model, config)
     try:
         nn.ModuleDict({adapter_name: nn.Identity()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"`adapter_name`={adapter_name!r} cannot be the name of a module: {error}.") from error
     names: set[str] = {"base_model", "model"}
-    for tower_name, tower_cls in TOWERS.items():
+    for tower_name, tower_cls in towers._asdict().items():
         encoder = frozen_encoder(model, tower_name)
         tower_cls.layers_of(config, encoder)  # raises for layers that the tower does not have
         names |= {tower_name, "base_layer", *tower_cls.adapter_layer_names}
@@ -211,7 +206,7 @@ def adapter_shapes(model: CLIPModel, config: MMRLConfig) -> dict[str, tuple[int,
     """Shapes of an adapter's weights on `model`, by the names that PEFT saves them under."""
     shapes = {}
     with torch.device("meta"):
-        for tower_name, tower_cls in TOWERS.items():
+        for tower_name, tower_cls in towers_for(model)._asdict().items():
             encoder = frozen_encoder(model, tower_name)
             modules = tower_cls.adapter_modules(config, encoder, model.visual_projection.out_features)
             for what, module in modules.items():

@@ -1,11 +1,27 @@
-"""What the model returns."""
+"""What the towers and the model return."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput
+
+
+@dataclass
+class MMRLTowerOutput(BaseModelOutputWithPooling):
+    """Output of a tower: transformers' fields, and what the method adds.
+
+    Args:
+        rep_pooler_output (`torch.Tensor` of shape `(B, d)`): mean of the K normalised representation tokens (vision).
+        trunk_output (`torch.Tensor` of shape `(B, n, d)`): states that enter the first adapted layer.
+        frozen_pooler_output (`torch.Tensor` of shape `(B, d)`): what the frozen encoder pools for the same input.
+    """
+
+    rep_pooler_output: torch.Tensor | None = None
+    trunk_output: torch.Tensor | None = None
+    frozen_pooler_output: torch.Tensor | None = None
 
 
 @dataclass

@@ -221,7 +221,8 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             images = {"trunk_states": trunk_states, "frozen_image_embeds": frozen_image_embeds}
             check_states(clip, pixel_values, **images, with_frozen=with_frozen, is_frozen=is_frozen)
         num_images = len(pixel_values if trunk_states is None else trunk_states)
-        classes = self._classes_to_score(input_ids, attention_mask, position_ids)
+        token_type_ids = kwargs.pop("token_type_ids", None)  # BERT's tokenizers give them
+        classes = self._classes_to_score(input_ids, attention_mask, position_ids, token_type_ids)
         check_targets(labels, return_loss, num_images, len(classes), has_captions=input_ids is not None)
         labels = None if labels is None else labels.to(clip.device, torch.long)
 
@@ -301,10 +302,14 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         clip = self.get_base_model()
         check_input_ids(input_ids, attention_mask, position_ids, clip.config.text_config)
         self.peft_config[self._one_active_adapter()].check_coefficients()
-        return clip.get_text_features(input_ids, attention_mask, position_ids, **kwargs)
+        return clip.get_text_features(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
 
     def _classes_to_score(
-        self, input_ids: Any, attention_mask: Any, position_ids: torch.Tensor | None
+        self,
+        input_ids: Any,
+        attention_mask: Any,
+        position_ids: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
     ) -> BoundClasses | ExplicitPrompts:
         """The bound classes, or the explicit prompts of this call."""
         adapter = self._one_active_adapter()
@@ -314,7 +319,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             input_ids = input_ids.reshape(-1, input_ids.shape[-1])  # as CLIPModel does it
             if attention_mask is not None:
                 attention_mask = attention_mask.reshape(input_ids.shape)
-            return ExplicitPrompts(input_ids, attention_mask, position_ids, config, text_config.eos_token_id)
+            return ExplicitPrompts(input_ids, attention_mask, position_ids, token_type_ids, config, text_config)
         if adapter not in self._bound:
             what = "`set_classes(names, processor)`" if config.classes is None else "`set_classes(processor=...)`"
             raise ValueError(f"No classes are bound to this adapter: call {what} first, or pass `input_ids`.")

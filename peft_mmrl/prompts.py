@@ -10,18 +10,22 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from .validation import InvalidTypeError
+from .validation import InvalidTypeError, context_length
 
 
-def eos_index(input_ids: torch.Tensor, eos_token_id: int) -> torch.Tensor:
-    """Position of the token that CLIP pools, (B, n) -> (B,): the first EOS.
+def eos_index(input_ids: torch.Tensor, text_config: PreTrainedConfig) -> torch.Tensor:
+    """Position of the last token of each prompt, (B, n) -> (B,): the first EOS. A row without EOS gives 0.
 
-    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. A row
-    without EOS gives 0, as in CLIPTextModel.
+    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. Elsewhere 2
+    is EOS. Chinese-CLIP's config names no EOS: its prompts end before the padding.
     """
-    if eos_token_id == 2:
+    eos = text_config.eos_token_id
+    if eos is None:
+        positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
+        return ((input_ids != text_config.pad_token_id) * positions).argmax(dim=-1)
+    if eos == 2 and text_config.model_type == "clip_text_model":
         return input_ids.argmax(dim=-1)
-    return (input_ids == eos_token_id).int().argmax(dim=-1)
+    return (input_ids == eos).int().argmax(dim=-1)
 
 
 class PromptTokenizer:
@@ -83,9 +87,9 @@ class PromptTokenizer:
                 f"`processor` gives {text!r} the token ids {ids}, but the base model's vocabulary has {vocab_size} "
                 f"entries. {advice}"
             )
-        if eos != 2 and bos in ids:  # configs with EOS 2 have a wrong BOS too
+        if eos not in (2, None) and bos in ids:  # configs with EOS 2, or without EOS, may have a wrong BOS too
             ids = ids[ids.index(bos) :]
-        trimmed = trim_at_eos(ids, eos)
+        trimmed = trim_at_eos(ids, self.text_config)
         if len(trimmed) < 2:
             raise ValueError(
                 f"`processor` gives {text!r} the token ids {ids}, without BOS and the EOS id {eos} of the base model. "
@@ -96,11 +100,9 @@ class PromptTokenizer:
         return trimmed
 
 
-def trim_at_eos(ids: list[int], eos_token_id: int) -> list[int]:
-    """Cut a row of ids behind the position that `eos_index` finds; a row without EOS gives an empty list."""
-    if not ids or eos_token_id not in (2, *ids):
-        return []
-    return ids[: int(eos_index(torch.tensor([ids]), eos_token_id)) + 1]
+def trim_at_eos(ids: list[int], text_config: PreTrainedConfig) -> list[int]:
+    """Cut a row of ids behind the position that `eos_index` finds; a row without EOS keeps one id at most."""
+    return ids[: int(eos_index(torch.tensor([ids]), text_config)) + 1] if ids else []
 
 
 def prompt_ids(names: Sequence[str], templates: Sequence[str], tokenizer: PromptTokenizer) -> list[list[list[int]]]:
@@ -109,7 +111,7 @@ def prompt_ids(names: Sequence[str], templates: Sequence[str], tokenizer: Prompt
     Raises:
         ValueError: a prompt longer than the context.
     """
-    context = tokenizer.text_config.max_position_embeddings
+    context = context_length(tokenizer.text_config)
     prompts = []
     for template in templates:
         rows = tokenizer([template.replace("{}", name) for name in names])
@@ -139,10 +141,10 @@ def decode_ids(encoded: list[list[str]], text_config: PreTrainedConfig) -> list[
         prompts = [[[int(part) for part in row.split()] for row in rows] for rows in encoded]
     except (AttributeError, ValueError) as error:
         raise ValueError("`class_input_ids` must hold strings of blank-separated token ids.") from error
-    vocab_size, context = text_config.vocab_size, text_config.max_position_embeddings
+    vocab_size, context = text_config.vocab_size, context_length(text_config)
     for row in (row for rows in prompts for row in rows):
         fits = 2 <= len(row) <= context and min(row) >= 0 and max(row) < vocab_size
-        if not fits or trim_at_eos(row, text_config.eos_token_id) != row:
+        if not fits or trim_at_eos(row, text_config) != row:
             raise ValueError(
                 f"`class_input_ids` holds the prompt {row}, which does not fit this base model (vocabulary "
                 f"{vocab_size}, EOS {text_config.eos_token_id}, context {context}). The adapter was trained on "
@@ -167,7 +169,7 @@ def drop_left_padding(row: list[int], mask: list[int]) -> list[int]:
 
 @dataclass
 class PromptChunk:
-    """Some classes' own tokens, behind the prefix that all prompts share.
+    """Some classes' own tokens: what of their prompts is behind the prefix that all share, or all of them.
 
     Args:
         classes: indices of the classes (c,).
@@ -208,12 +210,18 @@ class Prompts:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "cache": {}}
 
-    def chunks(self, size: int) -> list[PromptChunk]:
-        """Chunks of at most `size` classes, classes of like length together."""
-        lengths = torch.tensor(self.lengths) - len(self.prefix)
+    def chunks(self, size: int, start: int | None = None) -> list[PromptChunk]:
+        """Chunks of at most `size` classes, classes of like length together.
+
+        Args:
+            size: the largest number of classes in a chunk.
+            start: position of the first token that counts as a class's own; None: the one behind the prefix.
+        """
+        start = len(self.prefix) if start is None else start
+        lengths = torch.tensor(self.lengths) - start
         chunks = []
         for classes in lengths.argsort(stable=True).split(size):
-            own = self.input_ids[classes, len(self.prefix) :][:, : int(lengths[classes].max())]
+            own = self.input_ids[classes, start:][:, : int(lengths[classes].max())]
             chunks.append(PromptChunk(classes, own, lengths[classes] - 1))
         return chunks
 

@@ -78,9 +78,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def start_run(
-    folder: Path, run: dict[str, Any], accelerator: Accelerator, *, resume_from: Path | None = None
-) -> None:
+def start_run(folder: Path, run: dict[str, Any], accelerator: Accelerator, *, resume_from: Path | None = None) -> None:
     """Write what a run is, in an empty folder.
 
     Args:

@@ -20,8 +20,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .config import MMRLConfig
 from .encoder import attend_causally, attend_with_prefix, can_split, finish, project
 from .layer import RepTokens
+from .outputs import MMRLTowerOutput
 from .prompts import PromptChunk, Prompts, eos_index
-from .towers import MMRLTower, MMRLTowerOutput, insert_tokens, replace_tokens
+from .towers import MMRLTower, insert_tokens, replace_tokens
 
 
 @dataclass
@@ -75,13 +76,24 @@ class MMRLTextTower(MMRLTower):
             extended: return a [`MMRLTowerOutput`].
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+        return self.run_prompts(inputs, with_frozen, extended, **kwargs)
+
+    def run_prompts(
+        self, inputs: dict[str, Any], with_frozen: bool, extended: bool, **kwargs: Any
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """The frozen encoder's own forward where no adapter runs, else `run`."""
         if self.running_adapter is None:
             return self.base_layer(**inputs, **kwargs)
+        input_ids = inputs["input_ids"]
         if input_ids is None:
             raise ValueError("`input_ids` must be given.")
         kwargs.pop("is_causal", None)
         inputs["input_ids"] = input_ids.view(-1, input_ids.shape[-1])
         return self.run(inputs, with_frozen, extended, **kwargs)
+
+    def prompt_inputs(self, prompts: Prompts) -> dict[str, Any]:
+        """Arguments of `forward` for class prompts. Nothing sees the padding behind EOS, so there is no mask."""
+        return {"input_ids": prompts.input_ids.to(self.device)}
 
     # --- class prompts: what they share is computed once --------------------------------------------------------
 
@@ -92,7 +104,7 @@ class MMRLTextTower(MMRLTower):
             parts: further modules whose weights must be frozen.
         """
         weights = (weight for part in (self.base_layer, *parts) for weight in part.parameters())
-        return all(map(can_split, self.encoder.layers)) and not any(weight.requires_grad for weight in weights)
+        return all(map(can_split, self.layers)) and not any(weight.requires_grad for weight in weights)
 
     @torch.compiler.disable
     def prompt_trunk(self, prompts: Prompts) -> PromptTrunk:
@@ -115,7 +127,7 @@ class MMRLTextTower(MMRLTower):
         config = self.configs[self.active_adapters[0]]
         adapted = self.layers_of(config, self.base_layer)
         first = adapted[0]
-        layers = self.encoder.layers[first:]
+        layers = self.layers[first:]
         prefix, shared = trunk.prefix, []
         for index, layer in enumerate(layers, first):
             if tokens is not None and index in adapted:
@@ -142,7 +154,7 @@ class MMRLTextTower(MMRLTower):
 
     def _compute_trunk(self, prompts: Prompts, first: int, chunk_size: int) -> PromptTrunk:
         """States of class prompts that enter layer `first`."""
-        device = self.embeddings.token_embedding.weight.device
+        device = self.device
         start = prompts.prefix.to(device)
         trunk = PromptTrunk(torch.empty(0), [chunk.to(device) for chunk in prompts.chunks(chunk_size)], [])
         for chunk in trunk.chunks:
@@ -172,19 +184,22 @@ class MMRLTextTower(MMRLTower):
         return self.embeddings(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"])
 
     def attention_mask(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> torch.Tensor | None:
-        mask = inputs["attention_mask"]
-        if mask is not None and num_tokens:
-            seen = mask.new_ones(len(mask), num_tokens)
-            mask = torch.cat([mask[:, :1], seen, mask[:, 1:]], dim=1)  # (B, n + K)
         # The last parameter is a cache of keys and values, under a name that changes between releases.
-        return create_causal_mask(self.config, hidden, mask, None)
+        return create_causal_mask(self.config, hidden, with_tokens_seen(inputs["attention_mask"], num_tokens), None)
 
     def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
         hidden = self.final_layer_norm(hidden)
-        eos = eos_index(inputs["input_ids"].to(hidden.device), self.eos_token_id)
+        eos = eos_index(inputs["input_ids"].to(hidden.device), self.config)
         eos = torch.where(eos > 0, eos + num_tokens, eos)  # BOS stays where it is
         rows = torch.arange(len(hidden), device=hidden.device)
         return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[rows, eos])
+
+
+def with_tokens_seen(mask: torch.Tensor | None, num_tokens: int) -> torch.Tensor | None:
+    """An attention mask (B, n), 1 for tokens and 0 for padding, for states with K representation tokens (B, n + K)."""
+    if mask is None or not num_tokens:
+        return mask
+    return insert_tokens(mask, mask.new_ones(len(mask), num_tokens))
 
 
 def _encode_chunk(

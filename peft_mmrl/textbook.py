@@ -4,11 +4,15 @@ This is the definition that the tests hold the product against, and the baseline
 papers' code does: a second pass through frozen CLIP, and every prompt, however padded, through every layer. Nothing
 here is fast, and nothing of the product's towers is used.
 
+It fits every model whose text encoder is CLIP's; `encode_text` takes the place of that.
+
 Symbols: R the representation space (K, d_r); T_i = F_i(R) the tokens of adapted layer i; f_c, f_r class and
 representation feature of an image, w text feature of a class; f_0, w_0 the same of frozen CLIP; s = exp(logit_scale).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from peft import PeftModel
@@ -26,6 +30,7 @@ def textbook_forward(
     input_ids: torch.Tensor,
     pixel_values: torch.Tensor,
     labels: torch.Tensor | None = None,
+    encode_text: Callable[..., torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Logits, features and loss for B images and C classes.
 
@@ -36,6 +41,7 @@ def textbook_forward(
         input_ids: class prompts (C, n), padded to any length.
         pixel_values: (B, channels, height, width).
         labels: (B,) class indices; without them no loss.
+        encode_text: called as `text_encoder`, in its place.
 
     Returns:
         `class_logits`, `rep_logits`, `fused_logits` (B, C); `image_features`, `rep_image_features`,
@@ -43,11 +49,12 @@ def textbook_forward(
         its unweighted terms `loss_class`, `loss_rep`, `loss_image_reg`, `loss_text_reg`.
     """
     beta = config.beta
+    encode_text = encode_text or text_encoder
     f_c, tokens = vision_encoder(clip, pixel_values, config, tokens_of(weights, "vision_aligner"), beta)
-    w = text_encoder(clip, input_ids, config, tokens_of(weights, "text_aligner"), beta)
+    w = encode_text(clip, input_ids, config, tokens_of(weights, "text_aligner"), beta)
     with torch.no_grad():
         f_0, _ = vision_encoder(clip, pixel_values, config, None, beta)
-        w_0 = text_encoder(clip, input_ids, config, None, beta)
+        w_0 = encode_text(clip, input_ids, config, None, beta)
 
     # Representation projection: P_r (MMRL), or P_v + A B (MMRL++).
     p_r = weights.get("rep_projection")
@@ -104,7 +111,7 @@ def vision_encoder(
     tower = clip.vision_model
     layers = adapted_layers(config.vision_layers, len(tower.encoder.layers), "vision_layers")
     hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
-    hidden = run_layers(tower, hidden, layers, tokens, beta, causal=False)
+    hidden = run_layers(tower.encoder.layers, hidden, layers, tokens, beta)
     num_tokens = len(tokens[0]) if tokens else 0
     hidden = tower.post_layernorm(hidden)
     return normalize(clip.visual_projection(hidden[:, 0]), dim=-1), hidden[:, 1 : 1 + num_tokens]
@@ -116,26 +123,26 @@ def text_encoder(
     """Prompts (C, n) -> normalised text features (C, d)."""
     tower = clip.text_model
     layers = adapted_layers(config.text_layers, len(tower.encoder.layers), "text_layers")
-    hidden = run_layers(tower, tower.embeddings(input_ids), layers, tokens, beta, causal=True)
-    eos = eos_index(input_ids, tower.eos_token_id) + (len(tokens[0]) if tokens else 0)
+    hidden = run_layers(tower.encoder.layers, tower.embeddings(input_ids), layers, tokens, beta, causal_mask)
+    eos = eos_index(input_ids, tower.config) + (len(tokens[0]) if tokens else 0)
     pooled = tower.final_layer_norm(hidden)[torch.arange(len(input_ids)), eos]
     return normalize(clip.text_projection(pooled), dim=-1)
 
 
 def run_layers(
-    tower: torch.nn.Module,
+    encoder_layers: torch.nn.ModuleList,
     hidden: torch.Tensor,
     layers: list[int],
     tokens: list[torch.Tensor] | None,
     beta: float,
-    causal: bool,
+    make_mask: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """All encoder layers; before adapted layer i the tokens T_i are put behind the first token.
 
     At the first adapted layer they are inserted, later they take the place of the K tokens there; with MMRL++ they
-    are beta T_i + (1 - beta) of those.
+    are beta T_i + (1 - beta) of those. `make_mask` gives what attention adds to its scores, from the states.
     """
-    for i, layer in enumerate(tower.encoder.layers):
+    for i, layer in enumerate(encoder_layers):
         if tokens and i in layers:
             t_i = tokens[layers.index(i)].expand(len(hidden), -1, -1)  # (B, K, d)
             k = t_i.shape[1]
@@ -144,13 +151,15 @@ def run_layers(
             else:
                 t_i = beta * t_i + (1 - beta) * hidden[:, 1 : 1 + k]
                 hidden = torch.cat([hidden[:, :1], t_i, hidden[:, 1 + k :]], dim=1)
-        mask = None
-        if causal:
-            n = hidden.shape[1]
-            mask = torch.full((1, 1, n, n), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
-            mask = mask.triu(diagonal=1)
-        hidden = layer(hidden, mask)
+        hidden = layer(hidden, make_mask(hidden) if make_mask else None)
     return hidden
+
+
+def causal_mask(hidden: torch.Tensor) -> torch.Tensor:
+    """Very negative where a token would see a later one, else 0; (1, 1, n, n)."""
+    n = hidden.shape[1]
+    mask = torch.full((1, 1, n, n), torch.finfo(hidden.dtype).min, dtype=hidden.dtype, device=hidden.device)
+    return mask.triu(diagonal=1)
 
 
 def textbook_weights(model: PeftModel, adapter: str = "default") -> dict[str, torch.Tensor]:

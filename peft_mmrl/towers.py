@@ -1,8 +1,9 @@
-"""CLIP's encoders with representation tokens in their upper layers (section 3 of both papers): what both share.
+"""CLIP's encoders with representation tokens in their upper layers (section 3 of both papers): what all share.
 
-A tower takes the place of `CLIPModel.text_model` or `.vision_model` and runs the frozen layers inside. The layers
-below the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them.
-What differs between the encoders is in text_tower.py and vision_tower.py.
+A tower takes the place of a CLIP's `text_model` or `vision_model` and runs the frozen layers inside. The layers below
+the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them. What
+differs between the encoders is in text_tower.py, vision_tower.py and bert_text_tower.py; backbones.py says which
+architecture takes which.
 
 Shapes: B rows (images or prompts), n tokens, K representation tokens, L adapted layers, d the tower's width.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,29 +24,15 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .config import MMRLConfig, adapted_layers
 from .layer import Aligner, SharedResidualAligner
+from .outputs import MMRLTowerOutput
 from .validation import refuse_mixed_batch
-
-
-@dataclass
-class MMRLTowerOutput(BaseModelOutputWithPooling):
-    """Output of a tower: transformers' fields, and what the method adds.
-
-    Args:
-        rep_pooler_output (`torch.Tensor` of shape `(B, d)`): mean of the K normalised representation tokens (vision).
-        trunk_output (`torch.Tensor` of shape `(B, n, d)`): states that enter the first adapted layer.
-        frozen_pooler_output (`torch.Tensor` of shape `(B, d)`): what the frozen encoder pools for the same input.
-    """
-
-    rep_pooler_output: torch.Tensor | None = None
-    trunk_output: torch.Tensor | None = None
-    frozen_pooler_output: torch.Tensor | None = None
 
 
 class MMRLTower(nn.Module, BaseTunerLayer):
     """Common part of the two towers: holds the adapters' weights and runs the layers.
 
     Args:
-        base_layer: the frozen encoder, transformers' `CLIPVisionModel` or `CLIPTextModel`.
+        base_layer: the frozen encoder, transformers' `CLIPVisionModel`, `CLIPTextModel` or one like them.
         configs: the adapters' configs by name; the tuner's own dictionary, read at every call.
     """
 
@@ -83,7 +70,23 @@ class MMRLTower(nn.Module, BaseTunerLayer):
     @classmethod
     def layers_of(cls, config: MMRLConfig, base_layer: nn.Module) -> list[int]:
         """0-based indices of the adapted layers, ascending."""
-        return adapted_layers(getattr(config, cls.layers_field), len(base_layer.encoder.layers), cls.layers_field)
+        num_layers = len(cls.transformer_layers(base_layer))
+        return adapted_layers(getattr(config, cls.layers_field), num_layers, cls.layers_field)
+
+    @staticmethod
+    def transformer_layers(base_layer: nn.Module) -> nn.ModuleList:
+        """The frozen encoder's layers, each called with states (B, n, d), a mask and `layer_kwargs`."""
+        return base_layer.encoder.layers
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The frozen encoder's layers."""
+        return self.transformer_layers(self.base_layer)
+
+    @property
+    def recording_module(self) -> nn.Module:
+        """The module of the frozen encoder that transformers records hidden states and attentions of."""
+        return self.base_layer
 
     def update_layer(self, adapter_name: str, config: MMRLConfig, projection_dim: int) -> None:
         """Add the weights of an adapter, on the device and in the dtype of the frozen encoder."""
@@ -167,7 +170,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """
         refuse_mixed_batch(kwargs)
         return_dict = self.config.return_dict if return_dict is None else return_dict
-        output = _recorded(self.base_layer, self._adapted_pass, inputs, **kwargs, return_dict=True)
+        output = _recorded(self.recording_module, self._whole_pass, inputs, **kwargs, return_dict=True)
         frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None
         output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
         if not extended:
@@ -179,7 +182,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
     def frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         """States that enter the first adapted layer (B, n, d) -> what the frozen encoder pools, (B, d)."""
         mask = self.attention_mask(hidden, inputs, 0)
-        for layer in self.encoder.layers[self.first_layer :]:
+        for layer in self.layers[self.first_layer :]:
             hidden = layer(hidden, mask, **self.layer_kwargs)
         return self.pool(hidden, inputs, 0).pooler_output
 
@@ -188,35 +191,36 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         names = ("output_hidden_states", "output_attentions")
         return any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
 
-    def _adapted_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
-        adapter = self.running_adapter
-        config = self.configs[adapter]
+    def _whole_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
+        tokens = self.tokens(self.running_adapter)
+        trunk = self.run_trunk(inputs, self.first_layer, **kwargs)
+        output = self.adapted_pass(trunk, inputs, tokens, **kwargs)
+        output.trunk_output = trunk
+        return output
+
+    def adapted_pass(
+        self, hidden: torch.Tensor, inputs: dict[str, Any], tokens: torch.Tensor, **kwargs: Any
+    ) -> MMRLTowerOutput:
+        """States that enter the first adapted layer (B, n, d), and the tokens T_i (L, K, d) -> output."""
+        config = self.configs[self.running_adapter]
         adapted = self.layers_of(config, self.base_layer)
-        tokens = self.tokens(adapter)  # (L, K, d)
         num_tokens = tokens.shape[1]
-        kwargs = {**self.layer_kwargs, **kwargs}
-
-        hidden = trunk = self.run_trunk(inputs, adapted[0], **kwargs)  # (B, n, d)
-
-        for index, layer in enumerate(self.encoder.layers[adapted[0] :], adapted[0]):
+        for index, layer in enumerate(self.layers[adapted[0] :], adapted[0]):
             if index in adapted:
                 own = tokens[adapted.index(index)].to(hidden.dtype).expand(len(hidden), -1, -1)  # (B, K, d)
                 is_first = index == adapted[0]
                 hidden = insert_tokens(hidden, own) if is_first else replace_tokens(hidden, own, config.beta)
             if index == adapted[0]:
                 mask = self.attention_mask(hidden, inputs, num_tokens)
-            hidden = layer(hidden, mask, **kwargs)  # (B, n + K, d)
-
-        output = self.pool(hidden, inputs, num_tokens)
-        output.trunk_output = trunk
-        return output
+            hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})  # (B, n + K, d)
+        return self.pool(hidden, inputs, num_tokens)
 
     def run_trunk(self, inputs: dict[str, Any], first: int, **kwargs: Any) -> torch.Tensor:
         """Inputs -> states that enter layer `first` (B, n, d). They are the same for every adapter, and for none."""
         with self._trunk_grad_mode(inputs, first):
             hidden = self.embed(inputs)
             mask = self.attention_mask(hidden, inputs, 0)
-            for layer in self.encoder.layers[:first]:
+            for layer in self.layers[:first]:
                 hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})
         return hidden
 
@@ -226,7 +230,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         PEFT's hooks for gradient checkpointing make embeddings require a gradient; without this they would force a
         backward pass through the frozen trunk.
         """
-        parts = [*self.trunk_modules(), *self.encoder.layers[:first]]
+        parts = [*self.trunk_modules(), *self.layers[:first]]
         wanted = any(parameter.requires_grad for part in parts for parameter in part.parameters())
         wanted = wanted or any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs.values())
         return nullcontext() if wanted else torch.no_grad()

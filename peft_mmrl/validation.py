@@ -132,10 +132,16 @@ def check_states(
         )
 
 
+def context_length(text_config: PreTrainedConfig) -> int:
+    """Number of tokens that a prompt may have. AltCLIP counts positions from behind the padding's, as RoBERTa does."""
+    first = text_config.pad_token_id + 1 if text_config.model_type == "altclip_text_model" else 0
+    return text_config.max_position_embeddings - first
+
+
 @torch.compiler.disable  # reads values
 def check_input_ids(input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig) -> None:
     """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context."""
-    context = text_config.max_position_embeddings
+    context = context_length(text_config)
     _check_ids("input_ids", input_ids, text_config.vocab_size)
     if not 1 <= input_ids.shape[-1] <= context:
         raise ValueError(
@@ -143,7 +149,7 @@ def check_input_ids(input_ids: Any, attention_mask: Any, position_ids: Any, text
             f"CLIP, got {tuple(input_ids.shape)}."
         )
     if position_ids is not None:
-        _check_ids("position_ids", position_ids, context)
+        _check_ids("position_ids", position_ids, text_config.max_position_embeddings)
         if position_ids.shape not in (input_ids.shape, (1, input_ids.shape[-1])):
             raise ValueError(f"`position_ids` must have {_shape_of(input_ids)}, got {tuple(position_ids.shape)}.")
     if attention_mask is not None:

@@ -16,8 +16,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .config import MMRLConfig
 from .encoder import attend, can_split, finish, project
 from .layer import RepProjection, ResidualRepProjection
+from .outputs import MMRLTowerOutput
 from .text_tower import MMRLTextTower
-from .towers import MMRLTower, MMRLTowerOutput, insert_tokens, replace_tokens
+from .towers import MMRLTower, insert_tokens, replace_tokens
 
 
 class MMRLVisionTower(MMRLTower):
@@ -80,7 +81,7 @@ class MMRLVisionTower(MMRLTower):
             return self.base_layer(**inputs, **kwargs)
         if pixel_values is None:
             raise ValueError("`pixel_values` must be given.")
-        if pooled_only and not self.is_recording(kwargs) and all(map(can_split, self.encoder.layers)):
+        if pooled_only and not self.is_recording(kwargs) and all(map(can_split, self.layers)):
             return self.pooled_only(self.run_trunk(inputs, self.first_layer), with_frozen)
         return self.run(inputs, with_frozen, extended, **kwargs)
 
@@ -99,7 +100,7 @@ class MMRLVisionTower(MMRLTower):
         adapted = self.layers_of(config, self.base_layer)
         tokens = self.tokens(adapter)  # (L, K, d)
         num_tokens, first = tokens.shape[1], adapted[0]
-        layers = self.encoder.layers[first:]
+        layers = self.layers[first:]
 
         shared = project(layers[0], trunk)
         own = tokens[0].to(trunk.dtype).unsqueeze(0)  # (1, K, d)
@@ -127,7 +128,7 @@ class MMRLVisionTower(MMRLTower):
             trunk: these states.
             shared: their queries, keys and values in that layer, where they are known.
         """
-        layers = self.encoder.layers[self.first_layer :]
+        layers = self.layers[self.first_layer :]
         for index, layer in enumerate(layers):
             trunk = _run_layer(layer, trunk, 1 if layer is layers[-1] else None, None if index else shared)
         return self.pool(trunk, {}, 0).pooler_output

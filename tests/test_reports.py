@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from dataclasses import replace
@@ -15,6 +16,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from fontTools.ttLib import TTFont
+from matplotlib import font_manager
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
@@ -248,7 +251,23 @@ def test_without_matplotlib_the_error_says_how_to_get_it(tmp_path, predictions, 
     assert not (tmp_path / "report").exists()
 
 
-def test_figures_leave_matplotlib_as_it_was_and_warn_of_nothing(tmp_path, predictions, caplog):
+@pytest.fixture
+def regular_only(tmp_path, monkeypatch):
+    """matplotlib with a font that has 猫 and no bold, and with nothing remembered of earlier searches."""
+    font = TTFont(matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf")
+    for table in font["cmap"].tables:
+        if table.isUnicode():
+            table.cmap[ord("猫")] = table.cmap[ord("C")]
+    for record in font["name"].names:
+        if record.nameID in (1, 4, 16):  # names of the family and of the font
+            record.string = "Regular Only"
+    font.save(tmp_path / "regular.ttf")
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", font_manager.fontManager.ttflist.copy())
+    font_manager.fontManager.addfont(tmp_path / "regular.ttf")  # forgets the searches
+    fonts._letters.cache_clear()
+
+
+def test_figures_leave_matplotlib_as_it_was_and_warn_of_nothing(tmp_path, predictions, regular_only, caplog):
     before = dict(matplotlib.rcParams)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
@@ -310,6 +329,18 @@ def test_the_page_holds_everything_and_runs_nothing(folder):
         assert all(attributes.get(name, "data:").startswith("data:") for name in ("src", "href"))
         assert not [name for name in attributes if name.startswith("on")]
     assert all(attributes["alt"] for attributes in images)
+
+
+def test_names_written_from_right_to_left_leave_the_rest_in_order(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    body = re.sub('alt="[^"]*"', "", text.partition("<body>")[2])
+    assert body.count("كلب") == body.count("<bdi>كلب</bdi>") > 2
+
+
+def test_of_many_classes_the_page_says_what_it_leaves_out(tmp_path):
+    predictions = make_predictions([f"class {label}" for label in range(20)], 40)
+    report_of(tmp_path, predictions)
+    assert "the 4 classes between are in the table at the end" in (tmp_path / "report.html").read_text()
 
 
 def test_the_page_says_the_numbers(folder, predictions):

@@ -14,7 +14,7 @@ from peft import PeftModel
 from peft.utils import load_peft_weights
 from transformers import BertConfig
 
-from peft_mmrl import runs
+from peft_mmrl import cli, runs
 
 
 QUICK = ["--epochs", "2", "--learning_rate", "2e-3", "--no_flip", "--crop_scale", "0.8"]
@@ -74,6 +74,19 @@ def test_methods_and_their_settings_reach_the_config(method, digit_folders, tmp_
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["reg_weight"], config["alpha"]) == (2, 0.6)
     assert (config["aligner_rank"] is None) == (method == "mmrl")
+
+
+def test_a_preset_gives_the_papers_settings_where_none_are_given(tmp_path):
+    arguments = ["--output_dir", str(tmp_path), "--preset", "few-shot/eurosat"]
+    settings = cli.training_settings(train.parse_args([*arguments, "--batch_size", "8", "--alpha", "0.6"]))
+    assert (settings.epochs, settings.batch_size) == (50, 8)
+    assert settings.config == {"reg_weight": 0.01, "rep_dim": 2048, "alpha": 0.6}
+    settings = cli.training_settings(train.parse_args([*arguments, "--method", "mmrl++", "--no_flip"]))
+    assert (settings.epochs, settings.batch_size, settings.flip) == (100, 32, False)
+    with pytest.raises(ValueError, match="the data set must be one of stanford_cars"):
+        cli.training_settings(train.parse_args([*arguments, "--preset", "few-shot/cats"]))
+    with pytest.raises(ValueError, match="`protocol` must be one of base-to-new"):
+        cli.training_settings(train.parse_args([*arguments, "--preset", "fast"]))
 
 
 def write_table(photos, path):

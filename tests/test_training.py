@@ -79,6 +79,13 @@ def test_one_picture_is_enough_for_a_step():
     assert any(not torch.equal(old, new) for old, new in zip(before, weights(model), strict=True))
 
 
+def test_other_processes_of_a_machine_train_without_a_bar(monkeypatch):
+    accelerator = make_accelerator(TrainingSettings(epochs=1), cpu=True)
+    monkeypatch.setattr(type(accelerator), "is_local_main_process", False)
+    history = train(make_model(), Noisy(30), TrainingSettings(epochs=1, batch_size=2), accelerator)
+    assert [record["epoch"] for record in history] == [1]
+
+
 def test_accumulated_batches_equal_one_large_batch():
     """Noise depends on the picture alone, so both runs see the same."""
     large, _ = run(TrainingSettings(epochs=2, batch_size=4), Noisy(8))

@@ -56,7 +56,7 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
             f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
         )
     pictures = [{"path": str(root / path), "bytes": None} for path in paths]
-    return _labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
+    return labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
 
 
 def _notes(
@@ -118,7 +118,7 @@ def load_table(
         lines[picture] = line
         labels.append(label)
     pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
-    return _labelled(pictures, labels, list(lines), in_natural_order(labels)), []
+    return labelled(pictures, labels, list(lines), in_natural_order(labels)), []
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -190,8 +190,20 @@ def load_named(
     return pictures.select_columns(["image", "label", "path"]), notes
 
 
+def split_names(name: str) -> list[str]:
+    """The splits of a `datasets` data set, see `load_named`."""
+    if _is_saved(name):
+        saved = datasets.load_from_disk(name)
+        return ["train"] if isinstance(saved, datasets.Dataset) else list(saved)
+    return datasets.get_dataset_split_names(name)
+
+
+def _is_saved(name: str) -> bool:
+    return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
+
+
 def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
-    if not any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json")):
+    if not _is_saved(name):
         try:
             return datasets.load_dataset(name, split=split, **kwargs), []
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
@@ -246,9 +258,17 @@ def _find_column(columns: Sequence[str], given: str | None, candidates: Sequence
     return found[0]
 
 
-def _labelled(
+def labelled(
     pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str]
 ) -> datasets.Dataset:
+    """A data set as `peft_mmrl.data` describes it.
+
+    Args:
+        pictures: path or bytes of each, as `datasets.Image(decode=False)` has them.
+        labels: the class of each.
+        paths: what names each.
+        names: all classes, in their order.
+    """
     features = datasets.Features({"image": datasets.Image(decode=False), "path": datasets.Value("string")})
     try:
         dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)

@@ -13,24 +13,23 @@ from matplotlib.figure import Figure
 
 from ..evaluation import Predictions
 from ..metrics import functions
-from .results import confused_pairs
+from .results import confused_pairs, fits_matrix, occurring
 
 
 AFTER, BEFORE, GRID, INK = "#1f6feb", "#8a94a0", "#d9dee3", "#1f2328"
 DPI = 160
-LARGEST_MATRIX = 40  # classes
-LARGEST_MATRIX_WITH_NUMBERS = 15
+LARGEST_MATRIX_WITH_NUMBERS = 15  # classes
 MOST_PAIRS = 20
 
 
 def style(families: list[str]) -> AbstractContextManager[None]:
-    """What all figures share.
+    """What all figures share. Nothing is bold: matplotlib warns of each family that has no bold font.
 
     Args:
         families: fonts for the class names, see `fonts.families_for`.
     """
     colors = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.labelcolor": INK}
-    axes = {"axes.edgecolor": GRID, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left"}
+    axes = {"axes.edgecolor": GRID, "axes.titlesize": 11, "axes.titlelocation": "left"}
     spines = {"axes.spines.top": False, "axes.spines.right": False}
     fonts = {"font.family": families, "font.size": 9, "legend.frameon": False}
     return matplotlib.rc_context(colors | axes | spines | fonts)
@@ -40,7 +39,7 @@ def draw_curves(history: list[dict[str, Any]]) -> Figure:
     """Loss and, where it was measured, accuracy of each epoch.
 
     Args:
-        history: a dictionary per epoch with `epoch`, `loss` and, where known, `accuracy`, `zero_shot_accuracy`.
+        history: a dictionary per epoch with `epoch`, `loss` and, where measured, `accuracy` with `zero_shot_accuracy`.
     """
     measured = [record for record in history if "accuracy" in record]
     figure = _figure(9, 3.2)
@@ -82,9 +81,9 @@ def draw_confusion(predictions: Predictions, names: list[str]) -> Figure:
         names: of the C classes, see `fonts.drawable_names`.
     """
     counts = functions.confusion_matrix(predictions.probabilities.argmax(dim=1), predictions.labels, len(names))
-    occurs = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
-    if len(occurs) > LARGEST_MATRIX:
+    if not fits_matrix(counts):
         return _draw_pairs(counts, names)
+    occurs = occurring(counts)
     return _draw_matrix(counts[np.ix_(occurs, occurs)], [names[label] for label in occurs])
 
 
@@ -119,13 +118,13 @@ def draw_pictures(groups: dict[str, list[tuple[PIL.Image.Image, str]]], columns:
     figure = _figure(9, 0.4 * len(groups) + 2 * sum(heights))
     parts = figure.subfigures(len(groups), 1, height_ratios=[0.2 + height for height in heights], squeeze=False)
     for part, (title, shown), height in zip(parts[:, 0], groups.items(), heights, strict=True):
-        part.suptitle(title, x=0.01, ha="left", fontsize=10, weight="bold")
+        part.suptitle(title, x=0.01, ha="left", fontsize=11)
         panels = part.subplots(height, columns, squeeze=False).ravel()
         for axes in panels:
             axes.set_axis_off()
         for axes, (picture, caption) in zip(panels, shown, strict=False):
             axes.imshow(picture)
-            axes.set_title(caption, fontsize=7, weight="normal")
+            axes.set_title(caption, fontsize=7)
     return figure
 
 
@@ -137,7 +136,7 @@ def _draw_matrix(counts: np.ndarray, names: list[str]) -> Figure:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(size), names, rotation=90)
     axes.set_yticks(range(size), names)
-    axes.set(title="Rows: what it is. Columns: what it was called", xlabel="called", ylabel="is")
+    axes.set(xlabel="what it was called", ylabel="what it is")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if size <= LARGEST_MATRIX_WITH_NUMBERS:

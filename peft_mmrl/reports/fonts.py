@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+
 from matplotlib import font_manager
 
 
 DEFAULT = "DejaVu Sans"  # comes with matplotlib
 PLACEHOLDERS = "Last Resort"  # has a box for each letter
-REGULAR = (400, "normal", "regular", "book")
+REGULAR = (400, "normal", "regular", "book")  # weights; families without an upright font of one have matplotlib warn
 MOST_LETTERS = 26
 
 
 def families_for(texts: list[str]) -> list[str]:
     """Font families of this machine that draw the texts together, matplotlib's own first."""
-    fonts, families = _regular_fonts(), [DEFAULT]
-    missing = set("".join("".join(texts).split())) - _letters(fonts[DEFAULT])
-    for family, path in sorted(fonts.items()):
-        if not missing:
-            break
-        found = missing & _letters(path)
-        if found:
+    families, missing = [DEFAULT], set("".join("".join(texts).split())) - _letters(DEFAULT)
+    fonts = font_manager.fontManager.ttflist
+    installed = {font.name for font in fonts if font.weight in REGULAR and font.style == "normal"}
+    for family in sorted(installed) if missing else []:
+        if not family.startswith(PLACEHOLDERS) and missing & _letters(family):
             families.append(family)
-            missing -= found
+            missing -= _letters(family)
     return families
 
 
@@ -32,8 +32,7 @@ def drawable_names(names: list[str], families: list[str]) -> list[str]:
         names: class names.
         families: from `families_for`.
     """
-    fonts = _regular_fonts()
-    letters = set().union(*(_letters(fonts[family]) for family in families))
+    letters = frozenset().union(*map(_letters, families))
     drawable = []
     for label, name in enumerate(names):
         text = " ".join(name.split())
@@ -43,20 +42,10 @@ def drawable_names(names: list[str], families: list[str]) -> list[str]:
     return drawable
 
 
-def _regular_fonts() -> dict[str, str]:
-    """File of each family; matplotlib would complain of families that have no regular font."""
-    return {
-        font.name: font.fname
-        for font in font_manager.fontManager.ttflist
-        if (font.style, font.stretch) == ("normal", "normal")
-        and font.weight in REGULAR
-        and not font.name.startswith(PLACEHOLDERS)
-    }
-
-
-def _letters(path: str) -> set[str]:
+@functools.cache
+def _letters(family: str) -> frozenset[str]:
     try:
-        font = font_manager.get_font(path)
+        font = font_manager.get_font(font_manager.findfont(family, fallback_to_default=False))
     except (OSError, RuntimeError, ValueError):  # a file that FreeType cannot read
-        return set()
-    return set(map(chr, font.get_charmap())) if font.scalable else set()  # fonts of emoji may not be
+        return frozenset()
+    return frozenset(map(chr, font.get_charmap()) if font.scalable else ())  # fonts of emoji may not be

@@ -61,7 +61,7 @@ def write_report(
         dataset: the same N pictures, in the same order.
         title: name of the model.
         settings: what the run was asked to do, for config.json and the page.
-        history: a dictionary per epoch with `epoch`, `loss` and, where known, `accuracy`, `zero_shot_accuracy`.
+        history: a dictionary per epoch with `epoch`, `loss` and, where measured, `accuracy` with `zero_shot_accuracy`.
         split: paths of the pictures of each part of the data.
         threshold: for "none of these", the fields of `peft_mmrl.threshold.Threshold`.
 

@@ -138,7 +138,9 @@ def train(
 
 def _say_how_long(bar: tqdm) -> None:
     """After the first steps, a line with the minutes that the run will take."""
+    if bar.disable:  # such a bar counts nothing
+        return
     steps = bar.n - bar.initial
-    if steps == TIMED_STEPS and not bar.disable:
+    if steps == TIMED_STEPS:
         minutes = bar.format_dict["elapsed"] / steps * (bar.total - bar.n) / 60
         bar.write(f"{bar.desc}: {bar.total} steps, about {math.ceil(minutes)} minutes to go", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +23,32 @@ from .pictures import augmented
 from .settings import TrainingSettings
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """How a classifier scores another data set than that which it was trained on: all classes count as new.
+
+    Args:
+        template: prompt template(s) of that data set.
+        beta: MMRL++: weight of a layer's own tokens (beta) there; None: as trained.
+    """
+
+    template: str | list[str]
+    beta: float | None = None
+
+
 class Classifier(Protocol):
     """What `fit` gives."""
 
-    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
-        """Scores (N, C) of N pictures among C classes, trained ones or others, fp32."""
+    def logits(
+        self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
+    ) -> torch.Tensor:
+        """Scores (N, C) of N pictures among C classes, trained ones or others, fp32.
+
+        Args:
+            dataset: N pictures.
+            class_names: C names.
+            transfer: how to score a data set that is not the trained one.
+        """
 
     def save(self, folder: Path) -> None:
         """Write what was trained, if anything."""
@@ -43,10 +65,20 @@ class MMRLClassifier:
         self.model.set_classes(class_names, self.processor, allow_duplicates=True)  # as in ImageNet's names
         train(self.model, augmented(train_set, self.processor.image_processor, settings), settings, self.accelerator)
 
-    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
-        self.model.set_classes(class_names, self.processor, allow_duplicates=True)
+    def logits(
+        self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
+    ) -> torch.Tensor:
+        how = {} if transfer is None else {"template": transfer.template, "seen": "none"}
+        self.model.set_classes(class_names, self.processor, allow_duplicates=True, **how)
         self.model.eval()
-        return score(self._forward, dataset, self.processor.image_processor, self.accelerator)
+        config = self.model.peft_config["default"]
+        beta = config.beta
+        if transfer is not None and transfer.beta is not None:
+            config.beta = transfer.beta
+        try:
+            return score(self._forward, dataset, self.processor.image_processor, self.accelerator)
+        finally:
+            config.beta = beta
 
     def _forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self.model(pixel_values=pixel_values).logits
@@ -88,10 +120,10 @@ class PromptedCLIP(torch.nn.Module):
         """Normalised (B, d)."""
         return normalize(self.clip.get_image_features(pixel_values=pixel_values).pooler_output, dim=-1)
 
-    def text_features(self, class_names: list[str]) -> torch.Tensor:
-        """Normalised (C, d)."""
+    def text_features(self, class_names: list[str], templates: list[str] | None = None) -> torch.Tensor:
+        """Normalised (C, d), with other templates where they are given."""
         features = []
-        for template in self.templates:
+        for template in templates or self.templates:
             prompts = [template.replace("{}", name) for name in class_names]
             inputs = self.tokenizer(prompts, padding=True, return_tensors="pt").to(self.clip.device)
             features.append(normalize(self.clip.get_text_features(**inputs).pooler_output, dim=-1))
@@ -110,8 +142,12 @@ class PromptedCLIP(torch.nn.Module):
 class LoraClassifier:
     """PEFT's LoRA on the attention projections of both encoders."""
 
+    # CLIP's names, and those of the BERTs that AltCLIP and Chinese-CLIP have for text.
+    target_modules = ("q_proj", "k_proj", "v_proj", "out_proj")
+    target_modules += ("self.query", "self.key", "self.value", "attention.output.dense")
+
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"])
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=list(self.target_modules))
         self.model = PromptedCLIP(get_peft_model(clip, config), processor.tokenizer, templates)
         self.image_processor, self.accelerator = processor.image_processor, accelerator
 
@@ -120,8 +156,10 @@ class LoraClassifier:
         train(self.model, augmented(train_set, self.image_processor, settings), settings, self.accelerator)
 
     @torch.no_grad()
-    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
-        text_features = self.model.text_features(class_names)
+    def logits(
+        self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
+    ) -> torch.Tensor:
+        text_features = self.model.text_features(class_names, transfer and as_templates(transfer.template))
         return score(
             lambda pixels: self.model.logits(pixels, text_features), dataset, self.image_processor, self.accelerator
         )
@@ -152,9 +190,14 @@ class LinearProbeClassifier:
         return score(self.model.image_features, dataset, self.image_processor, self.accelerator)
 
     @torch.no_grad()
-    def logits(self, dataset: datasets.Dataset, class_names: list[str]) -> torch.Tensor:
-        text_features, features = self.model.text_features(class_names).cpu(), self._features(dataset)
+    def logits(
+        self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
+    ) -> torch.Tensor:
+        text_features = self.model.text_features(class_names, transfer and as_templates(transfer.template)).cpu()
+        features = self._features(dataset)
         scores = (self.model.clip.logit_scale.exp().cpu() * features @ text_features.T).log_softmax(dim=1)
+        if transfer is not None:
+            return scores
         probe = torch.from_numpy(self.probe.predict_log_proba(features.numpy())).float()
         for position, name in enumerate(class_names):
             if name in self.trained:

@@ -32,7 +32,7 @@ class TrainingSettings:
     weight_decay: float = 5e-4
     warmup_epochs: int = 1
     gradient_accumulation_steps: int = 1
-    crop_scale: float = 0.08
+    crop_scale: float = 0.5
     flip: bool = True
     seed: int = 1
     config: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""How the field's data sets lie on disk, as CoOp's instructions lay them out: readers of classes and paths."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .folders import is_hidden, is_picture
+
+
+CLASS_NAMES_FILE = "classnames.txt"
+Classes = dict[str, str]  # name of a label -> class name for prompts, in the order of the labels
+Items = dict[str, list[tuple[str, str]]]  # part -> a picture's path and the name of its label
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where a data set lies and how it is read.
+
+    Args:
+        title: as papers write it; also its heading in `INSTRUCTIONS`.
+        folder: below the data directory.
+        images: folder of its pictures, below `folder`.
+        read: gives the names of its classes, by label in their order, and the pictures of each part.
+        needs: files beside the pictures that must be there.
+        template: prompt of its classes.
+    """
+
+    title: str
+    folder: str
+    images: str
+    read: Callable[[Path, Benchmark], tuple[Classes, Items]]
+    needs: tuple[str, ...]
+    template: str = "a photo of a {}."
+
+
+def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
+    """A JSON file `{"train": [[path, label, class name], ...], "val": ..., "test": ...}`."""
+    path = root / benchmark.needs[0]
+    try:
+        rows = {
+            part: [(name, label, title) for name, label, title in json.loads(path.read_text())[part]]
+            for part in ("train", "val", "test")
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} must be a JSON object with lists `train`, `val`, `test` of [path, label, class name]: {error!r}"
+        ) from error
+    names: dict[int, str] = {}
+    for name, label, title in (row for part in rows.values() for row in part):
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise ValueError(f"{path}: the label of {name} must be a whole number of at least 0, got {label!r}.")
+        if names.setdefault(label, title) != title:
+            raise ValueError(f"{path}: the label {label} stands for {names[label]!r} and, at {name}, for {title!r}.")
+    images = Path(benchmark.images)
+    items = {part: [((images / name).as_posix(), title) for name, _, title in rows[part]] for part in rows}
+    classes = {names[label]: names[label] for label in sorted(names)}
+    _check_items(root, classes, items)
+    return classes, items
+
+
+def read_aircraft(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
+    """Text files: `variants.txt` with the classes, `images_variant_*.txt` with picture and class in each line."""
+    names = (root / "variants.txt").read_text().splitlines()
+    items: Items = {}
+    for part in ("train", "val", "test"):
+        lines = (root / f"images_variant_{part}.txt").read_text().splitlines()
+        pairs = [line.split(" ", 1) for line in lines]
+        items[part] = [(f"{benchmark.images}/{number}.jpg", name) for number, name in pairs]
+    classes = {name: name for name in names}
+    _check_items(root, classes, items)
+    return classes, items
+
+
+def read_imagenet(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
+    """Folders `train` and `val` with a folder for each WordNet id of `classnames.txt`."""
+    names = dict(sorted(read_wordnet_names(root).items()))
+    folders = {name: name for name in names}
+    parts = {"train": f"{benchmark.images}/train", "test": f"{benchmark.images}/val"}
+    return names, {part: list(_class_folders(root, images, folders)) for part, images in parts.items()}
+
+
+def read_imagenet_variant(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
+    """A folder for each WordNet id, all of ImageNet's or some: only the classes that are there count."""
+    names = dict(sorted(read_wordnet_names(root).items()))
+    present = {name: title for name, title in names.items() if (root / benchmark.images / name).is_dir()}
+    return present, {"test": list(_class_folders(root, benchmark.images, {name: name for name in present}))}
+
+
+def read_imagenet_v2(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
+    """Folders that are numbered from 0, as the lines of `classnames.txt`."""
+    names = read_wordnet_names(root)
+    numbered = {str(number): name for number, name in enumerate(names)}
+    return names, {"test": list(_class_folders(root, benchmark.images, numbered))}
+
+
+def read_wordnet_names(root: Path) -> dict[str, str]:
+    """Class names by WordNet id: a line `n01440764 tench` for each class."""
+    lines = [line.split(" ", 1) for line in (root / CLASS_NAMES_FILE).read_text().splitlines() if line.strip()]
+    if not lines or not all(len(line) == 2 for line in lines):
+        raise ValueError(f"{root / CLASS_NAMES_FILE}: each line must be a WordNet id and a name (n01440764 tench).")
+    return {number: name.strip() for number, name in lines}
+
+
+def _class_folders(root: Path, images: str, folders: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Pictures of class folders and the class that each folder stands for; other folders are an error."""
+    found = {entry.name for entry in os.scandir(root / images) if entry.is_dir() and not is_hidden(entry.name)}
+    missing, unknown = sorted(folders.keys() - found), sorted(found - folders.keys())
+    if missing or unknown or not found:
+        raise ValueError(
+            f"{root / images} must have a folder for each of {len(folders)} classes, but "
+            f"{f'{len(missing)} are missing ({few(missing)})' if missing or not found else ''}"
+            f"{' and ' if missing and unknown else ''}"
+            f"{f'{len(unknown)} are not in {CLASS_NAMES_FILE} ({few(unknown)})' if unknown else ''}."
+        )
+    for folder in sorted(folders):
+        for name in sorted(os.listdir(root / images / folder)):
+            if not is_hidden(name) and is_picture(Path(name)):
+                yield f"{images}/{folder}/{name}", folders[folder]
+
+
+def _check_items(root: Path, names: Mapping[str, str], items: Items) -> None:
+    """Raise where a listed picture has no known class or is not there."""
+    listed = [(path, name) for pairs in items.values() for path, name in pairs]
+    unknown = sorted({name for _, name in listed if name not in names})
+    if unknown:
+        raise ValueError(f"{root}: pictures are listed for classes that there are not: {few(unknown)}.")
+    missing = [path for path, _ in listed if not (root / path).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: {len(missing)} of {len(listed)} listed pictures are missing: {few(missing)}."
+        )
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of many names, for a message."""
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")

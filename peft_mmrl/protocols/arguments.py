@@ -1,0 +1,121 @@
+"""What the protocols' scripts share: arguments, and the runs that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ..cli import DEFAULT_BASE_MODEL, check_precision, load_clip
+from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
+from ..training import METHODS, make_accelerator, paper_settings
+from ..validation import as_positive_int
+from .runs import Run, read_scores, sample
+from .tasks import check_all_classes_occur, check_classes
+
+
+Loaders = Mapping[str, Callable[[], BenchmarkData]]  # data sets beside the benchmarks, by name
+SCHEDULE = ("epochs", "batch_size", "learning_rate")
+
+
+def make_parser(description: str, default_output_dir: Path) -> argparse.ArgumentParser:
+    """A parser with the arguments of all protocols."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    group = parser.add_argument_group("data")
+    group.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the data sets' folders (data)")
+    group.add_argument("--split_dir", type=Path, help="take the few-shot pictures of earlier runs: their --output_dir")
+    group = parser.add_argument_group("methods (MMRL unless one is given)")
+    group.add_argument(
+        "--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods"
+    )
+    group.add_argument("--baseline", nargs="+", choices=METHODS[2:], default=[], help="what a user would pick instead")
+    group.add_argument("--base_model", help=f"a CLIP: Hub id or folder ({DEFAULT_BASE_MODEL})")
+    group.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of sampling and training (1 2 3)")
+    group.add_argument("--epochs", type=int, help="in place of the papers'")
+    group.add_argument("--batch_size", type=int, help="in place of the papers'")
+    group.add_argument("--learning_rate", type=float, help="in place of the papers'")
+    group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output_dir", type=Path, default=default_output_dir, help="finished runs in it are not repeated"
+    )
+    group.add_argument("--save_adapters", action="store_true", help="keep what every run has trained")
+    return parser
+
+
+def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[BenchmarkData]:
+    """Load data sets by name.
+
+    Args:
+        names: of benchmarks, or of `others`; `NAME=SOURCE` reads a data set from the Hub or a folder of `datasets`.
+        data_dir: see `load_benchmark`.
+        others: further data sets.
+
+    Raises:
+        OSError, ValueError: see `load_benchmark`.
+    """
+    data = []
+    for name, source in (text.partition("=")[::2] for text in names):
+        if name in (before.name for before in data):
+            raise ValueError(f"The data set {name!r} is named twice.")
+        if source:
+            data.append(load_copy(name, source))
+        else:
+            data.append(others[name]() if name in others else load_benchmark(name, data_dir))
+    return data
+
+
+def plan_runs(
+    protocol: str,
+    args: argparse.Namespace,
+    sources: Sequence[BenchmarkData],
+    shots: Sequence[int],
+    targets: Sequence[BenchmarkData] = (),
+) -> list[Run]:
+    """All runs that the arguments ask for, checked before the first one begins.
+
+    Args:
+        protocol: one of `peft_mmrl.training.presets.PROTOCOLS`.
+        args: from `make_parser`.
+        sources: data sets that are trained on.
+        shots: numbers of pictures of each class.
+        targets: data sets that are tested besides.
+
+    Raises:
+        OSError, ValueError: data, settings, base model or a folder of an earlier run do not fit.
+    """
+    for count in shots:
+        as_positive_int("shots", count)
+    if min(args.seeds) < 0:
+        raise ValueError(f"--seeds must be whole numbers of at least 0, got {min(args.seeds)}.")
+    for data in sources:
+        check_classes(data, protocol)
+    for data in targets:
+        check_all_classes_occur(data, "test")
+    methods = [*args.method, *args.baseline] or [METHODS[0]]
+    given = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
+    runs = [
+        Run(
+            protocol,
+            data,
+            method,
+            count,
+            paper_settings(method, protocol, data.name, seed, **{**data.settings, **given}),
+            str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
+            args.mixed_precision,
+            tuple(target.name for target in targets),
+        )
+        for data in sources
+        for method in dict.fromkeys(methods)
+        for count in dict.fromkeys(shots)
+        for seed in dict.fromkeys(args.seeds)
+    ]
+    for run in runs:
+        read_scores(run, args.output_dir)
+        if args.split_dir is not None:
+            sample(run, args.split_dir)
+    for base_model in {run.base_model for run in runs}:
+        load_clip(base_model)
+    check_precision(make_accelerator(runs[0].settings, mixed_precision=args.mixed_precision))
+    return runs

@@ -1,0 +1,87 @@
+"""The picture of a protocol's results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from .rows import METHODS, TITLES, Row, title
+
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError('The protocols draw with matplotlib: pip install "peft_mmrl[examples]".') from error
+
+COLORS = {"mmrl": "#1f5fa8", "mmrl++": "#d9822b", "zero-shot": "#7a7a7a", "lora": "#3d8b52", "linear-probe": "#8a5aa8"}
+MARKERS = {"mmrl": "o", "mmrl++": "s", "zero-shot": "X", "lora": "^", "linear-probe": "D"}
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """A panel for each data set with curves over shots where there are several, otherwise all data sets in one.
+
+    Bars are standard deviations over seeds, hollow marks the papers' numbers.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    metric = "h" if "h" in rows[0].mean else "accuracy"
+    if len({row.shots for row in rows}) > 1:
+        columns = min(4, len(datasets))
+        lines = math.ceil(len(datasets) / columns)
+        figure = Figure(figsize=(max(4.5, 3.2 * columns), 2.6 * lines + 0.8), layout="constrained")
+        axes = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
+        for dataset, axis in zip(datasets, axes, strict=False):
+            _draw_shots(axis, dataset, [row for row in rows if row.dataset == dataset], metric)
+        for axis in axes[len(datasets) :]:
+            axis.set_axis_off()
+    else:
+        figure = Figure(figsize=(max(4.5, 0.8 * len(datasets) + 1.5), 4.0), layout="constrained")
+        _draw_datasets(figure.subplots(), datasets, rows, metric)
+    figure.supylabel(f"{TITLES[metric]} in %")
+    _add_legend(figure)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_datasets(axis: Axes, datasets: Sequence[str], rows: Sequence[Row], metric: str) -> None:
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for place, method in enumerate(methods):
+        found = [row for row in rows if row.method == method]
+        shift = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        _draw_method(axis, [datasets.index(row.dataset) + shift for row in found], found, metric, line="")
+    axis.set_xticks(range(len(datasets)), [title(name) for name in datasets], rotation=35, ha="right")
+    axis.set_xlim(-0.5, len(datasets) - 0.5)
+    axis.grid(axis="y", alpha=0.3)
+
+
+def _draw_shots(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> None:
+    for method in dict.fromkeys(row.method for row in rows):
+        found = [row for row in rows if row.method == method]
+        _draw_method(axis, [row.shots for row in found], found, metric, line="-")
+    every = sorted({row.shots for row in rows})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(every, map(str, every))
+    axis.set_xlabel("pictures of each class", fontsize=8)
+    axis.set_title(title(dataset), fontsize=9)
+    axis.grid(alpha=0.3)
+
+
+def _draw_method(axis: Axes, positions: Sequence[float], rows: Sequence[Row], metric: str, line: str) -> None:
+    method = rows[0].method
+    style = {"color": COLORS[method], "marker": MARKERS[method], "markersize": 5}
+    spreads = [row.spread.get(metric, 0.0) if row.seeds > 1 else 0.0 for row in rows]
+    means = [row.mean[metric] for row in rows]
+    axis.errorbar(positions, means, spreads, linestyle=line, elinewidth=1, label=METHODS[method], **style)
+    known = [(place, row.paper[metric]) for place, row in zip(positions, rows, strict=True) if row.paper]
+    if known:
+        label = f"{METHODS[method]}, paper"
+        axis.plot(*zip(*known, strict=True), linestyle="", label=label, fillstyle="none", **style | {"markersize": 9})
+
+
+def _add_legend(figure: Figure) -> None:
+    entries = {}
+    for axis in figure.axes:
+        entries |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=4, fontsize=8)

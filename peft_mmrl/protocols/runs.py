@@ -1,0 +1,169 @@
+"""Runs of a protocol, each in a folder of its own: what is finished is not repeated, what is missing is done."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..cli import load_clip
+from ..data import load_split, sample_few_shot, save_split
+from ..data.benchmarks import BenchmarkData
+from ..training import Classifier, TrainingSettings, fit, make_accelerator
+from .tasks import Scores
+
+
+RUN_FILE, SPLIT_FILE, RESULT_FILE, ADAPTER = "run.json", "split.json", "result.json", "adapter"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a protocol.
+
+    Args:
+        protocol: its name.
+        data: what is trained on.
+        method: one of `peft_mmrl.training.METHODS`.
+        shots: pictures of each class.
+        settings: hyper-parameters, with the run's seed.
+        base_model: Hub id or folder.
+        mixed_precision: of training and tests, see `Accelerator`; None: what `accelerate` is configured for.
+        targets: names of further data sets that are tested.
+    """
+
+    protocol: str
+    data: BenchmarkData
+    method: str
+    shots: int
+    settings: TrainingSettings
+    base_model: str
+    mixed_precision: str | None = None
+    targets: tuple[str, ...] = field(default=())
+
+    @property
+    def seed(self) -> int:
+        """Seed of sampling and training."""
+        return self.settings.seed
+
+    def folder(self, output_dir: Path) -> Path:
+        """Where the run's files are."""
+        return output_dir / self.data.name / self.method / f"shots_{self.shots}" / f"seed_{self.seed}"
+
+    def description(self) -> dict[str, Any]:
+        """What makes the result what it is, as JSON."""
+        data = {"dataset": self.data.name, "template": self.data.template, "classes": self.data.class_names}
+        sizes = {"train_pictures": len(self.data.train), "test_pictures": len(self.data.test)}
+        names = {
+            name: getattr(self, name)
+            for name in ("protocol", "method", "shots", "base_model", "mixed_precision", "targets")
+        }
+        return json.loads(json.dumps({**names, **data, **sizes, **asdict(self.settings)}))
+
+
+def read_scores(run: Run, output_dir: Path) -> Scores | None:
+    """The scores of a finished run; None where it is not finished.
+
+    Raises:
+        ValueError: its folder holds something else, or a run with other settings.
+    """
+    folder = run.folder(output_dir)
+    before, asked = _read_json(folder / RUN_FILE), run.description()
+    if before is None:
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no run: choose another --output_dir.")
+        return None
+    changed = [name for name in sorted(asked.keys() | before.keys()) if asked.get(name) != before.get(name)]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{folder} holds a run with another value of {', '.join(changed)} ({name}: {before.get(name)!r} there, "
+            f"{asked.get(name)!r} now): repeat its arguments, or choose another --output_dir."
+        )
+    result = _read_json(folder / RESULT_FILE)
+    return None if result is None else result["scores"]
+
+
+def sample(run: Run, split_dir: Path | None = None) -> dict[str, datasets.Dataset]:
+    """The pictures of a run: parts `train` and, where the data set has one, `validation`.
+
+    Args:
+        run: says how many and with which seed.
+        split_dir: output folder of earlier runs, whose split files are read; None: they are drawn.
+
+    Raises:
+        OSError: there is no split file of this data set, number of shots and seed.
+        ValueError: a split file names pictures that there are not.
+    """
+    parts = {"train": run.data.train, "validation": run.data.validation}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    if split_dir is not None:
+        pattern = f"{run.data.name}/*/shots_{run.shots}/seed_{run.seed}/{SPLIT_FILE}"
+        found = sorted(split_dir.glob(pattern))  # the same for all methods
+        if not found:
+            raise FileNotFoundError(f"--split_dir: there is no {split_dir / pattern}.")
+        return load_split(found[0], parts)
+    labels = {name: part["label"][:] for name, part in parts.items()}
+    chosen = sample_few_shot(labels["train"], labels.get("validation", []), run.shots, run.seed)
+    return {name: parts[name].select(rows) for name, rows in zip(("train", "validation"), chosen, strict=True) if rows}
+
+
+def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.Namespace) -> list[Scores]:
+    """Do the runs that are not finished.
+
+    Args:
+        runs: all runs, as `plan_runs` has checked them.
+        score: one of `peft_mmrl.protocols.tasks`: data set, pictures to train on and a function that trains -> scores.
+        args: from `make_parser`: `output_dir`, `split_dir`, `save_adapters`.
+
+    Returns:
+        the scores of each run.
+    """
+    results = []
+    for number, run in enumerate(runs, start=1):
+        scores = read_scores(run, args.output_dir)
+        if scores is None:
+            accelerator = make_accelerator(run.settings, mixed_precision=run.mixed_precision)
+            title = f"{run.data.title}, {run.method}, {run.shots} shots, seed {run.seed}"
+            if accelerator.is_main_process:
+                print(f"run {number} of {len(runs)}: {title}", file=sys.stderr)
+            folder, parts = run.folder(args.output_dir), sample(run, args.split_dir)
+            accelerator.wait_for_everyone()  # all have seen that the run is not finished
+            if accelerator.is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
+                _write_json(folder / RUN_FILE, run.description())
+                save_split(folder / SPLIT_FILE, parts)
+            keep = folder / ADAPTER if args.save_adapters else None
+            scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
+            if accelerator.is_main_process:
+                _write_json(folder / RESULT_FILE, {"scores": scores})
+            accelerator.wait_for_everyone()
+        results.append(scores)
+    return results
+
+
+def _fit(
+    run: Run, accelerator: Any, keep: Path | None, train: datasets.Dataset, names: list[str], template: str
+) -> Classifier:
+    clip, processor = load_clip(run.base_model)
+    classifier = fit(run.method, clip, processor, train, names, template, run.settings, accelerator)
+    if keep is not None:
+        classifier.save(keep)
+    return classifier
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file that is either whole or not there."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)

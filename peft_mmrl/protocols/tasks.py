@@ -1,0 +1,113 @@
+"""The field's three protocols: what is trained on, what is tested, and which accuracies are reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import datasets
+
+from ..data.benchmarks import BenchmarkData
+from ..data.labels import encode_labels, label_names
+from ..metrics.functions import accuracy, harmonic_mean
+from ..training import Classifier, Transfer
+from ..training.presets import TRANSFER_BETA
+
+
+Scores = dict[str, float]  # accuracies in percent
+Fit = Callable[[datasets.Dataset, list[str], str], Classifier]  # pictures, class names, template
+
+
+def base_new_classes(num_classes: int) -> tuple[range, range]:
+    """Labels of the base classes, the first half (and the middle one of an odd number), and of the new ones."""
+    half = math.ceil(num_classes / 2)
+    return range(half), range(half, num_classes)
+
+
+def select_classes(dataset: datasets.Dataset, labels: Sequence[int]) -> datasets.Dataset:
+    """The pictures of some classes, relabelled from 0 in the order of `labels`."""
+    names = [dataset.features["label"].names[label] for label in labels]
+    relabelled = encode_labels(dataset, label_names(dataset), names)
+    return relabelled.select([index for index, label in enumerate(relabelled["label"][:]) if label >= 0])
+
+
+def _accuracy(
+    classifier: Classifier, test: datasets.Dataset, names: list[str], transfer: Transfer | None = None
+) -> float:
+    """Percentage of pictures that are recognised among some classes."""
+    predictions = classifier.logits(test, names, transfer).argmax(dim=1)
+    return 100 * accuracy(predictions, test["label"][:])
+
+
+def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
+    """Train on the base classes; test them among themselves, and the new classes among themselves.
+
+    Args:
+        data: a data set.
+        shots: its few-shot pictures, of all classes: those of base classes are trained on.
+        fit: trains.
+
+    Returns:
+        `base`, `new` and `h`.
+    """
+    classes = dict(zip(("base", "new"), base_new_classes(len(data.class_names)), strict=True))
+    names = {part: [data.class_names[label] for label in labels] for part, labels in classes.items()}
+    classifier = fit(select_classes(shots, classes["base"]), names["base"], data.template)
+    scores = {}
+    for part, labels in classes.items():
+        test = select_classes(data.test, labels)
+        scores[part] = _accuracy(classifier, test, names[part])
+    return {**scores, "h": harmonic_mean(scores["base"], scores["new"])}
+
+
+def few_shot(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
+    """Train on all classes and test all: `accuracy`."""
+    classifier = fit(shots, data.class_names, data.template)
+    return {"accuracy": _accuracy(classifier, data.test, data.class_names)}
+
+
+def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, targets: Sequence[BenchmarkData]) -> Scores:
+    """Train on all classes of one data set; test it, and others as they are.
+
+    On the others all classes count as new, those too that have the name of a trained one: so do the papers. ImageNet's
+    variants are tested among the classes that they have.
+
+    Returns:
+        the accuracy on each data set, by its name.
+    """
+    classifier = fit(shots, data.class_names, data.template)
+    scores = {data.name: _accuracy(classifier, data.test, data.class_names)}
+    for target in targets:
+        transfer = Transfer(target.template, TRANSFER_BETA.get(target.name))
+        scores[target.name] = _accuracy(classifier, target.test, target.class_names, transfer)
+    return scores
+
+
+def check_classes(data: BenchmarkData, protocol: str) -> None:
+    """Raise a ValueError where a data set cannot be used in a protocol: classes without pictures, or too few classes.
+
+    Args:
+        data: a data set that is trained on.
+        protocol: its name.
+    """
+    if data.train is None:
+        raise ValueError(f"{data.title} has no training pictures: it can only be a target of cross_dataset.py.")
+    if protocol == "base-to-new" and len(data.class_names) < 4:
+        raise ValueError(
+            f"{data.title} has {len(data.class_names)} classes: base-to-new needs at least 4, two of each kind."
+        )
+    for part in ("train", "test"):
+        check_all_classes_occur(data, part)
+
+
+def check_all_classes_occur(data: BenchmarkData, part: str) -> None:
+    """Raise a ValueError where classes have no pictures in a part, "train" or "test", of a data set."""
+    dataset: datasets.Dataset = getattr(data, part)
+    names = dataset.features["label"].names
+    present = set(label_names(dataset))
+    empty = [name for name in names if name not in present]
+    if empty:
+        raise ValueError(
+            f"{data.title}: {len(empty)} of {len(names)} classes have no picture in the {part} split (labels are from "
+            f"0 to {len(names) - 1}): {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}."
+        )
