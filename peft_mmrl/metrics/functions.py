@@ -61,8 +61,10 @@ def top_k_accuracy(scores: Any, references: Any, k: int = 5) -> float:
     scores, references = _scores("scores", scores, references)
     if as_positive_int("k", k) > scores.shape[1]:
         raise ValueError(f"`k` must be at most the number of classes, {scores.shape[1]}, got {k}.")
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return float((best == references[:, None]).any(axis=1).mean())
+    own = np.take_along_axis(scores, references[:, None], axis=1)
+    lower = np.arange(scores.shape[1]) < references[:, None]
+    rank = ((scores > own) | ((scores == own) & lower)).sum(axis=1)
+    return float((rank < k).mean())
 
 
 def confusion_matrix(predictions: Any, references: Any, num_classes: int) -> np.ndarray:

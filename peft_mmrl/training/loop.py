@@ -120,8 +120,8 @@ def train(
                     value = loss.item()
                     if not math.isfinite(value):
                         raise FloatingPointError(
-                            f"The loss is {value} in step {progress.step + 1} of epoch {epoch + 1}: lower the learning "
-                            "rate, or train in another precision."
+                            f"The loss is {value} in step {progress.step + 1} of epoch {epoch + 1}: lower the "
+                            "learning rate, or train in another precision."
                         )
                     accelerator.backward(loss)
                     optimizer.step()
