@@ -13,12 +13,11 @@ import argparse
 from pathlib import Path
 
 from accelerate import Accelerator
-from peft import PeftConfig
 
 from peft_mmrl import cli, runs
 from peft_mmrl.data import PictureSource, check_pictures, describe_bad, match_labels, new_class_names, read_class_names
 from peft_mmrl.evaluation import predict
-from peft_mmrl.prediction import load_classifier
+from peft_mmrl.prediction import load_classifier, read_config
 from peft_mmrl.reports import check_can_draw, write_report
 
 
@@ -26,18 +25,18 @@ def main(args: argparse.Namespace) -> None:
     """Read, score, report."""
     with cli.clear_errors():
         check_can_draw()
-        runs.check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir)
+        runs.check_output_dir(args.output_dir, "evaluation", overwrite=args.overwrite_output_dir)
         accelerator = Accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
         pictures, notes = source.load()
         pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
         renamed = read_class_names(args.class_names, pictures.features["label"].names) if args.class_names else {}
-        trained = PeftConfig.from_pretrained(args.adapter).classes or []
+        trained = read_config(args.adapter).classes or []
         new = new_class_names(pictures, trained, renamed)
         model, image_processor = load_classifier(args.adapter, args.base_model, new)
         pictures, _, missing = match_labels(pictures, [*trained, *new], renamed)
-        run = {"adapter": args.adapter, "data": str(source), "split": args.split}
+        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
         runs.start_run(args.output_dir, run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
@@ -45,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
     accelerator.print("\n".join([*notes, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
     model.to(accelerator.device)
-    found = predict(model, pictures, image_processor, accelerator, args.batch_size)
+    found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
     if accelerator.is_main_process:
         write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
         print("\n".join([*runs.summary(found), f"open {args.output_dir / 'report.html'} in a browser"]))
@@ -66,6 +65,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="unreadable pictures")
     parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")
     parser.add_argument("--batch_size", type=int, default=32, help="pictures at a time and process (%(default)s)")
+    parser.add_argument(
+        "--num_workers", type=int, default=0, help="further processes that read pictures (%(default)s)"
+    )
     parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
     return parser.parse_args(argv)
 

@@ -11,6 +11,7 @@ gets the adapter with its model card, and in `report` a page to open in a browse
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -30,7 +31,9 @@ def main(args: argparse.Namespace) -> None:
         check_can_draw()
         settings = cli.training_settings(args)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
-        runs.check_output_dir(args.output_dir, resume=resume_from is not None, overwrite=args.overwrite_output_dir)
+        runs.check_output_dir(
+            args.output_dir, "training", resume_from=resume_from, overwrite=args.overwrite_output_dir
+        )
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
@@ -42,39 +45,40 @@ def main(args: argparse.Namespace) -> None:
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
-        run = runs.describe_run(args.method, args.base_model, args.template, settings, data)
+        run = runs.describe_run(args, settings, data, accelerator)
         runs.start_run(args.output_dir, run, accelerator, resume_from=resume_from)
 
     plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
     accelerator.print("\n".join([*data.notes, str(plan)]))
-    before = None
+    score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
+    before = after = None
     if data.validation is not None:
-        before = predict(model, data.validation, processor, accelerator)
+        before = after = score()
         accelerator.print(f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}")
 
     def validate(record: dict[str, float]) -> None:
+        nonlocal after
         if before is not None:
-            found = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
-            record |= {"accuracy": found.accuracy, "zero_shot_accuracy": found.zero_shot_accuracy}
+            after = score(zero_shot=before.zero_shot)
+            record |= {"accuracy": after.accuracy, "zero_shot_accuracy": after.zero_shot_accuracy}
         accelerator.print(runs.epoch_line(record))
         accelerator.log(record, step=record["epoch"])
 
     if args.with_tracking:
         plain = {name: value for name, value in run.items() if isinstance(value, int | float | str)}
         accelerator.init_trackers("peft_mmrl", config=plain)
-    history = train(
-        model,
-        training_pictures(model, data.train, processor, settings, plan.views),
-        settings,
-        accelerator,
-        on_epoch=validate,
-        checkpoint_dir=args.output_dir / runs.CHECKPOINT,
-        checkpointing_steps=args.checkpointing_steps,
-        resume_from=resume_from,
-    )
-    after = None
-    if before is not None:
-        after = predict(model, data.validation, processor, accelerator, zero_shot=before.zero_shot)
+    with cli.resumable():
+        history = train(
+            model,
+            training_pictures(model, data.train, processor, settings, plan.views),
+            settings,
+            accelerator,
+            on_epoch=validate,
+            checkpoint_dir=args.output_dir / runs.CHECKPOINT,
+            checkpointing_steps=args.checkpointing_steps,
+            num_workers=args.num_workers,
+            resume_from=resume_from,
+        )
     accelerator.end_training()
     if accelerator.is_main_process:
         print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after)))
@@ -93,6 +97,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace a run that is there")
     group.add_argument("--resume_from_checkpoint", help='go on with an interrupted run: "latest" or a checkpoint')
     group.add_argument("--checkpointing_steps", type=int, help="write a checkpoint after so many steps (each epoch)")
+    group.add_argument("--num_workers", type=int, default=0, help="further processes that read pictures (%(default)s)")
     group.add_argument(
         "--cached_views",
         type=int,

@@ -1,8 +1,10 @@
-"""The same as train.py, with transformers' Trainer: all of `TrainingArguments` are options.
+"""Adapt CLIP to your own pictures with transformers' Trainer: all of `TrainingArguments` are options.
 
     python examples/train_with_trainer.py --train_dir photos --output_dir my-adapter --num_train_epochs 20
     accelerate launch examples/train_with_trainer.py --train_dir train --eval_dir test --output_dir my-adapter \\
         --eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model accuracy --bf16
+
+It saves the adapter alone. A report, results on the model card and a threshold for "none of these" come from train.py.
 """
 
 import argparse
@@ -28,16 +30,16 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
     with cli.clear_errors():
         config = mmrl_config(args.method, args.template, TrainingSettings(config=cli.config_changes(args)))
-        if push:
-            check_can_push(arguments.hub_model_id)
+        if push and PartialState().is_main_process:
+            check_can_push(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
         args.seed = arguments.seed
         data = load_training_data(accelerator=PartialState(), **cli.data_arguments(args))
         clip, processor = cli.load_clip(args.base_model)
         set_seed(arguments.seed)
         model = get_peft_model(clip, config)
         model.set_classes(data.class_names, processor)
-    for note in data.notes:
-        print(note)
+    if PartialState().is_main_process:
+        print("\n".join([*data.notes, f"{len(data.train)} pictures of {len(data.class_names)} classes"]))
     trainer = Trainer(
         model,
         arguments,
@@ -48,7 +50,7 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     trainer.save_model()
     if push and trainer.is_world_process_zero():
-        model.push_to_hub(arguments.hub_model_id)
+        model.push_to_hub(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argparse.Namespace]:

@@ -59,6 +59,7 @@ def write_json_lines(answers: Iterable[Answer], top_k: int, file: TextIO) -> Non
     """A line with an object per picture."""
     for answer in answers:
         file.write(json.dumps(answer.as_row(top_k), ensure_ascii=False) + "\n")
+        file.flush()  # who reads along need not wait
 
 
 WRITERS = {"table": write_table, "csv": write_csv, "json": write_json, "jsonl": write_json_lines}

@@ -48,7 +48,8 @@ LIMITS = """\
 ## Limits
 
 - Loading needs `import peft_mmrl` first: PEFT alone does not know the method (`KeyError: 'MMRL'`).
-- The answer is always one of the named classes, also for a picture that shows none of them.
+- The answer is always one of the named classes, also for a picture that shows none of them. `threshold.json`,
+  where there is one, holds the probability below which that is likely.
 - Classes that it was not trained on are scored by the class feature alone.
 - It fits the base model that it was trained on, and cannot be merged into it.
 - What is known of the base model's limits and biases holds for the adapter too."""

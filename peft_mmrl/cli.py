@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
@@ -17,6 +19,9 @@ from .data import PictureSource
 from .training import TrainingSettings, paper_settings
 from .training.presets import REG_WEIGHT
 
+
+# PEFT asks transformers 5.24 for an attribute that has a new name there.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
 
@@ -33,12 +38,21 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say how to go on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("\ninterrupted. To go on, add --resume_from_checkpoint latest to the same arguments.")
+
+
 def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A base model and its processor.
 
     Args:
         name: Hub id or folder.
-        kwargs: for `AutoModel.from_pretrained`.
+        kwargs: for `AutoModel.from_pretrained`; weights are fp32 unless `dtype` says otherwise.
 
     Raises:
         OSError: there is none of that name.
@@ -57,6 +71,7 @@ def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin
             f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
             f"{', '.join(supported)}."
         )
+    kwargs.setdefault("dtype", torch.float32)  # that of the files may be fp16, which does not train
     return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
 
 
@@ -76,6 +91,9 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--train_dir", type=Path, help="folder with a sub-folder of pictures per class")
     group.add_argument("--train_file", type=Path, help="CSV or JSON lines with a picture's path and label per row")
     group.add_argument("--dataset_name", help="data set of the Hugging Face Hub, or a folder of `datasets`")
+    group.add_argument(
+        "--dataset_config_name", dest="config_name", help="configuration of --dataset_name, where it has several"
+    )
     group.add_argument("--train_split", default="train", help="of --dataset_name")
     group.add_argument("--image_column", help="of --train_file or --dataset_name, where it is not clear")
     group.add_argument("--label_column", help="of --train_file or --dataset_name, where it is not clear")
@@ -95,7 +113,7 @@ def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ValueError: no source, or more than one.
     """
-    columns = {"image_column": args.image_column, "label_column": args.label_column}
+    columns = {name: getattr(args, name) for name in ("image_column", "label_column", "config_name")}
     places = [args.train_dir, args.train_file, args.dataset_name]
     if sum(place is not None for place in places) != 1:
         raise ValueError("Pictures to train on must be given by one of --train_dir, --train_file and --dataset_name.")

@@ -58,6 +58,7 @@ def score(
     accelerator: Accelerator,
     batch_size: int = 32,
     description: str = "evaluation",
+    num_workers: int = 0,
 ) -> torch.Tensor:
     """What `forward` gives for all pictures, in their order and each once, in every process.
 
@@ -68,12 +69,13 @@ def score(
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         description: for the progress bar.
+        num_workers: further processes that read pictures.
 
     Returns:
         (N, ...), fp32, on the CPU.
     """
     pictures = PictureDataset(dataset, EvalTransform(image_processor))
-    loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size))
+    loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size, num_workers=num_workers))
     rows = []
     for batch in tqdm(
         loader, desc=description, unit="batch", leave=False, disable=not accelerator.is_local_main_process
@@ -91,6 +93,7 @@ def predict(
     accelerator: Accelerator,
     batch_size: int = 32,
     zero_shot: torch.Tensor | None = None,
+    num_workers: int = 0,
 ) -> Predictions:
     """Score labelled pictures among the bound classes, with the adapter and without.
 
@@ -101,6 +104,7 @@ def predict(
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         zero_shot: probabilities of frozen CLIP (N, C), where they are known from before.
+        num_workers: further processes that read pictures.
     """
 
     def logits(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -112,14 +116,16 @@ def predict(
 
     was_training = model.training
     model.eval()
-    probabilities = score(logits, dataset, image_processor, accelerator, batch_size).softmax(dim=-1)
-    model.train(was_training)
-    trained = set(model.peft_config[model.active_adapter].classes or [])
+    try:
+        scores = score(logits, dataset, image_processor, accelerator, batch_size, num_workers=num_workers)
+    finally:
+        model.train(was_training)
+    probabilities = scores.softmax(dim=-1)
     return Predictions(
         class_names=model.classes,
-        trained=[name in trained for name in model.classes],
-        paths=dataset["path"],
-        labels=torch.tensor(dataset["label"]),
+        trained=model.seen,
+        paths=dataset["path"][:],
+        labels=torch.tensor(dataset["label"][:]),
         probabilities=probabilities[:, 0],
         zero_shot=probabilities[:, 1] if zero_shot is None else zero_shot,
     )

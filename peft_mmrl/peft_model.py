@@ -140,6 +140,12 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         return None if bound is None else list(bound.names)
 
     @property
+    def seen(self) -> list[bool] | None:
+        """For each class that the active adapter is bound to, whether it counts as trained."""
+        bound = self._bound.get(self._one_active_adapter())
+        return None if bound is None else list(bound.seen)
+
+    @property
     def text_chunk_size(self) -> int:
         """Number of class prompts that are encoded at a time, 1024 unless set.
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoImageProcessor
 
 from .answers import Answer
 from .auto import AutoPeftModelForZeroShotImageClassification
+from .config import MMRLConfig
 from .data.folders import is_picture, walk
 from .data.pictures import PictureError, read_picture
 from .data.transforms import EvalTransform, ImageProcessor
@@ -25,6 +26,21 @@ from .peft_model import PeftModelForZeroShotImageClassification
 
 
 NONE_OF_THESE = "none of these"
+
+
+def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
+    """The config of a saved adapter.
+
+    Args:
+        adapter: folder or Hub id.
+
+    Raises:
+        ValueError: there is none, or it is of another method.
+    """
+    config = PeftConfig.from_pretrained(adapter)
+    if not isinstance(config, MMRLConfig):
+        raise ValueError(f"{adapter} holds a {config.peft_type} adapter, not an MMRL one.")
+    return config
 
 
 def load_classifier(
@@ -44,7 +60,7 @@ def load_classifier(
         OSError: adapter, base model or image processor cannot be found.
         ValueError: not an adapter of this kind, one that does not fit the base model, or no classes.
     """
-    config = PeftConfig.from_pretrained(adapter)
+    config = read_config(adapter)
     if base_model is not None:
         config.base_model_name_or_path, config.revision = base_model, None
     name, revision = config.base_model_name_or_path, config.revision
@@ -52,7 +68,9 @@ def load_classifier(
         AutoConfig.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
-    model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config)
+    model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype=torch.float32)
+    known = {trained.casefold() for trained in model.classes or []}
+    new_classes = [new for new in new_classes if new.casefold() not in known]
     if new_classes:
         model.set_classes([*(model.classes or []), *new_classes], load_tokenizer(name, revision))
     if model.classes is None:
@@ -150,7 +168,8 @@ def predict_pictures(
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         top_k: classes that are named for each picture.
-        threshold: where the largest probability is smaller, the first name is "none of these" in its place.
+        threshold: where the largest probability is smaller, the first answer is "none of these", with that
+            probability, and the classes follow.
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
@@ -189,7 +208,7 @@ def _answer(
 def _ranks(
     names: list[str], threshold: float, probabilities: list[float], indices: list[int]
 ) -> list[tuple[str, float]]:
-    labels = [names[index] for index in indices]
+    ranks = [(names[index], round(value, 6)) for index, value in zip(indices, probabilities, strict=True)]
     if probabilities[0] < threshold:
-        labels[0] = NONE_OF_THESE
-    return [(label, round(probability, 6)) for label, probability in zip(labels, probabilities, strict=True)]
+        ranks = [(NONE_OF_THESE, ranks[0][1]), *ranks[:-1]]
+    return ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from dataclasses import asdict
@@ -18,34 +19,39 @@ from .peft_model import PeftModelForZeroShotImageClassification
 from .reports import write_report
 from .threshold import Threshold
 from .training import TrainingSettings, num_views, steps_per_epoch
-from .training.checkpoints import PROGRESS_FILE
+from .training.checkpoints import find_checkpoint
 
 
 RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
 LISTED = 10  # classes that a summary names
 
 
-def check_output_dir(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+def check_output_dir(folder: Path, kind: str, *, resume_from: Path | None = None, overwrite: bool = False) -> None:
     """Refuse a folder in which something would be lost.
 
     Args:
         folder: where the run will write.
-        resume: the run goes on with what is there.
-        overwrite: what is there may be replaced, if it is a run.
+        kind: of run, "training" or "evaluation": one is never replaced by the other.
+        resume_from: checkpoint that the run goes on from; where it is one of this folder, all is well.
+        overwrite: what is there may be replaced.
 
     Raises:
         ValueError: a file, a folder with other things in it, or a run that is neither resumed nor overwritten.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output_dir {folder} is a file.")
-    if resume or not folder.exists() or not any(folder.iterdir()):
+    is_own = resume_from is not None and resume_from.parent.resolve() == folder.resolve()
+    if is_own or not folder.exists() or not any(folder.iterdir()):
         return
-    if read_run(folder) is None:
-        raise ValueError(f"--output_dir {folder} is not empty and holds no run of this script: choose another folder.")
+    found = (read_run(folder) or {}).get("kind")
+    if found != kind:
+        what = f"the {found} of another script" if found else "other things"
+        raise ValueError(f"--output_dir {folder} is not empty, it holds {what}: choose another folder.")
     if not overwrite:
+        go_on = "go on with --resume_from_checkpoint latest, " if kind == "training" else ""
         raise ValueError(
-            f"--output_dir {folder} holds a run already: go on with --resume_from_checkpoint latest, replace it with "
-            "--overwrite_output_dir, or choose another folder."
+            f"--output_dir {folder} holds a run already: {go_on}replace it with --overwrite_output_dir, or choose "
+            "another folder."
         )
 
 
@@ -58,17 +64,21 @@ def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:
     if value is None:
         return None
     folder = output_dir / CHECKPOINT if value == "latest" else Path(value)
-    if not (folder / PROGRESS_FILE).is_file():
-        raise FileNotFoundError(f"--resume_from_checkpoint {value}: there is no checkpoint in {folder}.")
+    try:
+        find_checkpoint(folder)
+    except OSError as error:
+        raise FileNotFoundError(f"--resume_from_checkpoint {value}: {error}") from error
     return folder
 
 
 def describe_run(
-    method: str, base_model: str, template: Any, settings: TrainingSettings, data: TrainingData
+    args: argparse.Namespace, settings: TrainingSettings, data: TrainingData, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """What makes a run's result what it is, as JSON."""
-    run = {"method": method, "base_model": base_model, "template": template, **asdict(settings)}
-    run |= {"classes": data.class_names, "split": {name: list(part["path"]) for name, part in data.parts().items()}}
+    """What makes a training run's result what it is, as JSON."""
+    names = ("method", "base_model", "template", "cached_views")
+    run = {"kind": "training", **{name: getattr(args, name) for name in names}, **asdict(settings)}
+    run |= {"mixed_precision": accelerator.mixed_precision, "processes": accelerator.num_processes}
+    run |= {"classes": data.class_names, "split": {name: part["path"][:] for name, part in data.parts().items()}}
     return json.loads(json.dumps(run))
 
 
@@ -89,6 +99,7 @@ def start_run(folder: Path, run: dict[str, Any], accelerator: Accelerator, *, re
 
     Raises:
         ValueError: that checkpoint belongs to another run.
+        OSError: the processes do not see the same folder.
     """
     if resume_from is not None:
         before = read_run(resume_from.parent) or {}
@@ -100,11 +111,13 @@ def start_run(folder: Path, run: dict[str, Any], accelerator: Accelerator, *, re
             )
     accelerator.wait_for_everyone()  # all have read what is about to be replaced
     if accelerator.is_main_process:
-        if resume_from is None and folder.exists():
-            shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir() if resume_from is None else ():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
     accelerator.wait_for_everyone()
+    if read_run(folder) != run:
+        raise OSError(f"--output_dir {folder} must be a folder that all machines share.")
 
 
 class Plan:
@@ -129,7 +142,10 @@ class Plan:
         self.data = data
         self.steps = steps_per_epoch(len(data.train), settings, accelerator.num_processes)
         self.epochs = settings.num_epochs(self.steps)
-        self.views = num_views(cached_views, model, len(data.train), self.epochs)
+        self.views = num_views(cached_views, model, len(data.train), self.epochs, accelerator.num_processes)
+        self.batch = f"{settings.batch_size} x {accelerator.num_processes} pictures a step"
+        if settings.gradient_accumulation_steps > 1:
+            self.batch = f"{settings.gradient_accumulation_steps} x {self.batch}"
         self.parameters, _ = model.get_nb_trainable_parameters()
 
     def __str__(self) -> str:
@@ -139,6 +155,7 @@ class Plan:
         if self.data.validation is not None:
             parts.append(f"{len(self.data.validation)} more to validate with")
         parts.append(f"{self.epochs} epochs x {self.steps} steps = {self.epochs * self.steps} steps")
+        parts.append(self.batch)
         parts.append(f"{self.parameters:,} trained parameters")
         if self.views:
             parts.append(f"{self.views} views of each picture, computed once")
@@ -175,6 +192,7 @@ def write_results(
         lines on what was gained and what was lost.
     """
     model.save_pretrained(folder)
+    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
     if predictions is None:
         return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
     threshold = Threshold.choose(predictions.probabilities, predictions.labels)
@@ -196,6 +214,7 @@ def write_results(
         data=data.source,
         metrics={"accuracy": predictions.accuracy},
         zero_shot={"accuracy": predictions.zero_shot_accuracy},
+        eval_data=data.validation_source,
         training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
         pictures=[report / "per_class.png", report / "reliability.png"],
     )

@@ -110,11 +110,11 @@ class Threshold:
             raise ValueError(f"{path} holds no threshold: {error}") from error
 
     def __str__(self) -> str:
-        others = "pictures of other classes" if self.unknown == "given" else "pictures whose own class is hidden"
+        others = "pictures of other classes" if self.unknown == "given" else "pictures whose own class was hidden"
         return (
-            f"none of these below {self.threshold:.3f}: of {self.pictures} validation pictures "
-            f"{self.known_rejected:.1%} are rejected and {self.known_wrong:.1%} called another class; "
-            f"{self.unknown_accepted:.1%} of {others} are accepted"
+            f'threshold for "none of these": {self.threshold:.3f}. It rejects {self.known_rejected:.1%} of '
+            f"{self.pictures} validation pictures ({self.known_wrong:.1%} are named wrongly), and lets "
+            f"{self.unknown_accepted:.1%} of {others} pass"
         )
 
 

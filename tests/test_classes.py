@@ -160,7 +160,7 @@ def test_saving_a_freshened_adapter_leaves_its_ids_out(model, tokenizer, tmp_pat
 def test_seen_overrides_and_what_is_saved_stays(trained, seen, flags):
     saved = trained.peft_config["default"].to_dict()
     trained.set_classes(["cat", "owl"], trained_tokenizer(trained), seen=seen)
-    assert trained._bound["default"].seen == flags
+    assert trained.seen == list(flags)
     assert trained.peft_config["default"].to_dict() == saved
 
 

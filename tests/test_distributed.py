@@ -1,8 +1,12 @@
 """Two CPU processes (gloo), as `accelerate launch` starts them."""
 
+import os
+import time
+
 import pytest
 import torch
-from accelerate import debug_launcher
+from accelerate import accelerator as accelerator_module
+from accelerate import checkpointing, debug_launcher
 from accelerate.state import AcceleratorState
 from test_training import Noisy, StoppedError, make_model, run, weights
 
@@ -45,8 +49,15 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(me
 
 
 def stop_and_go_on(settings, folder):
-    """Train with an interruption in the second epoch, then go on from its last checkpoint."""
+    """Train with an interruption in the second epoch, then go on from its last checkpoint; one process is slow."""
     torch.set_num_threads(1)
+    save = checkpointing.save_accelerator_state
+
+    def slow(*arguments, **kwargs):
+        time.sleep(0.2 * int(os.environ["RANK"]))
+        return save(*arguments, **kwargs)
+
+    accelerator_module.save_accelerator_state = slow
     options = {"checkpoint_dir": folder / "checkpoint", "checkpointing_steps": 2}
 
     def stop(record):
@@ -56,15 +67,17 @@ def stop_and_go_on(settings, folder):
     with pytest.raises(StoppedError):
         train(make_model(), Noisy(9), settings, make_accelerator(settings, cpu=True), on_epoch=stop, **options)
     model, accelerator = make_model(), make_accelerator(settings, cpu=True)
-    train(model, Noisy(9), settings, accelerator, resume_from=folder / "checkpoint", **options)
-    torch.save(weights(model), folder / f"{accelerator.process_index}.pt")
+    history = train(model, Noisy(9), settings, accelerator, resume_from=folder / "checkpoint", **options)
+    losses = [record["loss"] for record in history]
+    torch.save((losses, weights(model)), folder / f"{accelerator.process_index}.pt")
 
 
 def test_an_interrupted_run_of_two_processes_goes_on_to_the_same_weights(tmp_path):
     settings = {"epochs": 3, "learning_rate": 2e-3}
     in_two_processes(stop_and_go_on, TrainingSettings(batch_size=1, **settings), tmp_path)
-    one, other = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
-    alone, _ = run(TrainingSettings(batch_size=2, **settings), Noisy(9))
+    (losses, one), (_, other) = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    alone, history = run(TrainingSettings(batch_size=2, **settings), Noisy(9))
+    assert losses == pytest.approx([record["loss"] for record in history], abs=1e-4)
     for found, same, expected in zip(one, other, weights(alone), strict=True):
         assert torch.equal(found, same)
         assert torch.allclose(found, expected, atol=1e-4)

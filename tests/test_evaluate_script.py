@@ -11,7 +11,7 @@ import torch
 from conftest import EXAMPLES, load_example
 from datasets import Dataset, Image
 from demo_methods import DEMO_CLIP, load_clip
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import load_folder
@@ -106,7 +106,14 @@ def test_bad_input_is_refused_before_anything_is_written(adapter, seven, tmp_pat
         assert not (tmp_path / "report").exists()
         return str(stopped.value)
 
-    assert "is not empty and holds no run" in refused(adapter, seven, adapter)
+    assert "it holds other things" in refused(adapter, seven, adapter)
+    trained = shutil.copytree(adapter, tmp_path / "trained")
+    (trained / "run.json").write_text('{"kind": "training"}')
+    assert "the training of another script" in refused(trained, seven, trained, "--overwrite_output_dir")
+    assert (trained / "adapter_model.safetensors").exists()
+    lora = get_peft_model(load_clip()[0], LoraConfig(target_modules=["q_proj"]))
+    lora.save_pretrained(tmp_path / "lora")
+    assert "not an MMRL one" in refused(tmp_path / "lora", seven, tmp_path / "report")
     assert "nowhere" in refused(tmp_path / "nowhere", seven, tmp_path / "report")
     assert "no class folders" in refused(adapter, seven / "one", tmp_path / "report")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "saved")

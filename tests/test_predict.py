@@ -147,6 +147,12 @@ def test_none_of_these(adapter, folder, tmp_path, capsys):
     ]
     assert expected != plain
     assert rows(adapter, folder, "--threshold", limit) == expected
+    most, best = rows(adapter, folder, "--threshold", "1", "--top_k", "3")[0], rows(adapter, folder, "--top_k", "3")[0]
+    assert [most[name] for name in ("label", "label_2", "label_3")] == [
+        "none of these",
+        best["label"],
+        best["label_2"],
+    ]
 
     copy = tmp_path / "adapter"
     copy.mkdir()
@@ -154,7 +160,7 @@ def test_none_of_these(adapter, folder, tmp_path, capsys):
         (copy / file.name).write_bytes(file.read_bytes())
     Threshold(limit, 40, 0.05, 0.1, 0.3, "given").save(copy)
     assert rows(copy, folder, "--threshold") == expected
-    assert "30.0% of pictures of other classes are accepted" in capsys.readouterr().err
+    assert "lets 30.0% of pictures of other classes pass" in capsys.readouterr().err
 
 
 def test_a_base_model_in_another_place(adapter, folder, tmp_path):
@@ -182,7 +188,7 @@ def test_a_folder_without_pictures(adapter, tmp_path):
         (["--batch_size", "-1"], "`batch_size`"),
         (["--threshold", "1.5"], "`threshold` must be a number from 0 to 1"),
         (["--threshold"], r"has no threshold\.json"),
-        (["--classes", "One"], "same class"),
+        (["--classes", "axolotl", "Axolotl"], "same class"),
     ],
 )
 def test_wrong_arguments(adapter, folder, arguments, message):

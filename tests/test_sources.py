@@ -126,7 +126,7 @@ def test_splits_are_no_classes(tmp_path):
 
 
 def test_there_is_no_such_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone"):
+    with pytest.raises(FileNotFoundError, match="There is no folder .*gone"):
         load_folder(tmp_path / "gone")
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="file"):
@@ -370,3 +370,20 @@ def test_labels_are_matched_by_nicer_names_too(root):
 def test_labels_that_match_nothing(root):
     with pytest.raises(ValueError, match=r"No class .* Theirs: 'cat', 'dog'\. The model's: 'bird'"):
         match_labels(load_folder(root)[0], ["bird"])
+
+
+def test_names_that_differ_in_capitals_alone_stay_apart(tmp_path):
+    for name in ("Cat", "cat", "dog"):
+        (tmp_path / name).mkdir()
+        PIL.Image.new("RGB", (2, 2)).save(tmp_path / name / "1.png")
+    pictures = load_folder(tmp_path)[0]
+    matched, _, missing = match_labels(pictures, ["Cat", "cat", "dog"])
+    assert (matched["label"][:], missing) == ([0, 1, 2], [])
+    with pytest.raises(ValueError, match="'DOG' of these pictures could be any of 'Dog', 'dog'"):
+        match_labels(pictures, ["Dog", "dog", "cat"], {"dog": "DOG"})
+
+
+def test_a_table_that_is_none_is_named(tmp_path):
+    (tmp_path / "labels.csv").write_text("image,label\n" + "a" * 200000 + ",cat\n")
+    with pytest.raises(ValueError, match=r"labels\.csv, line 1: field larger"):
+        load_table(tmp_path / "labels.csv")

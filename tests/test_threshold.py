@@ -62,7 +62,7 @@ def test_it_is_saved_beside_the_adapter(probabilities, labels, tmp_path):
     chosen.save(tmp_path)
     assert json.loads((tmp_path / "threshold.json").read_text())["threshold"] == chosen.threshold
     assert Threshold.load(tmp_path) == chosen
-    assert f"below {chosen.threshold:.3f}" in str(chosen)
+    assert f"{chosen.threshold:.3f}" in str(chosen)
 
 
 def test_an_adapter_without_threshold(tmp_path):

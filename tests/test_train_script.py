@@ -115,6 +115,8 @@ def test_all_kinds_of_sources_give_the_same_adapter(photos, tmp_path):
         found[name] = load_peft_weights(str(tmp_path / name))
     assert all(torch.equal(found["folder"][key], found["csv"][key]) for key in found["folder"])
     assert all(torch.equal(found["csv"][key], found["jsonl"][key]) for key in found["csv"])
+    # names of pictures differ there, their order does not
+    assert all(torch.equal(found["csv"][key], found["datasets"][key]) for key in found["csv"])
 
 
 def test_names_for_prompts_can_be_given(photos, tmp_path):
@@ -165,7 +167,7 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch, capsys):
     def stop(record):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="--resume_from_checkpoint latest"):
         patch.setattr(runs, "epoch_line", stop)
         run(tmp_path / "adapter", *source, "--checkpointing_steps", "2")
     assert not (tmp_path / "adapter" / "adapter_config.json").exists()
@@ -179,10 +181,19 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch, capsys):
 def test_folders_in_which_something_would_be_lost_are_refused(photos, tmp_path, capsys):
     source = ["--train_dir", photos]
     assert "is a file" in refused(capsys, next(photos.glob("*/*")), *source)
-    assert "is not empty and holds no run" in refused(capsys, photos, *source)
-    assert "there is no checkpoint" in refused(capsys, tmp_path / "new", *source, "--resume_from_checkpoint", "latest")
+    assert "it holds other things" in refused(capsys, photos, *source)
+    assert "holds no checkpoint" in refused(capsys, tmp_path / "new", *source, "--resume_from_checkpoint", "latest")
     run(tmp_path / "adapter", *source, "--epochs", "1")
+    checkpoint = tmp_path / "elsewhere" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "progress.json").write_text("{}")
+    resume = ["--resume_from_checkpoint", checkpoint]
+    assert "it holds other things" in refused(capsys, photos, *source, *resume)
     assert "holds a run already" in refused(capsys, tmp_path / "adapter", *source)
+    evaluation = tmp_path / "evaluation"
+    evaluation.mkdir()
+    (evaluation / "run.json").write_text('{"kind": "evaluation"}')
+    assert "the evaluation of another script" in refused(capsys, evaluation, *source, "--overwrite_output_dir")
     run(tmp_path / "adapter", *source, "--epochs", "1", "--seed", "2", "--overwrite_output_dir")
     assert json.loads((tmp_path / "adapter" / "run.json").read_text())["seed"] == 2
 

@@ -110,10 +110,11 @@ class StoppedError(Exception):
     """An interruption."""
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("stop", [("epoch", 2), ("step", 3)])
 @pytest.mark.parametrize("config", [MMRLConfig(rep_dim=16), MMRLConfig.plus_plus(rep_dim=16)], ids=["mmrl", "mmrl++"])
-def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, tmp_path):
-    settings = TrainingSettings(epochs=4, batch_size=2, learning_rate=5e-3)
+def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, accumulation, tmp_path):
+    settings = TrainingSettings(epochs=4, batch_size=2, learning_rate=5e-3, gradient_accumulation_steps=accumulation)
     whole, history = run(settings, model=make_model(config))
 
     model = make_model(config)
@@ -141,6 +142,33 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, tmp_path):
     for one, other in zip(weights(whole), weights(resumed), strict=True):
         assert torch.equal(one, other)
     assert sum(file.stat().st_size for file in (tmp_path / "checkpoint").rglob("*")) < 2**20  # no base weights
+
+
+@pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new", "checkpoint.old"])
+def test_a_checkpoint_is_found_wherever_writing_the_next_was_interrupted(left, tmp_path):
+    """Between two renames there is no `checkpoint`, but the new one and the old one."""
+    settings = TrainingSettings(epochs=3, batch_size=2, learning_rate=5e-3)
+    whole, history = run(settings)
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run(settings, on_epoch=stop, checkpoint_dir=tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").rename(tmp_path / left)
+    if left == "checkpoint.old":
+        (tmp_path / "checkpoint.new").mkdir()  # was not yet whole
+    options = {"checkpoint_dir": tmp_path / "checkpoint", "resume_from": tmp_path / "checkpoint"}
+    resumed, again = run(settings, **options)
+    assert again == history
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_bad_checkpointing_steps_are_named(tmp_path):
+    with pytest.raises(ValueError, match="`checkpointing_steps`"):
+        run(TrainingSettings(epochs=1), checkpoint_dir=tmp_path, checkpointing_steps=0)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run():

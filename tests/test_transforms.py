@@ -117,13 +117,6 @@ def test_copies(pictures, transform, copied):
     assert torch.equal(copied(dataset)[1]["pixel_values"], expected)
 
 
-def test_other_labels(pictures):
-    dataset = PictureDataset(pictures, EvalTransform(processor()), labels=[5, 6, 7])
-    assert [dataset[index]["labels"] for index in range(3)] == [5, 6, 7]
-    with pytest.raises(ValueError, match="`labels`"):
-        PictureDataset(pictures, EvalTransform(processor()), labels=[5])
-
-
 def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(PictureError, match=r"1\.png: the file is empty"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import datasets
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
@@ -23,14 +23,14 @@ def check_pictures(
     dataset: datasets.Dataset,
     on_bad: str = "skip",
     num_workers: int | None = None,
-    accelerator: Accelerator | None = None,
+    accelerator: Accelerator | PartialState | None = None,
 ) -> tuple[datasets.Dataset, list[BadPicture]]:
     """Read every picture once.
 
     Args:
         dataset: labelled pictures.
         on_bad: "skip" leaves pictures out that cannot be read, "error" raises where there is one.
-        num_workers: threads; None: one per processor.
+        num_workers: threads; None: one per processor, shared by the processes of this machine.
         accelerator: shares the work between its processes; each gets all results.
 
     Returns:
@@ -65,7 +65,10 @@ def describe_bad(bad: Sequence[BadPicture]) -> str:
 def _find_bad(
     dataset: datasets.Dataset, indices: range, num_workers: int | None, silent: bool
 ) -> list[tuple[int, str]]:
-    threads = os.cpu_count() or 1 if num_workers is None else as_positive_int("num_workers", num_workers)
+    on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes, as torchrun counts them
+    threads = max(1, (os.cpu_count() or 1) // on_this_machine)
+    if num_workers is not None:
+        threads = as_positive_int("num_workers", num_workers)
     bad = []
     bar = tqdm(total=len(indices), desc="checking pictures", unit="picture", leave=False, disable=silent)
     with bar, ThreadPoolExecutor(threads) as pool:

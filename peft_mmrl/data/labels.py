@@ -110,7 +110,8 @@ def match_labels(
 ) -> tuple[datasets.Dataset, list[str], list[str]]:
     """Relabel pictures with positions in other class names, by name: never by position.
 
-    Names match where they are the same after `clean_class_name`, in capitals or not.
+    Names match where they are the same after `clean_class_name`; capitals count only where nothing else tells two
+    classes apart.
 
     Args:
         dataset: labelled pictures.
@@ -122,12 +123,11 @@ def match_labels(
         and those of `class_names` that have no picture.
 
     Raises:
-        ValueError: no class matches.
+        ValueError: no class matches, or one matches two that differ in capitals alone.
     """
     renamed = renamed or {}
-    by_key = {_key(name): name for name in reversed(class_names)}
     labels = label_names(dataset)
-    target = {name: by_key.get(_key(renamed.get(name, name))) for name in in_natural_order(labels)}
+    target = {name: _find_name(renamed.get(name, name), class_names) for name in in_natural_order(labels)}
     if not any(target.values()):
         raise ValueError(
             f"No class of these pictures is among the classes of the model. Theirs: {_listed(target)}. The model's: "
@@ -138,6 +138,16 @@ def match_labels(
     unknown = [name for name, place in target.items() if place is None]
     missing = [name for name in class_names if name not in target.values()]
     return matched, unknown, missing
+
+
+def _find_name(name: str, class_names: Sequence[str]) -> str | None:
+    """The class name that is meant by another spelling of it."""
+    same = [other for other in class_names if _key(other) == _key(name)]
+    exact = [other for other in same if clean_class_name(other) == clean_class_name(name)]
+    found = set(exact or same)
+    if len(found) > 1:
+        raise ValueError(f"The class {name!r} of these pictures could be any of {_listed(found)}: rename one.")
+    return (exact or same or [None])[0]
 
 
 def new_class_names(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from .labels import (
     read_class_names,
 )
 from .shots import hold_out, sample_shots
-from .sources import load_folder, load_named, load_table
+from .sources import is_saved, load_folder, load_named, load_table
 
 
 @dataclass
@@ -32,6 +33,7 @@ class PictureSource:
         dataset_name: a `datasets` data set, Hub id or folder.
         split: of that data set.
         image_column, label_column: of file or data set, where they cannot be found.
+        config_name: configuration of the data set, where it has several.
     """
 
     folder: Path | None = None
@@ -40,6 +42,7 @@ class PictureSource:
     split: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    config_name: str | None = None
 
     def __post_init__(self) -> None:
         if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
@@ -55,8 +58,7 @@ class PictureSource:
     ) -> PictureSource:
         """The source that a name means: a table, a folder, or else a data set, also where a split is named."""
         path = Path(where)
-        is_saved = any((path / file).is_file() for file in ("state.json", "dataset_dict.json"))
-        if split is None and path.is_dir() and not is_saved:
+        if split is None and path.is_dir() and not is_saved(where):
             return cls(folder=path)
         if path.is_file():
             return cls(file=path, image_column=image_column, label_column=label_column)
@@ -71,7 +73,8 @@ class PictureSource:
             return load_folder(self.folder)
         if self.file is not None:
             return load_table(self.file, self.image_column, self.label_column)
-        return load_named(self.dataset_name, self.split, self.image_column, self.label_column)
+        config = {} if self.config_name is None else {"name": self.config_name}
+        return load_named(self.dataset_name, self.split, self.image_column, self.label_column, **config)
 
 
 @dataclass
@@ -80,10 +83,11 @@ class TrainingData:
 
     Args:
         train: labelled pictures; labels are positions in `class_names`.
-        validation: pictures of the same classes, none of which is trained on; None where there are none.
+        validation: pictures of the same classes; None where there are none.
         class_names: names as prompts say them.
         notes: what a user should know of the data, a line each.
         source: where the training pictures come from.
+        validation_source: where the others come from; None: they were held out of the same.
     """
 
     train: datasets.Dataset
@@ -91,6 +95,7 @@ class TrainingData:
     class_names: list[str]
     notes: list[str]
     source: str
+    validation_source: str | None = None
 
     def parts(self) -> dict[str, datasets.Dataset]:
         """`train` and, where there is one, `validation`."""
@@ -99,7 +104,7 @@ class TrainingData:
 
     def pictures_per_class(self) -> dict[str, int]:
         """Training pictures of each class."""
-        counts = Counter(self.train["label"])
+        counts = Counter(self.train["label"][:])
         return {name: counts[position] for position, name in enumerate(self.class_names)}
 
 
@@ -141,7 +146,7 @@ def load_training_data(
     names = [renamed.get(folder, clean_class_name(folder)) for folder in folders]
 
     if validation is None:
-        kept, held = hold_out(pictures["label"], validation_fraction, random.Random(seed))
+        kept, held = hold_out(pictures["label"][:], validation_fraction, random.Random(seed))
         found = pictures.select(held) if held else None
         pictures = pictures.select(kept)
     else:
@@ -154,13 +159,24 @@ def load_training_data(
         if missing:
             notes.append(f"classes without pictures in {validation}: {', '.join(missing)}")
     if shots is not None:
-        few = [name for name, count in Counter(pictures["label"]).items() if count < shots]
+        few = [name for name, count in Counter(pictures["label"][:]).items() if count < shots]
         if few:
             notes.append(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
-        pictures = pictures.select(sample_shots(pictures["label"], shots, random.Random(seed)))
-    return TrainingData(pictures, found, names, notes, str(source))
+        pictures = pictures.select(sample_shots(pictures["label"][:], shots, random.Random(seed)))
+    notes += _overlap(pictures, found)
+    elsewhere = None if validation is None else str(validation)
+    return TrainingData(pictures, found, names, notes, str(source), elsewhere)
+
+
+def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> list[str]:
+    """A note where files are trained on that are validated with, too."""
+    if validation is None:
+        return []
+    files = [{image["path"] for image in part["image"] if image["bytes"] is None} for part in (train, validation)]
+    both = len(set.intersection(*({os.path.realpath(path) for path in part} for part in files)))
+    return [f"{both} pictures are both trained on and validated with: results say too much"] if both else []
 
 
 def _readable(

@@ -37,6 +37,8 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
         ValueError: it has no class folders with pictures, or splits in their place.
     """
     root = Path(root)
+    if not root.exists():
+        raise FileNotFoundError(f"There is no folder {root}.")
     entries = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]
     folders = sorted((path.name for path in entries if path.is_dir()), key=natural_key)
     paths, labels, others = [], [], Counter()
@@ -124,10 +126,13 @@ def load_table(
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        for row in reader:
-            if None in row:
-                raise ValueError(f"{path}, line {reader.line_num}: more values than the {len(row) - 1} columns.")
-            yield reader.line_num, row
+        try:
+            for row in reader:
+                if None in row:
+                    raise ValueError(f"{path}, line {reader.line_num}: more values than the {len(row) - 1} columns.")
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -192,18 +197,19 @@ def load_named(
 
 def split_names(name: str) -> list[str]:
     """The splits of a `datasets` data set, see `load_named`."""
-    if _is_saved(name):
+    if is_saved(name):
         saved = datasets.load_from_disk(name)
         return ["train"] if isinstance(saved, datasets.Dataset) else list(saved)
     return datasets.get_dataset_split_names(name)
 
 
-def _is_saved(name: str) -> bool:
+def is_saved(name: str) -> bool:
+    """Whether a name is a folder that `datasets` wrote by `save_to_disk`."""
     return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
 
 
 def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
-    if not _is_saved(name):
+    if not is_saved(name):
         try:
             return datasets.load_dataset(name, split=split, **kwargs), []
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:

@@ -104,30 +104,20 @@ class PictureDataset(Dataset):
     Args:
         dataset: labelled pictures, see `peft_mmrl.data`.
         transform: from a PIL picture to `pixel_values`.
-        labels: one per picture, in the place of the column `label`.
 
     Raises:
         PictureError: reading an item whose picture cannot be decoded.
     """
 
-    def __init__(
-        self,
-        dataset: datasets.Dataset,
-        transform: Callable[[PIL.Image.Image], torch.Tensor],
-        labels: Sequence[int] | None = None,
-    ) -> None:
-        if labels is not None and len(labels) != len(dataset):
-            raise ValueError(f"`labels` must hold one label for each of {len(dataset)} pictures, got {len(labels)}.")
+    def __init__(self, dataset: datasets.Dataset, transform: Callable[[PIL.Image.Image], torch.Tensor]) -> None:
         self.dataset, self.transform = dataset.select_columns(["image", "label"]), transform
-        self.labels = None if labels is None else list(labels)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = self.dataset[index]
-        label = item["label"] if self.labels is None else self.labels[index]
-        return {"pixel_values": self.transform(read_picture(item["image"])), "labels": label}
+        return {"pixel_values": self.transform(read_picture(item["image"])), "labels": item["label"]}
 
 
 def _image_processor(processor: ImageProcessor) -> ImageProcessor:

@@ -6,10 +6,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from peft import PeftModel
 
@@ -24,7 +25,7 @@ class Progress:
     Args:
         epoch: epochs that are done.
         step: batches of the current epoch that are done.
-        loss_sum: sum of their losses, in this process.
+        loss_sum: sum of their losses, in this process; in a checkpoint the mean over processes.
         history: a record of each epoch.
     """
 
@@ -47,16 +48,35 @@ class Progress:
 
 def save_checkpoint(folder: Path, accelerator: Accelerator, progress: Progress) -> None:
     """Write what `load_checkpoint` needs, in the place of the last one; an interruption leaves one of both."""
-    new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
+    new, old = _versions(folder)[1:]
+    if accelerator.is_main_process:
+        shutil.rmtree(new, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    loss_sum = torch.tensor(progress.loss_sum, device=accelerator.device)
+    progress = replace(progress, loss_sum=accelerator.reduce(loss_sum, "mean").item())
     with _adapter_only(accelerator):
         accelerator.save_state(str(new))
+    accelerator.wait_for_everyone()  # every process has written its random numbers
     if accelerator.is_main_process:
         (new / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
+        shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     accelerator.wait_for_everyone()
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The whole checkpoint that is there, also where writing the next one was interrupted.
+
+    Raises:
+        OSError: there is none.
+    """
+    for version in _versions(folder):
+        if (version / PROGRESS_FILE).is_file():
+            return version
+    raise FileNotFoundError(f"{folder} holds no checkpoint of an interrupted run.")
 
 
 def load_checkpoint(folder: Path, accelerator: Accelerator) -> Progress:
@@ -65,12 +85,15 @@ def load_checkpoint(folder: Path, accelerator: Accelerator) -> Progress:
     Raises:
         OSError: there is no checkpoint.
     """
-    path = folder / PROGRESS_FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no checkpoint of an interrupted run.")
+    folder = find_checkpoint(folder)
     with _adapter_only(accelerator):
         accelerator.load_state(str(folder))
-    return Progress(**json.loads(path.read_text()))
+    return Progress(**json.loads((folder / PROGRESS_FILE).read_text()))
+
+
+def _versions(folder: Path) -> tuple[Path, Path, Path]:
+    """The checkpoint, the next one while it is written, the last one until the next is in its place."""
+    return folder, folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
 
 
 @contextmanager

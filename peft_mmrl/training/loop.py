@@ -15,6 +15,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from ..validation import as_positive_int
 from .checkpoints import Progress, load_checkpoint, save_checkpoint
 from .settings import TrainingSettings
 
@@ -73,6 +74,7 @@ def train(
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     checkpoint_dir: Path | None = None,
     checkpointing_steps: int | None = None,
+    num_workers: int = 0,
     resume_from: Path | None = None,
     description: str = "training",
 ) -> list[dict[str, float]]:
@@ -86,7 +88,8 @@ def train(
         accelerator: from `make_accelerator`.
         on_epoch: called after each epoch with its record, to which it may add.
         checkpoint_dir: folder of the run's last state, written after each epoch; None: it is not kept.
-        checkpointing_steps: also write it after so many batches.
+        checkpointing_steps: also write it after so many optimizer steps of an epoch.
+        num_workers: further processes that read pictures.
         resume_from: folder of the state to go on from.
         description: for the progress bar.
 
@@ -97,7 +100,10 @@ def train(
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     dataset, full_batch = SeededDataset(dataset, settings.seed), settings.batch_size * accelerator.num_processes
-    loader = DataLoader(dataset, settings.batch_size, shuffle=True, drop_last=len(dataset) >= full_batch)
+    drop_last = len(dataset) >= full_batch
+    loader = DataLoader(dataset, settings.batch_size, shuffle=True, drop_last=drop_last, num_workers=num_workers)
+    if checkpointing_steps is not None:
+        as_positive_int("checkpointing_steps", checkpointing_steps)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
     num_epochs = settings.num_epochs(steps_per_epoch(len(dataset), settings, accelerator.num_processes))
@@ -130,7 +136,8 @@ def train(
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                 bar.update()
                 _say_how_long(bar)
-                if checkpoint_dir is not None and checkpointing_steps and progress.step % checkpointing_steps == 0:
+                is_due = checkpointing_steps and accelerator.sync_gradients
+                if is_due and progress.step // settings.gradient_accumulation_steps % checkpointing_steps == 0:
                     save_checkpoint(checkpoint_dir, accelerator, progress)
             loss = torch.tensor(progress.loss_sum / len(loader), device=accelerator.device)
             record = {"epoch": epoch + 1, "loss": accelerator.reduce(loss, "mean").item()}

@@ -33,6 +33,7 @@ def num_views(
     model: PeftModelForZeroShotImageClassification,
     num_pictures: int,
     num_epochs: int,
+    num_processes: int = 1,
 ) -> int:
     """How many views of each picture to compute in advance.
 
@@ -42,6 +43,7 @@ def num_views(
         model: on its device.
         num_pictures: pictures to train on.
         num_epochs: epochs of the run.
+        num_processes: processes of the run, each of which keeps all views.
 
     Returns:
         0: none.
@@ -51,7 +53,7 @@ def num_views(
     clip = model.get_base_model()
     vision = clip.config.vision_config
     tokens = (vision.image_size // vision.patch_size) ** 2 + 1
-    size = num_pictures * VIEWS * tokens * vision.hidden_size * 4
+    size = num_processes * num_pictures * VIEWS * tokens * vision.hidden_size * 4
     return VIEWS if clip.device.type == "cpu" and num_epochs >= 2 * VIEWS and size <= MOST_MEMORY else 0
 
 

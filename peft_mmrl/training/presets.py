@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .methods import METHODS
 from .settings import TrainingSettings
 
 
@@ -85,8 +86,11 @@ def paper_settings(method: str, protocol: str, dataset: str, seed: int = 1, **ch
         changes: fields of [`TrainingSettings`] that are to be different.
 
     Raises:
-        ValueError: an unknown protocol, or a change that is no setting.
+        ValueError: an unknown method or protocol.
+        TypeError: a change that is no setting.
     """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
     if protocol not in PROTOCOLS:
         raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {protocol!r}.")
     settings: dict[str, Any] = dict(SCHEDULES[protocol])

@@ -46,6 +46,8 @@ class TrainingSettings:
             setattr(self, name, as_positive_int(name, getattr(self, name)))
         if self.epochs is not None:
             self.epochs = as_positive_int("epochs", self.epochs)
+        for name in ("seed", "warmup_epochs"):
+            as_number(name, getattr(self, name), 0)
         self.learning_rate = as_number("learning_rate", self.learning_rate, 0)
         self.weight_decay = as_number("weight_decay", self.weight_decay, 0)
         self.crop_scale = as_number("crop_scale", self.crop_scale, 0.01, 1)
