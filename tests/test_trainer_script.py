@@ -1,0 +1,36 @@
+"""examples/train_with_trainer.py on folders of digits."""
+
+import json
+
+import pytest
+import train_with_trainer
+from demo_methods import DEMO_CLIP, load_clip
+from peft import PeftModel
+
+
+def run(*arguments):
+    base = ["--base_model", str(DEMO_CLIP), "--report_to", "none", "--use_cpu", "--num_train_epochs", "2"]
+    train_with_trainer.main(*train_with_trainer.parse_args([*base, *map(str, arguments)]))
+
+
+def test_it_trains_evaluates_and_saves(digit_folders, tmp_path, capsys):
+    folder = tmp_path / "adapter"
+    best = ["--eval_strategy", "epoch", "--save_strategy", "epoch", "--load_best_model_at_end"]
+    run(
+        *("--train_dir", digit_folders / "train", "--eval_dir", digit_folders / "test", "--output_dir", folder),
+        *("--template", "a photo of the digit {}.", "--reg_weight", "2", "--learning_rate", "2e-3"),
+        *(*best, "--metric_for_best_model", "accuracy"),
+    )
+    assert "18 pictures of 3 classes" in capsys.readouterr().out
+    (state,) = list(folder.glob("checkpoint-*/trainer_state.json"))[-1:]
+    assert json.loads(state.read_text())["best_metric"] > 0.5
+    model = PeftModel.from_pretrained(load_clip()[0], folder)
+    assert model.classes == ["one", "two", "zero"]
+    assert model.peft_config["default"].reg_weight == 2
+
+
+def test_bad_input_is_refused_before_training(digit_folders, tmp_path):
+    with pytest.raises(SystemExit, match="--train_dir, --train_file and --dataset_name"):
+        run("--output_dir", tmp_path / "adapter")
+    with pytest.raises(SystemExit, match="no class folders"):
+        run("--output_dir", tmp_path / "adapter", "--train_dir", digit_folders / "train" / "one")
