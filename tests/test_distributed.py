@@ -9,6 +9,9 @@ from accelerate import accelerator as accelerator_module
 from accelerate import checkpointing, debug_launcher
 from accelerate.state import AcceleratorState
 from test_training import Noisy, StoppedError, make_model, run, weights
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.training import TrainingSettings, make_accelerator, train
@@ -81,3 +84,33 @@ def test_an_interrupted_run_of_two_processes_goes_on_to_the_same_weights(tmp_pat
     for found, same, expected in zip(one, other, weights(alone), strict=True):
         assert torch.equal(found, same)
         assert torch.allclose(found, expected, atol=1e-4)
+
+
+def shard_and_compare(method, folder):
+    """Loss and gradients of a model sharded by FSDP2 (layers and the rest), beside those of a whole one."""
+    torch.set_num_threads(1)
+    make_accelerator(TrainingSettings(), cpu=True)  # sets up the processes
+    mesh = init_device_mesh("cpu", (2,))
+    whole, sharded = make_model(CONFIGS[method]), make_model(CONFIGS[method])
+    for module in sharded.modules():
+        if isinstance(module, CLIPEncoderLayer):
+            fully_shard(module, mesh=mesh)
+    clip = sharded.get_base_model()
+    fully_shard(sharded, mesh=mesh, ignored_params={clip.logit_scale})  # FSDP2 takes no scalars
+    torch.manual_seed(0)
+    batch = {"pixel_values": torch.randn(4, 3, 32, 32), "labels": torch.tensor([0, 1, 1, 0])}
+    for model in (whole, sharded):
+        model(**batch).loss.backward()
+    pairs = zip(whole.parameters(), sharded.parameters(), strict=True)
+    differences = [
+        (one.grad - other.grad.full_tensor()).abs().max().item() for one, other in pairs if one.requires_grad
+    ]
+    torch.save(differences, folder / f"{os.environ['RANK']}.pt")
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_a_model_sharded_by_fsdp2_has_the_same_gradients(method, tmp_path):
+    in_two_processes(shard_and_compare, method, tmp_path)
+    differences = torch.load(tmp_path / "0.pt")
+    assert len(differences) >= 5
+    assert max(differences) < 1e-5

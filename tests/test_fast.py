@@ -278,6 +278,17 @@ def test_with_gradients_the_text_tower_runs_in_eval_mode(model, images):
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def test_nothing_that_is_kept_is_a_buffer(model, images):
+    """DDP sends buffers to all processes at every step."""
+    before = {name for name, _ in make_clip().named_buffers()}
+    model(pixel_values=images, labels=LABELS).loss.backward()
+    model.eval()
+    with torch.no_grad():
+        model(pixel_values=images)
+    assert {name.rpartition(".")[2] for name, _ in model.named_buffers()} == {n.rpartition(".")[2] for n in before}
+    assert sum(buffer.numel() for buffer in model.buffers()) == sum(b.numel() for b in make_clip().buffers())
+
+
 def test_inference_mode_leaves_nothing_that_breaks_training(model, images):
     with torch.inference_mode():
         model(pixel_values=images)

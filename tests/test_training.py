@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import WordTokenizer, make_clip
 from peft import get_peft_model
 
@@ -51,6 +52,13 @@ def test_it_learns_and_says_how():
     assert seen == history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     assert not model.training
+
+
+def test_it_learns_in_bf16():
+    settings = TrainingSettings(epochs=6, learning_rate=5e-3)
+    history = train(make_model(), Noisy(), settings, make_accelerator(settings, cpu=True, mixed_precision="bf16"))
+    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is that of the whole process
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
 def test_the_learning_rate_warms_up_and_follows_a_cosine():
