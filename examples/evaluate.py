@@ -63,12 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--label_column", help="where it is not clear")
     parser.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
     parser.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="unreadable pictures")
-    parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures at a time and process (%(default)s)")
-    parser.add_argument(
-        "--num_workers", type=int, default=0, help="further processes that read pictures (%(default)s)"
-    )
-    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+    cli.add_scoring_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -84,12 +84,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=number_or_saved,
         help='answer "none of these" below this probability; without a number: the one that training chose',
     )
-    parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")
-    parser.add_argument("--batch_size", type=int, default=32, help="pictures at a time and process (%(default)s)")
-    parser.add_argument(
-        "--num_workers", type=int, default=0, help="further processes that read pictures (%(default)s)"
-    )
-    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+    cli.add_scoring_arguments(parser)
     return parser.parse_args(argv)
 
 

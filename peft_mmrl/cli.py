@@ -164,6 +164,14 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
 
 
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a trained adapter is loaded and run."""
+    parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")
+    parser.add_argument("--batch_size", type=int, default=32, help="pictures at a time and process (%(default)s)")
+    parser.add_argument("--num_workers", type=int, default=0, help="further processes that read pictures (none)")
+    parser.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+
+
 def config_changes(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the MMRL config that the arguments set."""
     return {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}

@@ -1,3 +1,4 @@
+import copy
 import importlib.util
 import json
 import sys
@@ -6,9 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+from peft_mmrl import MMRLConfig
 
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
@@ -16,7 +20,7 @@ torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name
 PARITY = Path(__file__).parent / "parity"
-DEMO_CLIP = Path(__file__).parents[1] / "examples" / "demo_clip"
+DEMO_CLIP = EXAMPLES / "demo_clip"
 CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
 
@@ -155,3 +159,24 @@ def digit_folders(tmp_path_factory):
             for row in rows:
                 digits[row]["image"].save(folder / f"{row}.png")
     return root
+
+
+# --- adapters, for tests of what PEFT and transformers do with them ----------------------------------------------
+
+IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])
+VARIANTS = {
+    "mmrl": MMRLConfig(rep_dim=16),
+    "mmrl++": MMRLConfig.plus_plus(rep_dim=16, beta=0.7, vision_layers=[0, 2], text_layers=[1], num_rep_tokens=3),
+}
+
+
+@pytest.fixture(params=VARIANTS)
+def config(request):
+    return copy.deepcopy(VARIANTS[request.param])
+
+
+@pytest.fixture
+def model(clip, config, tokenizer):
+    model = scramble(get_peft_model(clip, config))
+    model.set_classes(["cat", "big dog"], tokenizer)
+    return model.eval()

@@ -6,31 +6,12 @@ import pickle
 
 import pytest
 import torch
-from conftest import Case, WordTokenizer, make_clip, scramble
+from conftest import IDS, VARIANTS, Case, WordTokenizer, make_clip, scramble
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig, PeftModelForZeroShotImageClassification
-
-
-IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])
-VARIANTS = {
-    "mmrl": MMRLConfig(rep_dim=16),
-    "mmrl++": MMRLConfig.plus_plus(rep_dim=16, beta=0.7, vision_layers=[0, 2], text_layers=[1], num_rep_tokens=3),
-}
-
-
-@pytest.fixture(params=VARIANTS)
-def config(request):
-    return copy.deepcopy(VARIANTS[request.param])
-
-
-@pytest.fixture
-def model(clip, config, tokenizer):
-    model = scramble(get_peft_model(clip, config))
-    model.set_classes(["cat", "big dog"], tokenizer)
-    return model.eval()
 
 
 def add_second(model, tokenizer):

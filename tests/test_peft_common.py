@@ -11,7 +11,7 @@ import re
 
 import pytest
 import torch
-from conftest import WordTokenizer, make_clip, scramble
+from conftest import IDS, VARIANTS, WordTokenizer, make_clip, scramble
 from peft import (
     LoraConfig,
     PeftModel,
@@ -31,24 +31,7 @@ from safetensors.torch import load_file
 from peft_mmrl import MMRLConfig
 
 
-IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])
-VARIANTS = {
-    "mmrl": MMRLConfig(rep_dim=16),
-    "mmrl++": MMRLConfig.plus_plus(rep_dim=16, beta=0.7, vision_layers=[0, 2], text_layers=[1], num_rep_tokens=3),
-}
 LORA = LoraConfig(target_modules=["q_proj"])
-
-
-@pytest.fixture(params=VARIANTS)
-def config(request):
-    return copy.deepcopy(VARIANTS[request.param])
-
-
-@pytest.fixture
-def model(clip, config, tokenizer):
-    model = scramble(get_peft_model(clip, config))
-    model.set_classes(["cat", "big dog"], tokenizer)
-    return model.eval()
 
 
 def adapter_weights(model, prefix="mmrl_"):

@@ -8,33 +8,17 @@ import json
 import pytest
 import torch
 import transformers.integrations.peft
-from conftest import make_clip, scramble
+from conftest import IDS, make_clip, scramble
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
 
 
-IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])
-PLUS_PLUS = {"rep_dim": 16, "beta": 0.7, "vision_layers": [0, 2], "text_layers": [1], "num_rep_tokens": 3}
-
-
 @pytest.fixture
 def any_peft(monkeypatch):
     """transformers may ask for a newer PEFT in `add_adapter` and others than there is; LoRA has the same trouble."""
     monkeypatch.setattr(transformers.integrations.peft, "MIN_PEFT_VERSION", "0.1.0")
-
-
-@pytest.fixture(params=["mmrl", "mmrl++"])
-def config(request):
-    return MMRLConfig(rep_dim=16) if request.param == "mmrl" else MMRLConfig.plus_plus(**PLUS_PLUS)
-
-
-@pytest.fixture
-def model(clip, config, tokenizer):
-    model = scramble(get_peft_model(clip, config))
-    model.set_classes(["cat", "big dog"], tokenizer)
-    return model.eval()
 
 
 def logits(clip, images):
