@@ -38,8 +38,9 @@ def main(args: argparse.Namespace) -> None:
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
         cli.check_precision(accelerator)
+        repo_id = None
         if args.push_to_hub and accelerator.is_main_process:
-            check_can_push(args.hub_model_id)
+            repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name)
         data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
         clip, processor = cli.load_clip(args.base_model)
         set_seed(settings.seed)
@@ -79,11 +80,13 @@ def main(args: argparse.Namespace) -> None:
             num_workers=args.num_workers,
             resume_from=resume_from,
         )
+    if before is not None and after is before:  # the run that was resumed had finished its last epoch
+        after = score(zero_shot=before.zero_shot)
     accelerator.end_training()
     if accelerator.is_main_process:
-        print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after)))
-        if args.push_to_hub:
-            push_folder(args.output_dir, args.hub_model_id)
+        print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after, repo_id)))
+        if repo_id is not None:
+            push_folder(args.output_dir, repo_id)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -105,7 +108,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
     group.add_argument("--push_to_hub", action="store_true")
-    group.add_argument("--hub_model_id", help="name of the adapter on the Hub, me/my-adapter")
+    group.add_argument("--hub_model_id", help="me/my-adapter (your own, named as the output folder)")
     return parser.parse_args(argv)
 
 

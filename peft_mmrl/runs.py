@@ -177,6 +177,7 @@ def write_results(
     run: dict[str, Any],
     history: list[dict[str, float]],
     predictions: Predictions | None,
+    repo_id: str | None = None,
 ) -> list[str]:
     """Save the adapter with its card, and what there is to say about validation pictures.
 
@@ -187,42 +188,53 @@ def write_results(
         run: from `describe_run`.
         history: from `train`.
         predictions: for the validation pictures; None: there are none.
+        repo_id: name of the adapter on the Hub, where it is going to be pushed.
 
     Returns:
         lines on what was gained and what was lost.
     """
     model.save_pretrained(folder)
+    lines = [f"{folder} holds the adapter; without pictures to validate with nothing is known of its accuracy"]
+    if predictions is not None:
+        threshold = Threshold.choose(predictions.probabilities, predictions.labels)
+        threshold.save(folder)
+        report = _write_report(folder, data, run, history, predictions, threshold)
+        write_card(
+            folder,
+            model,
+            data=data.source,
+            metrics={"accuracy": predictions.accuracy},
+            zero_shot={"accuracy": predictions.zero_shot_accuracy},
+            eval_data=data.validation_source,
+            repo_id=repo_id,
+            training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
+            pictures=[report / "per_class.png", report / "reliability.png"],
+        )
+        page = report / "report.html"
+        lines = [*summary(predictions), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
-    if predictions is None:
-        return [f"saved in {folder}; no pictures to validate with, so nothing is known of its accuracy"]
-    threshold = Threshold.choose(predictions.probabilities, predictions.labels)
-    threshold.save(folder)
-    report = folder / REPORT
+    return lines
+
+
+def _write_report(
+    folder: Path,
+    data: TrainingData,
+    run: dict[str, Any],
+    history: list[dict[str, float]],
+    predictions: Predictions,
+    threshold: Threshold,
+) -> Path:
     write_report(
-        report,
+        folder / REPORT,
         predictions,
         data.validation,
-        title=folder.name,
+        title=folder.resolve().name,
         settings={name: value for name, value in run.items() if name not in ("classes", "split")},
         history=history,
         split=run["split"],
         threshold=asdict(threshold),
     )
-    write_card(
-        folder,
-        model,
-        data=data.source,
-        metrics={"accuracy": predictions.accuracy},
-        zero_shot={"accuracy": predictions.zero_shot_accuracy},
-        eval_data=data.validation_source,
-        training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
-        pictures=[report / "per_class.png", report / "reliability.png"],
-    )
-    return [
-        *summary(predictions),
-        str(threshold),
-        f"{folder} holds the adapter; open {report / 'report.html'} in a browser",
-    ]
+    return folder / REPORT
 
 
 def summary(predictions: Predictions) -> list[str]:

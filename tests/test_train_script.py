@@ -164,8 +164,18 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch, capsys):
     source = ["--train_dir", photos, "--cached_views", "2"]
     run(tmp_path / "whole", *source)
 
+    def full_disk(*arguments):
+        raise OSError("disk full")
+
     def stop(record):
         raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(runs, "write_results", full_disk)
+        run(tmp_path / "late", *source)
+    run(tmp_path / "late", *source, "--resume_from_checkpoint", "latest")  # all epochs are done
+    reports = [(tmp_path / name / "report" / "predictions.csv").read_text() for name in ("whole", "late")]
+    assert reports[0] == reports[1]
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit, match="--resume_from_checkpoint latest"):
         patch.setattr(runs, "epoch_line", stop)

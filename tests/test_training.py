@@ -54,10 +54,17 @@ def test_it_learns_and_says_how():
     assert not model.training
 
 
-def test_it_learns_in_bf16():
+@pytest.fixture
+def fresh_state():
+    """Accelerate keeps the precision of the first `Accelerator` for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_it_learns_in_bf16(fresh_state):
     settings = TrainingSettings(epochs=6, learning_rate=5e-3)
     history = train(make_model(), Noisy(), settings, make_accelerator(settings, cpu=True, mixed_precision="bf16"))
-    AcceleratorState._reset_state(reset_partial_state=True)  # the precision is that of the whole process
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
