@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> None:
     model.to(accelerator.device)
     found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
     if accelerator.is_main_process:
-        write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
-        print("\n".join([*runs.summary(found), f"open {args.output_dir / 'report.html'} in a browser"]))
+        metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
+        print("\n".join([*runs.summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
     accelerator.end_training()
 
 

@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from .card import write_card
 from .data import TrainingData
 from .evaluation import Predictions
-from .metrics.functions import per_class
 from .peft_model import PeftModelForZeroShotImageClassification
-from .reports import write_report
+from .reports import by_change, write_report
+from .reports.page import CHANCE
 from .threshold import Threshold
 from .training import TrainingSettings, num_views, steps_per_epoch
 from .training.checkpoints import find_checkpoint
@@ -198,7 +198,17 @@ def write_results(
     if predictions is not None:
         threshold = Threshold.choose(predictions.probabilities, predictions.labels)
         threshold.save(folder)
-        report = _write_report(folder, data, run, history, predictions, threshold)
+        report = folder / REPORT
+        metrics = write_report(
+            report,
+            predictions,
+            data.validation,
+            title=folder.resolve().name,
+            settings={name: value for name, value in run.items() if name not in ("classes", "split")},
+            history=history,
+            split=run["split"],
+            threshold=asdict(threshold),
+        )
         write_card(
             folder,
             model,
@@ -211,46 +221,27 @@ def write_results(
             pictures=[report / "per_class.png", report / "reliability.png"],
         )
         page = report / "report.html"
-        lines = [*summary(predictions), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
+        lines = [*summary(metrics), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
     return lines
 
 
-def _write_report(
-    folder: Path,
-    data: TrainingData,
-    run: dict[str, Any],
-    history: list[dict[str, float]],
-    predictions: Predictions,
-    threshold: Threshold,
-) -> Path:
-    write_report(
-        folder / REPORT,
-        predictions,
-        data.validation,
-        title=folder.resolve().name,
-        settings={name: value for name, value in run.items() if name not in ("classes", "split")},
-        history=history,
-        split=run["split"],
-        threshold=asdict(threshold),
-    )
-    return folder / REPORT
+def summary(metrics: dict[str, Any]) -> list[str]:
+    """Lines on what a trained model gains and loses against frozen CLIP, in all and by class.
 
-
-def summary(predictions: Predictions) -> list[str]:
-    """Lines on what a trained model gains and loses against frozen CLIP, in all and by class."""
-    count, num_classes = len(predictions.labels), len(predictions.class_names)
-    accuracies = f"{predictions.accuracy:.1%} (zero-shot {predictions.zero_shot_accuracy:.1%})"
-    lines = [f"accuracy on {count} pictures: {accuracies}"]
-    before, after = (
-        per_class(probabilities.argmax(dim=1), predictions.labels, num_classes)["recall"]
-        for probabilities in (predictions.zero_shot, predictions.probabilities)
-    )
-    changes = sorted(zip(before, after, predictions.class_names, strict=True), key=lambda row: row[0] - row[1])
-    better = [row for row in changes if row[1] > row[0]]
-    worse = [row for row in reversed(changes) if row[1] < row[0]]
-    for what, rows in (("better", better), ("worse", worse)):
-        listed = ", ".join(f"{name} {old:.0%} -> {new:.0%}" for old, new, name in rows[:LISTED])
-        more = f" and {len(rows) - LISTED} more" if len(rows) > LISTED else ""
+    Args:
+        metrics: from `write_report`.
+    """
+    line = f"accuracy on {metrics['pictures']} pictures: {metrics['accuracy']:.1%}"
+    line += f" (zero-shot {metrics['zero_shot_accuracy']:.1%})"
+    if metrics["difference_p_value"] >= CHANCE:
+        line += "; a difference this small can be chance"
+    lines, rows = [line], by_change(metrics["per_class"], len(metrics["per_class"]))
+    for what, sign, ordered in (("better", 1, rows), ("worse", -1, rows[::-1])):
+        changed = [row for row in ordered if sign * (row["recall"] - row["zero_shot_recall"]) > 0]
+        listed = ", ".join(
+            f"{row['class']} {row['zero_shot_recall']:.0%} -> {row['recall']:.0%}" for row in changed[:LISTED]
+        )
+        more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
         lines.append(f"{what}: {listed or 'none'}{more}")
     return lines

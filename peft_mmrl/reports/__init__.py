@@ -1,7 +1,7 @@
 """Reports of a run: a folder with numbers, figures and a page that people read who are no engineers."""
 
-from .results import compute_metrics
+from .results import by_change, compute_metrics
 from .writing import check_can_draw, write_report
 
 
-__all__ = ["check_can_draw", "compute_metrics", "write_report"]
+__all__ = ["by_change", "check_can_draw", "compute_metrics", "write_report"]
