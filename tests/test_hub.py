@@ -4,8 +4,10 @@ import socket
 import huggingface_hub
 import pytest
 import torch
+import train
 import transformers
 from conftest import make_clip, scramble
+from demo_methods import DEMO_CLIP
 from hub_server import HubServer
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import CLIPConfig, CLIPModel
@@ -225,3 +227,25 @@ def test_an_mmrl_plus_plus_adapter_of_vit_b_16_is_small(tokenizer, tmp_path):
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert sizes["adapter_model.safetensors"] > 4 * 813_312  # all of it, in fp32
     assert sum(sizes.values()) < 3_500_000
+
+
+def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folders, tmp_path):
+    folder = tmp_path / "digits"
+    data = ["--train_dir", digit_folders / "train", "--eval_dir", digit_folders / "test", "--output_dir", folder]
+    options = ["--base_model", DEMO_CLIP, "--epochs", "1", "--push_to_hub"]
+    train.main(train.parse_args(list(map(str, [*data, *options]))))
+    files = hub.files("me/digits")
+    pictures = ["pictures/per_class.png", "pictures/reliability.png"]
+    assert sorted(files) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        *pictures,
+        "threshold.json",
+    ]
+    card = huggingface_hub.ModelCard(files["README.md"].decode())
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.dataset_name) == ("accuracy", "test")
+    assert 'adapter = "me/digits"' in card.text
+    assert str(digit_folders) not in files["README.md"].decode()
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
