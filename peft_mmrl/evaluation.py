@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .data.transforms import EvalTransform, PictureDataset
+from .metrics.functions import accuracy
 from .peft_model import PeftModelForZeroShotImageClassification
 
 
@@ -39,15 +40,12 @@ class Predictions:
     @property
     def accuracy(self) -> float:
         """Share of pictures that the trained model recognises."""
-        return self._accuracy(self.probabilities)
+        return accuracy(self.probabilities.argmax(dim=1), self.labels)
 
     @property
     def zero_shot_accuracy(self) -> float:
         """Share of pictures that frozen CLIP recognises."""
-        return self._accuracy(self.zero_shot)
-
-    def _accuracy(self, probabilities: torch.Tensor) -> float:
-        return (probabilities.argmax(dim=1) == self.labels).float().mean().item()
+        return accuracy(self.zero_shot.argmax(dim=1), self.labels)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from conftest import make_clip
+from conftest import TEXT, VISION, make_clip
 from torch.nn.functional import normalize
 from transformers import (
     AltCLIPConfig,
@@ -17,24 +17,6 @@ from transformers import (
 
 from peft_mmrl.config import adapted_layers
 from peft_mmrl.textbook import run_layers, text_encoder
-
-
-TEXT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "vocab_size": 100,
-    "max_position_embeddings": 24,
-}
-VISION = {
-    "hidden_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "image_size": 32,
-    "patch_size": 8,
-}
 
 
 @dataclass(frozen=True)

@@ -46,26 +46,27 @@ def load_example(name):
     return module
 
 
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+    "max_position_embeddings": 24,
+}
+VISION = {
+    "hidden_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
 def make_clip(seed=0, **changes):
     """A random CLIP with towers of different depth and width; `vision_*` and `text_*` change their configs."""
-    text = {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "vocab_size": 100,
-        "max_position_embeddings": 24,
-        "bos_token_id": 98,
-        "eos_token_id": 99,
-    }
-    vision = {
-        "hidden_size": 48,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "image_size": 32,
-        "patch_size": 8,
-    }
+    text, vision = {**TEXT, "bos_token_id": 98, "eos_token_id": 99}, dict(VISION)
     text |= {key.removeprefix("text_"): value for key, value in changes.items() if key.startswith("text_")}
     vision |= {key.removeprefix("vision_"): value for key, value in changes.items() if key.startswith("vision_")}
     torch.manual_seed(seed)

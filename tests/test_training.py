@@ -206,3 +206,8 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path):
 def test_bad_settings_are_named(bad):
     with pytest.raises(ValueError, match=f"`{next(iter(bad))}`"):
         TrainingSettings(**bad)
+
+
+def test_checkpointing_steps_without_a_folder_write_nothing():
+    _, history = run(TrainingSettings(epochs=1), checkpointing_steps=1)
+    assert len(history) == 1

@@ -127,7 +127,11 @@ def match_labels(
     """
     renamed = renamed or {}
     labels = label_names(dataset)
-    target = {name: _find_name(renamed.get(name, name), class_names) for name in in_natural_order(labels)}
+    same: dict[str, list[str]] = {}
+    for name in class_names:
+        same.setdefault(_key(name), []).append(name)
+    wanted = {name: renamed.get(name, name) for name in in_natural_order(labels)}
+    target = {name: _choose_name(other, same.get(_key(other), [])) for name, other in wanted.items()}
     if not any(target.values()):
         raise ValueError(
             f"No class of these pictures is among the classes of the model. Theirs: {_listed(target)}. The model's: "
@@ -136,13 +140,13 @@ def match_labels(
     matched = encode_labels(dataset, [target[name] or "" for name in labels], class_names)
     matched = matched.select([index for index, name in enumerate(labels) if target[name]])
     unknown = [name for name, place in target.items() if place is None]
-    missing = [name for name in class_names if name not in target.values()]
+    found = set(target.values())
+    missing = [name for name in class_names if name not in found]
     return matched, unknown, missing
 
 
-def _find_name(name: str, class_names: Sequence[str]) -> str | None:
-    """The class name that is meant by another spelling of it."""
-    same = [other for other in class_names if _key(other) == _key(name)]
+def _choose_name(name: str, same: Sequence[str]) -> str | None:
+    """Which of the class names that differ from a name in spelling alone it means."""
     exact = [other for other in same if clean_class_name(other) == clean_class_name(name)]
     found = set(exact or same)
     if len(found) > 1:

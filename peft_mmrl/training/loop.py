@@ -136,7 +136,7 @@ def train(
                 bar.set_postfix(loss=f"{value:.3f}", refresh=False)
                 bar.update()
                 _say_how_long(bar)
-                is_due = checkpointing_steps and accelerator.sync_gradients
+                is_due = checkpoint_dir is not None and checkpointing_steps and accelerator.sync_gradients
                 if is_due and progress.step // settings.gradient_accumulation_steps % checkpointing_steps == 0:
                     save_checkpoint(checkpoint_dir, accelerator, progress)
             loss = torch.tensor(progress.loss_sum / len(loader), device=accelerator.device)

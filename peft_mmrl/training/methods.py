@@ -182,9 +182,9 @@ class LinearProbeClassifier:
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        self.trained = [class_names[label] for label in sorted(set(train_set["label"]))]
-        features = self._features(train_set).numpy()
-        self.probe = LogisticRegression(C=10.0, max_iter=5000).fit(features, train_set["label"])
+        features, labels = self._features(train_set).numpy(), train_set["label"][:]
+        self.trained = [class_names[label] for label in sorted(set(labels))]
+        self.probe = LogisticRegression(C=10.0, max_iter=5000).fit(features, labels)
 
     def _features(self, dataset: datasets.Dataset) -> torch.Tensor:
         return score(self.model.image_features, dataset, self.image_processor, self.accelerator)
