@@ -6,7 +6,7 @@
 
 Compared on one random CLIP (speed does not depend on the weights), in turn, so that a noisy machine hits all alike:
   mmrl      this package, one training step (forward and backward)
-  cached    the same step on cached views (`peft_mmrl.views.CachedViews`): adapted layers only
+  cached    the same step on cached views (`peft_mmrl.training.cached_views.CachedViews`): adapted layers only
   textbook  what the papers' code does: a second pass through frozen CLIP, prompts padded to 77 tokens, all layers
   lora      PEFT's LoRA, r 4 on the query, key and value projections of both encoders, cross entropy
   forward   the bare forward pass of the images through frozen CLIP, no text
@@ -43,8 +43,8 @@ from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.textbook import textbook_forward, textbook_weights
-from peft_mmrl.views import CachedViews
+from peft_mmrl.training.cached_views import CachedViews
+from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
 
 
 BOS, EOS, A_PHOTO_OF_A, FULL_STOP = 49406, 49407, [320, 1125, 539, 320], 269

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import digits
 
-from peft_mmrl import cli, protocols
+from peft_mmrl import protocols
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands import protocol_arguments
 from peft_mmrl.data.benchmarks import BENCHMARKS
 
 
@@ -24,15 +26,15 @@ TARGETS = [name for name in BENCHMARKS if name != "imagenet"]
 def main(args: argparse.Namespace) -> None:
     """Check everything, do what is missing, report."""
     with cli.clear_errors():
-        source, *targets = protocols.load_data([args.source, *args.targets], args.data_dir, digits.BENCHMARKS)
-        runs = protocols.plan_runs("cross-dataset", args, [source], [args.shots], targets)
+        source, *targets = protocol_arguments.load_data([args.source, *args.targets], args.data_dir, digits.BENCHMARKS)
+        runs = protocol_arguments.plan_runs("cross-dataset", args, [source], [args.shots], targets)
     results = protocols.complete(runs, partial(protocols.cross_dataset, targets=targets), args)
     protocols.report(runs, results, args.output_dir)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = protocols.make_parser(__doc__, Path("outputs/cross_dataset"))
+    parser = protocol_arguments.make_parser(__doc__, Path("outputs/cross_dataset"))
     parser.add_argument("--source", default="imagenet", help="data set that is trained on (%(default)s)")
     parser.add_argument("--targets", nargs="+", default=TARGETS, help=f"data sets to test: {', '.join(TARGETS)} (all)")
     parser.add_argument("--shots", type=int, default=16, help="pictures of each class (%(default)s)")

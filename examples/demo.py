@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, pstdev
 
 import torch
-from demo_methods import (
+from demo_parts.methods import (
     DEMO_CLIP,
     SETTINGS,
     SPLITS,
@@ -32,7 +32,7 @@ from demo_methods import (
     train_mmrl,
     zero_shot_logits,
 )
-from demo_picture import draw
+from demo_parts.picture import draw
 from peft import PeftModel
 from transformers import CLIPProcessor
 from transformers.utils import logging as transformers_logging

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from peft_mmrl import cli, runs
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands import training_run as runs
 from peft_mmrl.data import PictureSource, check_pictures, describe_bad, match_labels, new_class_names, read_class_names
-from peft_mmrl.evaluation import predict
-from peft_mmrl.prediction import load_classifier, read_config
 from peft_mmrl.reports import check_can_draw, write_report
+from peft_mmrl.scoring.labelled import predict
+from peft_mmrl.scoring.unlabelled import load_classifier, read_config
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import digits
 
-from peft_mmrl import cli, protocols
+from peft_mmrl import protocols
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands import protocol_arguments
 from peft_mmrl.data.benchmarks import BENCHMARKS, VARIANTS
 
 
@@ -22,15 +24,15 @@ DATASETS = [name for name in BENCHMARKS if name not in VARIANTS]
 def main(args: argparse.Namespace) -> None:
     """Check everything, do what is missing, report."""
     with cli.clear_errors():
-        data = protocols.load_data(args.datasets, args.data_dir, digits.BENCHMARKS)
-        runs = protocols.plan_runs("few-shot", args, data, args.shots)
+        data = protocol_arguments.load_data(args.datasets, args.data_dir, digits.BENCHMARKS)
+        runs = protocol_arguments.plan_runs("few-shot", args, data, args.shots)
     results = protocols.complete(runs, protocols.few_shot, args)
     protocols.report(runs, results, args.output_dir)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = protocols.make_parser(__doc__, Path("outputs/few_shot"))
+    parser = protocol_arguments.make_parser(__doc__, Path("outputs/few_shot"))
     parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all); digits")
     parser.add_argument(
         "--shots", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="pictures of each class (1 2 4 8 16)"

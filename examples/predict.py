@@ -18,11 +18,11 @@ from typing import TextIO
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from peft_mmrl import cli
-from peft_mmrl.answers import WRITERS
-from peft_mmrl.prediction import load_classifier, predict_pictures
-from peft_mmrl.threshold import Threshold
-from peft_mmrl.validation import as_number, as_positive_int
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.scoring.answers import WRITERS
+from peft_mmrl.scoring.threshold import Threshold
+from peft_mmrl.scoring.unlabelled import load_classifier, predict_pictures
+from peft_mmrl.tuner.validation import as_number, as_positive_int
 
 
 def main(args: argparse.Namespace, output: TextIO) -> None:

@@ -17,11 +17,13 @@ from pathlib import Path
 from accelerate.utils import set_seed
 from peft import get_peft_model
 
-from peft_mmrl import cli, runs
+from peft_mmrl.auto import load_clip
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands import training_run as runs
 from peft_mmrl.data import load_training_data
-from peft_mmrl.evaluation import predict
-from peft_mmrl.hub import check_can_push, push_folder
+from peft_mmrl.hub.upload import check_can_push, push_folder
 from peft_mmrl.reports import check_can_draw
+from peft_mmrl.scoring.labelled import predict
 from peft_mmrl.training import make_accelerator, mmrl_config, train, training_pictures
 
 
@@ -42,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         if args.push_to_hub and accelerator.is_main_process:
             repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name)
         data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
-        clip, processor = cli.load_clip(args.base_model)
+        clip, processor = load_clip(args.base_model)
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)

@@ -14,9 +14,10 @@ from accelerate import PartialState
 from peft import get_peft_model
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
-from peft_mmrl import cli
+from peft_mmrl.auto import load_clip
+from peft_mmrl.commands import arguments as cli
 from peft_mmrl.data import EvalTransform, PictureDataset, load_training_data
-from peft_mmrl.hub import check_can_push
+from peft_mmrl.hub.upload import check_can_push
 from peft_mmrl.training import TrainingSettings, augmented, mmrl_config
 
 
@@ -34,7 +35,7 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
             check_can_push(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
         args.seed = arguments.seed
         data = load_training_data(accelerator=PartialState(), **cli.data_arguments(args))
-        clip, processor = cli.load_clip(args.base_model)
+        clip, processor = load_clip(args.base_model)
         set_seed(arguments.seed)
         model = get_peft_model(clip, config)
         model.set_classes(data.class_names, processor)

@@ -14,7 +14,7 @@ from itertools import product
 from statistics import mean
 
 import torch
-from demo_methods import (
+from demo_parts.methods import (
     SPLITS,
     Settings,
     Task,

@@ -3,11 +3,9 @@
 from typing import Any
 
 from .auto import AutoPeftModelForZeroShotImageClassification
-from .config import MMRLConfig
-from .model import MMRLModel
-from .outputs import MMRLOutput
-from .peft_model import PeftModelForZeroShotImageClassification
-from .registration import register
+from .hub.card import write_card
+from .hub.upload import push_model
+from .tuner import MMRLConfig, MMRLModel, MMRLOutput, PeftModelForZeroShotImageClassification, register
 
 
 __version__ = "0.1.0"
@@ -21,6 +19,8 @@ __all__ = [
 ]
 
 register(MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification)
+PeftModelForZeroShotImageClassification.write_card = staticmethod(write_card)
+PeftModelForZeroShotImageClassification.push_model = staticmethod(push_model)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,18 @@
-"""Loads an adapter together with the base model that its config names."""
+"""Loads base models, alone or together with the adapter that names them."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
+import torch
 from peft import PeftConfig, PeftModel
 from peft.auto import _BaseAutoPeftModel
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from .config import MMRLConfig
-from .peft_model import PeftModelForZeroShotImageClassification
+from .tuner.config import MMRLConfig
+from .tuner.peft_model import PeftModelForZeroShotImageClassification
+from .tuner.towers.backbones import BACKBONES
 
 
 class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
@@ -80,3 +82,31 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
             **({} if subfolder is None else {"subfolder": subfolder}),
             **kwargs,
         )
+
+
+def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A base model and its processor.
+
+    Args:
+        name: Hub id or folder.
+        kwargs: for `AutoModel.from_pretrained`; weights are fp32 unless `dtype` says otherwise.
+
+    Raises:
+        OSError: there is none of that name.
+        ValueError: MMRL does not adapt such a model.
+    """
+    try:
+        kind = AutoConfig.from_pretrained(name).model_type
+    except OSError as error:
+        raise OSError(
+            f"The base model {name!r} can't be loaded: it must be the name of a CLIP on the Hugging Face Hub, or a "
+            f"folder with one. {error}"
+        ) from error
+    supported = [model_cls.config_class.model_type for model_cls in BACKBONES]
+    if kind not in supported:
+        raise ValueError(
+            f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
+            f"{', '.join(supported)}."
+        )
+    kwargs.setdefault("dtype", torch.float32)  # that of the files may be fp16, which does not train
+    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)

@@ -20,11 +20,11 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-from .classes import bind_classes, clean_names
-from .config import MMRLConfig, adapted_layers
-from .layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
-from .loading import load_tokenizer
-from .validation import as_number
+from .tuner.classes import bind_classes, clean_names
+from .tuner.config import MMRLConfig, adapted_layers
+from .tuner.layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
+from .tuner.loading import load_tokenizer
+from .tuner.validation import as_number
 
 
 LEARNER = "representation_learner"

@@ -15,8 +15,8 @@ from transformers import (
     MetaClip2Model,
 )
 
-from peft_mmrl.config import adapted_layers
-from peft_mmrl.textbook import run_layers, text_encoder
+from peft_mmrl.tuner.config import adapted_layers
+from peft_mmrl.tuner.textbook import run_layers, text_encoder
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
-from peft_mmrl.backbones import BACKBONES, Towers
-from peft_mmrl.cli import load_clip
-from peft_mmrl.encoder import can_split
-from peft_mmrl.textbook import textbook_forward, textbook_weights
+from peft_mmrl.auto import load_clip
+from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
+from peft_mmrl.tuner.towers.backbones import BACKBONES, Towers
+from peft_mmrl.tuner.towers.encoder_layer import can_split
 
 
 LABELS = torch.tensor([0, 1, 2, 0])

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from transformers import CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.card import write_card
+from peft_mmrl.hub.card import write_card
 
 
 DEMO_CLIP = Path(__file__).parent.parent / "examples" / "demo_clip"

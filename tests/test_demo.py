@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import demo
-import demo_methods
 import pytest
 import torch
 import tune_demo
+from demo_parts import methods as demo_methods
 from peft import PeftModel
 from PIL import Image
 

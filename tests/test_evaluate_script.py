@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import EXAMPLES, load_example
 from datasets import Dataset, Image
-from demo_methods import DEMO_CLIP, load_clip
+from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import LoraConfig, get_peft_model
 
 from peft_mmrl import MMRLConfig

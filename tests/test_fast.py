@@ -8,9 +8,9 @@ from conftest import WordTokenizer, make_clip, scramble
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.prompts import Prompts
-from peft_mmrl.text_tower import MMRLTextTower
-from peft_mmrl.vision_tower import MMRLVisionTower
+from peft_mmrl.tuner.prompts import Prompts
+from peft_mmrl.tuner.towers.text import MMRLTextTower
+from peft_mmrl.tuner.towers.vision import MMRLVisionTower
 
 
 LABELS = torch.tensor([0, 1, 2, 3])

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPOutput, image_text_contrastive_loss
 
 from peft_mmrl import MMRLConfig, MMRLOutput
-from peft_mmrl.textbook import textbook_forward, textbook_weights
+from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
 
 
 LABELS = torch.tensor([0, 1, 0, 1])

@@ -7,14 +7,14 @@ import torch
 import train
 import transformers
 from conftest import make_clip, scramble
-from demo_methods import DEMO_CLIP
+from demo_parts.methods import DEMO_CLIP
 from hub_server import HubServer
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
-from peft_mmrl.card import write_card
-from peft_mmrl.hub import check_can_push, push_folder
+from peft_mmrl.hub.card import write_card
+from peft_mmrl.hub.upload import check_can_push, push_folder
 
 
 def use_hub(monkeypatch, url):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from datasets import concatenate_datasets
-from demo_methods import load_clip
+from demo_parts.methods import load_clip
 from digits import CLASS_NAMES, TEMPLATE, load_digits
 
-from peft_mmrl.evaluation import predict
+from peft_mmrl.scoring.labelled import predict
 from peft_mmrl.training import TrainingSettings, make_accelerator
 from peft_mmrl.training.methods import METHODS, fit
 

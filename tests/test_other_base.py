@@ -9,7 +9,7 @@ from conftest import make_clip, scramble
 from peft import PeftModel, get_peft_model, inject_adapter_in_model
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.fingerprint import fingerprint_of
+from peft_mmrl.tuner.fingerprint import fingerprint_of
 
 
 @pytest.fixture

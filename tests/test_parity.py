@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.textbook import textbook_forward, textbook_weights
+from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
 
 
 LOSS_TERMS = ("loss", "loss_class", "loss_rep", "loss_image_reg", "loss_text_reg")

@@ -14,14 +14,14 @@ import predict
 import pytest
 import torch
 from conftest import scramble
-from demo_methods import DEMO_CLIP
+from demo_parts.methods import DEMO_CLIP
 from peft import get_peft_model
 from transformers import CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import EvalTransform, read_picture
-from peft_mmrl.prediction import PictureBatches, find_pictures
-from peft_mmrl.threshold import Threshold
+from peft_mmrl.scoring.threshold import Threshold
+from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures
 
 
 NAMES = ["zero", "one", "two"]
@@ -126,7 +126,7 @@ def to_pixels(picture):
 
 def test_folders_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
     read = []
-    monkeypatch.setattr("peft_mmrl.prediction.read_picture", read.append)
+    monkeypatch.setattr("peft_mmrl.scoring.unlabelled.read_picture", read.append)
     batches = iter(PictureBatches([folder] * 100000, to_pixels, 3))
     assert len(next(batches).paths) == 3
     assert len(read) == 3

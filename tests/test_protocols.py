@@ -13,15 +13,15 @@ import few_shot
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from demo_methods import load_clip
+from demo_parts.methods import load_clip
 from test_benchmarks import WORDNET, write_split, write_wordnet
 
 from peft_mmrl import protocols
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark
 from peft_mmrl.protocols import runs as runs_module
-from peft_mmrl.protocols.report import table
 from peft_mmrl.protocols.rows import make_rows
 from peft_mmrl.protocols.runs import Run, sample
+from peft_mmrl.protocols.tables import table
 from peft_mmrl.protocols.tasks import check_classes, select_classes
 from peft_mmrl.training import TrainingSettings, Transfer, fit, make_accelerator
 

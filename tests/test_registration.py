@@ -14,7 +14,7 @@ from transformers.pipelines.base import SUPPORTED_PEFT_TASKS
 
 import peft_mmrl
 from peft_mmrl import MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification
-from peft_mmrl.registration import register
+from peft_mmrl.tuner.registration import register
 
 
 def test_peft_finds_config_tuner_and_model(clip):

@@ -21,8 +21,8 @@ from matplotlib import font_manager
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
-from peft_mmrl.evaluation import Predictions
 from peft_mmrl.reports import compute_metrics, figures, fonts, results, write_report
+from peft_mmrl.scoring.labelled import Predictions
 
 
 NAMES = [

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from peft_mmrl.threshold import Threshold
+from peft_mmrl.scoring.threshold import Threshold
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import pytest
 import torch
 import train
 from datasets import load_dataset
-from demo_methods import DEMO_CLIP, load_clip
+from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import PeftModel
 from peft.utils import load_peft_weights
 from transformers import BertConfig
 
-from peft_mmrl import cli, runs
+from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands import training_run as runs
 
 
 QUICK = ["--epochs", "2", "--learning_rate", "2e-3", "--no_flip", "--crop_scale", "0.8"]
@@ -222,7 +223,7 @@ def test_bad_input_is_refused_before_anything_is_written(photos, tmp_path, capsy
     BertConfig().save_pretrained(tmp_path / "bert")
     assert "is not a CLIP" in refused(capsys, folder, *source, base_model=tmp_path / "bert")
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr("peft_mmrl.hub.get_token", lambda: None)
+    monkeypatch.setattr("peft_mmrl.hub.upload.get_token", lambda: None)
     assert "access token" in refused(capsys, folder, *source, "--push_to_hub", "--hub_model_id", "me/adapter")
     write_table(photos, tmp_path / "labels.csv")
     table = ["--train_file", tmp_path / "labels.csv"]

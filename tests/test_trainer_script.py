@@ -4,7 +4,7 @@ import json
 
 import pytest
 import train_with_trainer
-from demo_methods import DEMO_CLIP, load_clip
+from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import PeftModel
 
 

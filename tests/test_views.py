@@ -7,7 +7,7 @@ from peft import get_peft_model
 from torch.utils.data import DataLoader
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.views import CachedViews
+from peft_mmrl.training.cached_views import CachedViews
 
 
 class Augmented(torch.utils.data.Dataset):

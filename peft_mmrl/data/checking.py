@@ -11,7 +11,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
 
-from ..validation import as_positive_int
+from ..tuner.validation import as_positive_int
 from .pictures import PictureError, read_picture
 
 

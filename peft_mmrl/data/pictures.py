@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from ..validation import InvalidTypeError
+from ..tuner.validation import InvalidTypeError
 
 
 try:

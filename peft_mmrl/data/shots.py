@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 
-from ..validation import as_number, as_positive_int
+from ..tuner.validation import as_number, as_positive_int
 
 
 VALIDATION_SHOTS = 4

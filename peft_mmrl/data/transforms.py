@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from ..validation import as_number
+from ..tuner.validation import as_number
 from .pictures import read_picture
 
 

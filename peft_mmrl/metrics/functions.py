@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..validation import InvalidTypeError, as_positive_int
+from ..tuner.validation import InvalidTypeError, as_positive_int
 
 
 SUM_TOLERANCE = 0.01  # bf16 keeps 8 bits of a probability

@@ -1,9 +1,8 @@
 """The field's protocols: base-to-new, few-shot, cross-data-set with domain generalisation."""
 
-from .arguments import load_data, make_parser, plan_runs
-from .report import report
 from .rows import published_scores
 from .runs import Run, complete
+from .tables import report
 from .tasks import base_new_classes, base_to_new, cross_dataset, few_shot
 
 
@@ -14,9 +13,6 @@ __all__ = [
     "complete",
     "cross_dataset",
     "few_shot",
-    "load_data",
-    "make_parser",
-    "plan_runs",
     "published_scores",
     "report",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import datasets
 
-from ..cli import load_clip
+from ..auto import load_clip
 from ..data import load_split, sample_few_shot, save_split
 from ..data.benchmarks import BenchmarkData
 from ..training import Classifier, TrainingSettings, fit, make_accelerator

@@ -11,8 +11,8 @@ import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..evaluation import Predictions
 from ..metrics import functions
+from ..scoring.labelled import Predictions
 from .results import confused_pairs, fits_matrix, occurring
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jinja2
 import PIL.Image
 
-from ..evaluation import Predictions
 from ..metrics import functions
-from .pictures import Shown, data_uri
+from ..scoring.labelled import Predictions
+from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
 
 

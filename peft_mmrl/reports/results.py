@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation import Predictions
 from ..metrics import functions
+from ..scoring.labelled import Predictions
 
 
 LARGEST_MATRIX = 40  # classes

@@ -12,9 +12,9 @@ from typing import Any
 
 import datasets
 
-from ..evaluation import Predictions
+from ..scoring.labelled import Predictions
+from .gallery import Shown, choose_pictures
 from .page import render_page
-from .pictures import Shown, choose_pictures
 from .results import by_change, compute_metrics
 
 
@@ -63,7 +63,7 @@ def write_report(
         settings: what the run was asked to do, for config.json and the page.
         history: a dictionary per epoch with `epoch`, `loss` and, where measured, `accuracy` with `zero_shot_accuracy`.
         split: paths of the pictures of each part of the data.
-        threshold: for "none of these", the fields of `peft_mmrl.threshold.Threshold`.
+        threshold: for "none of these", the fields of `peft_mmrl.scoring.threshold.Threshold`.
 
     Returns:
         what metrics.json holds, see `results.compute_metrics`.

@@ -1,8 +1,8 @@
 """Training of MMRL, MMRL++ and baselines on labelled pictures, with Accelerate."""
 
+from .inputs import augmented, num_views, training_pictures
 from .loop import make_accelerator, steps_per_epoch, train
 from .methods import METHODS, Classifier, Transfer, fit, mmrl_config
-from .pictures import augmented, num_views, training_pictures
 from .presets import paper_settings
 from .settings import TrainingSettings
 

@@ -15,7 +15,7 @@ from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..validation import as_positive_int
+from ..tuner.validation import as_positive_int
 from .checkpoints import Progress, load_checkpoint, save_checkpoint
 from .settings import TrainingSettings
 
@@ -83,7 +83,7 @@ def train(
     Args:
         model: returns an output with `loss` for a batch of `dataset`.
         dataset: items are dictionaries, arguments of the model; see [`~peft_mmrl.data.PictureDataset`] and
-            [`~peft_mmrl.views.CachedViews`].
+            [`~peft_mmrl.training.cached_views.CachedViews`].
         settings: hyper-parameters.
         accelerator: from `make_accelerator`.
         on_epoch: called after each epoch with its record, to which it may add.

@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..config import MMRLConfig
-from ..evaluation import score
-from ..validation import as_templates
+from ..scoring.labelled import score
+from ..tuner.config import MMRLConfig
+from ..tuner.validation import as_templates
+from .inputs import augmented
 from .loop import train
-from .pictures import augmented
 from .settings import TrainingSettings
 
 

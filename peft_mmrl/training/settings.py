@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..validation import as_number, as_positive_int
+from ..tuner.validation import as_number, as_positive_int
 
 
 @dataclass

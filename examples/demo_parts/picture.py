@@ -11,9 +11,10 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
-from demo_methods import Task, score
 from digits import CLASS_NAMES
 from matplotlib.axes import Axes
+
+from .methods import Task, score
 
 
 COLORS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from .figure import draw
+from .chart import draw
 from .rows import METHODS, SOURCES, TITLES, Row, make_rows, published_results, title
 from .runs import Run
 from .tasks import Scores

@@ -15,14 +15,14 @@ from peft import PeftConfig
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoConfig, AutoImageProcessor
 
+from ..auto import AutoPeftModelForZeroShotImageClassification
+from ..data.folders import is_picture, walk
+from ..data.pictures import PictureError, read_picture
+from ..data.transforms import EvalTransform, ImageProcessor
+from ..tuner.config import MMRLConfig
+from ..tuner.loading import load_tokenizer
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from .answers import Answer
-from .auto import AutoPeftModelForZeroShotImageClassification
-from .config import MMRLConfig
-from .data.folders import is_picture, walk
-from .data.pictures import PictureError, read_picture
-from .data.transforms import EvalTransform, ImageProcessor
-from .loading import load_tokenizer
-from .peft_model import PeftModelForZeroShotImageClassification
 
 
 NONE_OF_THESE = "none of these"

@@ -10,14 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from .backbones import BACKBONES
-from .data import PictureSource
-from .training import TrainingSettings, paper_settings
-from .training.presets import REG_WEIGHT
+from ..data import PictureSource
+from ..training import TrainingSettings, paper_settings
+from ..training.presets import REG_WEIGHT
 
 
 # PEFT asks transformers 5.24 for an attribute that has a new name there.
@@ -45,34 +42,6 @@ def resumable() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit("\ninterrupted. To go on, add --resume_from_checkpoint latest to the same arguments.")
-
-
-def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A base model and its processor.
-
-    Args:
-        name: Hub id or folder.
-        kwargs: for `AutoModel.from_pretrained`; weights are fp32 unless `dtype` says otherwise.
-
-    Raises:
-        OSError: there is none of that name.
-        ValueError: MMRL does not adapt such a model.
-    """
-    try:
-        kind = AutoConfig.from_pretrained(name).model_type
-    except OSError as error:
-        raise OSError(
-            f"The base model {name!r} can't be loaded: it must be the name of a CLIP on the Hugging Face Hub, or a "
-            f"folder with one. {error}"
-        ) from error
-    supported = [model_cls.config_class.model_type for model_cls in BACKBONES]
-    if kind not in supported:
-        raise ValueError(
-            f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
-            f"{', '.join(supported)}."
-        )
-    kwargs.setdefault("dtype", torch.float32)  # that of the files may be fp16, which does not train
-    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
 
 
 def check_precision(accelerator: Accelerator) -> None:

@@ -19,12 +19,12 @@ from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..tuner.validation import as_number, is_hub_id
 from .card_text import AdapterFacts, RunFacts, card_text, without_path
-from .validation import as_number, is_hub_id
 
 
 if TYPE_CHECKING:
-    from .peft_model import PeftModelForZeroShotImageClassification
+    from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 TASK = "zero-shot-image-classification"
 PICTURES = "pictures"  # the folder beside the card

@@ -10,9 +10,10 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from demo_glyphs import Concept
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
+
+from .glyphs import Concept
 
 
 TEMPLATES = (

@@ -26,9 +26,9 @@ from transformers import (
     SiglipModel,
 )
 
-from .bert_text_tower import AltCLIPTextTower, ChineseCLIPTextTower
-from .text_tower import MMRLTextTower
-from .vision_tower import MMRLVisionTower
+from .bert import AltCLIPTextTower, ChineseCLIPTextTower
+from .text import MMRLTextTower
+from .vision import MMRLVisionTower
 
 
 class Towers(NamedTuple):

@@ -19,13 +19,13 @@ from huggingface_hub.errors import (
 )
 from peft.utils import CONFIG_NAME
 
+from ..scoring.threshold import THRESHOLD_FILE
+from ..tuner.validation import InvalidTypeError, is_hub_id
 from .card import write_card
-from .threshold import THRESHOLD_FILE
-from .validation import InvalidTypeError, is_hub_id
 
 
 if TYPE_CHECKING:
-    from .peft_model import PeftModelForZeroShotImageClassification
+    from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 # what is uploaded of a folder that may hold a whole run
 ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")

@@ -17,12 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .config import MMRLConfig
-from .encoder import attend_causally, attend_with_prefix, can_split, finish, project
-from .layer import RepTokens
-from .outputs import MMRLTowerOutput
-from .prompts import PromptChunk, Prompts, eos_index
-from .towers import MMRLTower, insert_tokens, replace_tokens
+from ..config import MMRLConfig
+from ..layer import RepTokens
+from ..outputs import MMRLTowerOutput
+from ..prompts import PromptChunk, Prompts, eos_index
+from .base import MMRLTower, insert_tokens, replace_tokens
+from .encoder_layer import attend_causally, attend_with_prefix, can_split, finish, project
 
 
 @dataclass

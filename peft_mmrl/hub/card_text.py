@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from peft.utils import get_peft_model_state_dict
 
-from .config import MMRLConfig, adapted_layers
-from .validation import is_hub_id
+from ..tuner.config import MMRLConfig, adapted_layers
+from ..tuner.validation import is_hub_id
 
 
 if TYPE_CHECKING:
-    from .peft_model import PeftModelForZeroShotImageClassification
+    from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 CLASSES_IN_FULL = 100  # longer lists show their beginning
 CLASSES_SHOWN = 20

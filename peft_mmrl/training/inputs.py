@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data import PictureDataset, TrainTransform
-from ..peft_model import PeftModelForZeroShotImageClassification
-from ..validation import as_positive_int
-from ..views import CachedViews
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
+from ..tuner.validation import as_positive_int
+from .cached_views import CachedViews
 from .settings import TrainingSettings
 
 
@@ -71,8 +71,8 @@ def training_pictures(
         dataset: labelled pictures.
         image_processor: the base model's.
         settings: for augmentation and seed.
-        views: views of each picture that are computed once, see [`~peft_mmrl.views.CachedViews`]; 0: every epoch
-            draws new ones.
+        views: views of each picture that are computed once, see
+            [`~peft_mmrl.training.cached_views.CachedViews`]; 0: every epoch draws new ones.
     """
     pictures = augmented(dataset, image_processor, settings)
     if not views:

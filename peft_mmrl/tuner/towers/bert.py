@@ -18,10 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .config import MMRLConfig
-from .outputs import MMRLTowerOutput
-from .prompts import Prompts
-from .text_tower import MMRLTextTower, PromptTrunk, with_tokens_seen
+from ..config import MMRLConfig
+from ..outputs import MMRLTowerOutput
+from ..prompts import Prompts
+from .text import MMRLTextTower, PromptTrunk, with_tokens_seen
 
 
 class BertTextTower(MMRLTextTower):

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..cli import DEFAULT_BASE_MODEL, check_precision, load_clip
+from ..auto import load_clip
 from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
+from ..protocols.runs import Run, check_split, read_scores
+from ..protocols.tasks import check_all_classes_occur, check_classes
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
-from ..validation import as_positive_int
-from .runs import Run, check_split, read_scores
-from .tasks import check_all_classes_occur, check_classes
+from ..tuner.validation import as_positive_int
+from .arguments import DEFAULT_BASE_MODEL, check_precision
 
 
 Loaders = Mapping[str, Callable[[], BenchmarkData]]  # data sets beside the benchmarks, by name

@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .data.transforms import EvalTransform, PictureDataset
-from .metrics.functions import accuracy
-from .peft_model import PeftModelForZeroShotImageClassification
+from ..data.transforms import EvalTransform, PictureDataset
+from ..metrics.functions import accuracy
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 @dataclass

@@ -11,12 +11,12 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import CLIPModel
 
-from .backbones import Towers, towers_for
 from .config import MMRLConfig
 from .fingerprint import fingerprint_of, warn_if_other_base
-from .labels import name_labels_in_forward, restore_forward
 from .loading import arguments_of_load_adapter, check_weights_fit
-from .towers import MMRLTower
+from .towers.backbones import Towers, towers_for
+from .towers.base import MMRLTower
+from .trainer_labels import name_labels_in_forward, restore_forward
 from .validation import InvalidTypeError
 
 

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .peft_model import PeftModelForZeroShotImageClassification
-from .validation import as_positive_int
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
+from ..tuner.validation import as_positive_int
 
 
 class ImageDataset(Sized, Protocol):

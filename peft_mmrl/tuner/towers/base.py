@@ -22,10 +22,10 @@ from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import capture_outputs
 
-from .config import MMRLConfig, adapted_layers
-from .layer import Aligner, SharedResidualAligner
-from .outputs import MMRLTowerOutput
-from .validation import refuse_mixed_batch
+from ..config import MMRLConfig, adapted_layers
+from ..layer import Aligner, SharedResidualAligner
+from ..outputs import MMRLTowerOutput
+from ..validation import refuse_mixed_batch
 
 
 class MMRLTower(nn.Module, BaseTunerLayer):

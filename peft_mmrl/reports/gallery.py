@@ -10,7 +10,7 @@ import datasets
 import PIL.Image
 
 from ..data import PictureError, read_picture
-from ..evaluation import Predictions
+from ..scoring.labelled import Predictions
 from .results import changed_pictures
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers.utils import cached_file
 
-from .validation import InvalidTypeError, as_number, check_labels
+from ..tuner.validation import InvalidTypeError, as_number, check_labels
 
 
 THRESHOLD_FILE = "threshold.json"

@@ -27,7 +27,7 @@ import peft_mmrl
 from peft_mmrl.data import sample_shots
 
 
-DEMO_CLIP = Path(__file__).parent / "demo_clip"
+DEMO_CLIP = Path(__file__).parents[1] / "demo_clip"
 SPLITS = {"0-4": range(5), "5-9": range(5, 10), "even": range(0, 10, 2), "odd": range(1, 10, 2)}  # trained digits
 
 

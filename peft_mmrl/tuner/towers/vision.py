@@ -13,12 +13,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .config import MMRLConfig
-from .encoder import attend, can_split, finish, project
-from .layer import RepProjection, ResidualRepProjection
-from .outputs import MMRLTowerOutput
-from .text_tower import MMRLTextTower
-from .towers import MMRLTower, insert_tokens, replace_tokens
+from ..config import MMRLConfig
+from ..layer import RepProjection, ResidualRepProjection
+from ..outputs import MMRLTowerOutput
+from .base import MMRLTower, insert_tokens, replace_tokens
+from .encoder_layer import attend, can_split, finish, project
+from .text import MMRLTextTower
 
 
 class MMRLVisionTower(MMRLTower):

@@ -11,15 +11,15 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from .card import write_card
-from .data import TrainingData
-from .evaluation import Predictions
-from .peft_model import PeftModelForZeroShotImageClassification
-from .reports import by_change, write_report
-from .reports.page import CHANCE
-from .threshold import Threshold
-from .training import TrainingSettings, num_views, steps_per_epoch
-from .training.checkpoints import find_checkpoint
+from ..data import TrainingData
+from ..hub.card import write_card
+from ..reports import by_change, write_report
+from ..reports.page import CHANCE
+from ..scoring.labelled import Predictions
+from ..scoring.threshold import Threshold
+from ..training import TrainingSettings, num_views, steps_per_epoch
+from ..training.checkpoints import find_checkpoint
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"

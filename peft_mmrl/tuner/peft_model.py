@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub import CommitInfo
@@ -15,11 +15,9 @@ from peft import PeftConfig, PeftModel
 from transformers import CLIPModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .card import write_card
 from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
 from .config import MMRLConfig
 from .features import compute_features, image_states
-from .hub import push_model
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
 from .losses import decision_logits, mmrl_loss, similarity_logits
 from .model import adapter_shapes, check_adapter
@@ -61,6 +59,10 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         >>> loss = model(pixel_values=images, labels=labels).loss
         ```
     """
+
+    # What `save_pretrained` and `push_to_hub` call; `peft_mmrl/__init__.py` sets both. None: PEFT's own.
+    write_card: ClassVar[Callable[..., None] | None] = None
+    push_model: ClassVar[Callable[..., CommitInfo] | None] = None
 
     def __init__(
         self, model: CLIPModel, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any
@@ -435,8 +437,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
 
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
-        """Write the card of the active adapter; `peft_mmrl.card.write_card` takes results and training data too."""
-        write_card(output_dir, self)
+        """Write the active adapter's card; `peft_mmrl.hub.card.write_card` takes results and training data too."""
+        if self.write_card is None:
+            super().create_or_update_model_card(output_dir)
+        else:
+            self.write_card(output_dir, self)
 
     def push_to_hub(self, repo_id: str, *, max_shard_size: Any = None, **kwargs: Any) -> CommitInfo:
         """As in PEFT, but with the model card of the adapter, and without the path of a base model on this machine.
@@ -444,9 +449,11 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         Args:
             repo_id: name of the repository, which is created where there is none.
             max_shard_size: adapters are one file, so it is ignored.
-            kwargs: as for [`~peft_mmrl.hub.push_model`].
+            kwargs: as for [`~peft_mmrl.hub.upload.push_model`].
         """
-        return push_model(self, repo_id, **kwargs)
+        if self.push_model is None:
+            return super().push_to_hub(repo_id, **kwargs)
+        return self.push_model(self, repo_id, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.

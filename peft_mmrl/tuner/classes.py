@@ -26,7 +26,7 @@ from .prompts import (
     prompt_ids,
     trim_at_eos,
 )
-from .text_tower import MMRLTextTower
+from .towers.text import MMRLTextTower
 from .validation import InvalidTypeError, as_list, as_templates
 
 

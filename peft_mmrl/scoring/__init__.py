@@ -1,0 +1,1 @@
+"""What a trained adapter says to pictures, with labels and without."""

@@ -1,0 +1,1 @@
+"""The two encoders with representation tokens, and which model takes which."""
