@@ -1,48 +1,17 @@
-"""Base-to-new generalisation: train on half of a data set's classes, test both halves.
+"""Base-to-new generalisation: `peft-mmrl base-to-new`, which here also knows the embedded digits.
 
-    python examples/base_to_new.py --datasets digits --seeds 1                        # embedded pictures, some minutes
-    python examples/base_to_new.py --data_dir data --method mmrl mmrl++               # the papers' eleven data sets
-    accelerate launch examples/base_to_new.py --data_dir data --datasets eurosat dtd --baseline zero-shot lora
-
-`--data_dir` holds the data sets as CoOp's instructions lay them out, with the official split files:
-https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md. `--datasets dtd=OWNER/NAME` reads a copy from the Hugging
-Face Hub (or a folder of `datasets`) in its place, with that copy's splits and class names.
-
-Each run has a folder with its settings, the paths of its few-shot pictures and its result,
-DATASET/METHOD/shots_16/seed_1. A finished run is not repeated, so an interrupted call goes on when it is made again.
-`results.txt`, `results.json` and `results.png` hold mean and standard deviation over seeds beside the papers' numbers.
+python examples/base_to_new.py --datasets digits --seeds 1    # some minutes
 """
 
-import argparse
-from pathlib import Path
+from functools import partial
 
 import digits
 
-from peft_mmrl import protocols
-from peft_mmrl.commands import arguments as cli
-from peft_mmrl.commands import protocol_arguments
-from peft_mmrl.data.benchmarks import BENCHMARKS, VARIANTS
+from peft_mmrl.commands import base_to_new
 
 
-DATASETS = [name for name in BENCHMARKS if name not in VARIANTS]
-
-
-def main(args: argparse.Namespace) -> None:
-    """Check everything, do what is missing, report."""
-    with cli.clear_errors():
-        data = protocol_arguments.load_data(args.datasets, args.data_dir, digits.BENCHMARKS)
-        runs = protocol_arguments.plan_runs("base-to-new", args, data, [args.shots])
-    results = protocols.complete(runs, protocols.base_to_new, args)
-    protocols.report(runs, results, args.output_dir)
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = protocol_arguments.make_parser(__doc__, Path("outputs/base_to_new"))
-    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all); digits")
-    parser.add_argument("--shots", type=int, default=16, help="pictures of each base class (%(default)s)")
-    return parser.parse_args(argv)
-
+parse_args = base_to_new.parse_args
+main = partial(base_to_new.main, others=digits.BENCHMARKS)
 
 if __name__ == "__main__":
     main(parse_args())

@@ -8,9 +8,9 @@ ligatures have other token ids there; here they have those of transformers' toke
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
+import runpy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -237,45 +237,5 @@ def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
     return bind_classes(config, text_config, classes, tokenizer, allow_duplicates=True)[1]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Command line of `python -m peft_mmrl.convert`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m peft_mmrl.convert", description="Convert a checkpoint of the papers' code to a PEFT adapter."
-    )
-    parser.add_argument("checkpoint", help="the file, model.pth.tar-N")
-    parser.add_argument("output_dir", help="folder of the adapter to write")
-    parser.add_argument("--base_model_name_or_path", required=True, help="the CLIP that was adapted")
-    parser.add_argument("--classes", required=True, nargs="+", help="trained class names, or one text file of them")
-    parser.add_argument(
-        "--template", action="append", help='prompt template, repeatable; "a photo of a {}." by default'
-    )
-    layers = "the last 7 of 12 by default, scaled to the depth"
-    parser.add_argument("--vision_layers", type=int, nargs="+", help=f"0-based adapted layers; {layers}")
-    parser.add_argument("--text_layers", type=int, nargs="+", help=f"0-based adapted layers; {layers}")
-    parser.add_argument("--alpha", type=float, default=0.7, help="weight of the class feature, 0.7 by default")
-    parser.add_argument("--reg_weight", type=float, default=0.5, help="lambda of the training, 0.5 by default")
-    parser.add_argument("--beta", type=float, help="required for MMRL++")
-    args = parser.parse_args(argv)
-    classes, template = args.classes, args.template or ["a photo of a {}."]
-    if len(classes) == 1 and Path(classes[0]).is_file():
-        classes = Path(classes[0]).read_text(encoding="utf-8").splitlines()
-    try:
-        convert_checkpoint(
-            args.checkpoint,
-            args.output_dir,
-            base_model_name_or_path=args.base_model_name_or_path,
-            classes=classes,
-            template=template[0] if len(template) == 1 else template,
-            vision_layers=args.vision_layers,
-            text_layers=args.text_layers,
-            alpha=args.alpha,
-            reg_weight=args.reg_weight,
-            beta=args.beta,
-        )
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
-    print(f"Wrote the adapter to {args.output_dir}")
-
-
 if __name__ == "__main__":
-    main()
+    runpy.run_module("peft_mmrl.commands.convert", run_name="__main__")

@@ -1,13 +1,12 @@
-"""The benchmark script, on the smallest setting."""
+"""`peft-mmrl benchmark`, on the smallest setting."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import benchmark
 import pytest
+
+from peft_mmrl.commands import benchmark, benchmark_steps
 
 
 def test_it_measures_every_method(tmp_path, capsys):
@@ -15,7 +14,7 @@ def test_it_measures_every_method(tmp_path, capsys):
     benchmark.main(benchmark.parse_args([*arguments, "--output_dir", str(tmp_path)]))
     content = json.loads((tmp_path / "benchmark.json").read_text())
     (result,) = content["results"]
-    assert set(result["ratio_to_mmrl"]) == set(benchmark.METHODS)
+    assert set(result["ratio_to_mmrl"]) == set(benchmark_steps.METHODS)
     assert result["ratio_to_mmrl"]["mmrl"] == 1
     assert all(value > 0 for value in result["seconds"].values())
     trunk_states, frozen_feature = 50 * 768, 512  # 7 x 7 patches and CLS; the projected feature
@@ -26,14 +25,13 @@ def test_it_measures_every_method(tmp_path, capsys):
 
 def test_peak_memory_is_that_of_the_process_alone():
     held = bytearray(2**30)  # what the process that starts the measurement holds doesn't count
-    code = "import benchmark; print(benchmark.peak_rss())"
-    path = {"PYTHONPATH": str(Path(benchmark.__file__).parent)}
-    found = subprocess.run([sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True, check=True)
+    code = "from peft_mmrl.commands import benchmark; print(benchmark.peak_rss())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert 0.1 < float(found.stdout) < benchmark.peak_rss() - len(held) / 2**31
 
 
 def test_names_get_the_same_tokens_in_and_out_of_prompts():
-    (name,), (prompt,) = (benchmark.tokenizer([text])["input_ids"] for text in ("owl", "a photo of a owl."))
+    (name,), (prompt,) = (benchmark_steps.tokenizer([text])["input_ids"] for text in ("owl", "a photo of a owl."))
     assert prompt[5:-2] == name[1:-1]
 
 

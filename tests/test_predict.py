@@ -21,7 +21,7 @@ from transformers import CLIPModel, CLIPProcessor
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import EvalTransform, read_picture
 from peft_mmrl.scoring.threshold import Threshold
-from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures
+from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures, load_classifier
 
 
 NAMES = ["zero", "one", "two"]
@@ -72,7 +72,7 @@ def test_every_picture_gets_the_model_s_answer(adapter, folder):
         "path": str(folder / "b/broken.jpg"), "label": None, "probability": None, "label_2": None,
         "probability_2": None, "error": "the file is empty",
     }  # fmt: skip
-    model, image_processor = predict.load_classifier(adapter)
+    model, image_processor = load_classifier(adapter)
     transform = EvalTransform(image_processor)
     for row in found[:5] + found[6:]:
         with torch.no_grad():

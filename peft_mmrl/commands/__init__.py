@@ -1,1 +1,1 @@
-"""The commands: one file each, and what they share."""
+"""The commands of `peft-mmrl`, a file each, and what they share."""

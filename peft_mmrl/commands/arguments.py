@@ -1,4 +1,4 @@
-"""What the scripts in `examples/` share: arguments and what they mean, the base model, error messages."""
+"""What the commands share: arguments and what they mean, the base model, error messages."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ from ..training.presets import REG_WEIGHT
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
+
+
+def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help shows a description as it is written.
+
+    Args:
+        description: docstring of the command's module.
+        prog: how the command is called; None: the name of the script that runs.
+    """
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
 
 
 @contextmanager

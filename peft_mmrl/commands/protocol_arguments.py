@@ -1,4 +1,4 @@
-"""What the protocols' scripts share: arguments, and the runs that they ask for."""
+"""What the protocols' commands share: arguments, and the runs that they ask for."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from ..protocols.runs import Run, check_split, read_scores
 from ..protocols.tasks import check_all_classes_occur, check_classes
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..tuner.validation import as_positive_int
-from .arguments import DEFAULT_BASE_MODEL, check_precision
+from .arguments import DEFAULT_BASE_MODEL, check_precision, make_parser
 
 
 Loaders = Mapping[str, Callable[[], BenchmarkData]]  # data sets beside the benchmarks, by name
 SCHEDULE = ("epochs", "batch_size", "learning_rate")
 
 
-def make_parser(description: str, default_output_dir: Path) -> argparse.ArgumentParser:
+def make_protocol_parser(description: str, prog: str | None, default_output_dir: Path) -> argparse.ArgumentParser:
     """A parser with the arguments of all protocols."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
+    parser = make_parser(description, prog)
     group = parser.add_argument_group("data")
     group.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the data sets' folders (data)")
     group.add_argument("--split_dir", type=Path, help="take the few-shot pictures of earlier runs: their --output_dir")
@@ -78,7 +77,7 @@ def plan_runs(
 
     Args:
         protocol: one of `peft_mmrl.training.presets.PROTOCOLS`.
-        args: from `make_parser`.
+        args: from `make_protocol_parser`.
         sources: data sets that are trained on.
         shots: numbers of pictures of each class.
         targets: data sets that are tested besides.

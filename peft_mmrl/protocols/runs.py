@@ -140,7 +140,7 @@ def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.N
     Args:
         runs: all runs, as `plan_runs` has checked them.
         score: one of `peft_mmrl.protocols.tasks`: data set, pictures to train on and a function that trains -> scores.
-        args: from `make_parser`: `output_dir`, `split_dir`, `save_adapters`.
+        args: from `make_protocol_parser`: `output_dir`, `split_dir`, `save_adapters`.
 
     Returns:
         the scores of each run.

@@ -1,0 +1,70 @@
+"""How well an adapter recognises labelled pictures, beside CLIP without it.
+
+    peft-mmrl evaluate my-adapter photos/test --output_dir evaluation    # photos/test/cat/1.jpg, ...
+    peft-mmrl evaluate my-adapter labels.csv --output_dir evaluation     # columns: image, label
+    accelerate launch -m peft_mmrl evaluate me/my-adapter beans --split test --output_dir evaluation
+
+Labels are matched by name with the classes that the adapter was trained on; all of these compete. Other classes of the
+data count as new ones, which the class feature alone scores. The output folder gets a row per picture
+(`predictions.csv`), `metrics.json` and a page to open in a browser (`report.html`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from ..data import PictureSource, check_pictures, describe_bad, match_labels, new_class_names, read_class_names
+from ..reports import check_can_draw, write_report
+from ..scoring.labelled import predict
+from ..scoring.unlabelled import load_classifier, read_config
+from . import arguments as cli
+from . import training_run as runs
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read, score, report."""
+    with cli.clear_errors():
+        check_can_draw()
+        runs.check_output_dir(args.output_dir, "evaluation", overwrite=args.overwrite_output_dir)
+        accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        cli.check_precision(accelerator)
+        source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
+        pictures, notes = source.load()
+        pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
+        renamed = read_class_names(args.class_names, pictures.features["label"].names) if args.class_names else {}
+        trained = read_config(args.adapter).classes or []
+        new = new_class_names(pictures, trained, renamed)
+        model, image_processor = load_classifier(args.adapter, args.base_model, new)
+        pictures, _, missing = match_labels(pictures, [*trained, *new], renamed)
+        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
+        runs.start_run(args.output_dir, run, accelerator)
+
+    notes += [describe_bad(bad)] if bad else []
+    notes += [f"new classes, on which it was not trained: {', '.join(new)}"] if new else []
+    notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
+    accelerator.print("\n".join([*notes, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
+    model.to(accelerator.device)
+    found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
+    if accelerator.is_main_process:
+        metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
+        print("\n".join([*runs.summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
+    accelerator.end_training()
+
+
+def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = cli.make_parser(__doc__, prog)
+    parser.add_argument("adapter", help="folder, or name on the Hub")
+    parser.add_argument("data", help="folder with a sub-folder per class, CSV or JSON lines, or a data set of the Hub")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an evaluation that is there")
+    parser.add_argument("--split", help="of a data set (train)")
+    parser.add_argument("--image_column", help="where it is not clear")
+    parser.add_argument("--label_column", help="where it is not clear")
+    parser.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
+    parser.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="unreadable pictures")
+    cli.add_scoring_arguments(parser)
+    return parser.parse_args(argv)

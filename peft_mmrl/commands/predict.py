@@ -1,0 +1,99 @@
+"""Name pictures with a trained adapter.
+
+    peft-mmrl predict my-adapter photo.jpg
+    peft-mmrl predict my-adapter photos --format csv --top_k 3 > answers.csv
+    peft-mmrl predict my-adapter photos --classes axolotl newt              # beside the trained classes
+    accelerate launch -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
+    torchrun --nproc_per_node 4 -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl   # one CPU
+
+Folders are read with all folders below them, as many pictures as there are. Standard output holds the answer alone;
+it is complete, and the exit code 0, also where some pictures cannot be read: their rows say why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import redirect_stdout
+from typing import TextIO
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from ..scoring.answers import WRITERS
+from ..scoring.threshold import Threshold
+from ..scoring.unlabelled import load_classifier, predict_pictures
+from ..tuner.validation import as_number, as_positive_int
+from . import arguments as cli
+
+
+def main(args: argparse.Namespace, output: TextIO | None = None) -> None:
+    """Load, name, write to a stream: standard output unless one is given, which then holds nothing else."""
+    if output is None:
+        output = sys.stdout
+        output.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
+    with redirect_stdout(sys.stderr):  # whatever libraries print
+        write_answers(args, output)
+
+
+def write_answers(args: argparse.Namespace, output: TextIO) -> None:
+    """Load, name, write."""
+    with cli.clear_errors():
+        for name in ("top_k", "batch_size"):
+            as_positive_int(name, getattr(args, name))
+        accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        cli.check_precision(accelerator)
+        threshold = read_threshold(args) if args.threshold is not None else 0.0
+        model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
+    top_k = min(args.top_k, len(model.classes))
+    answers = predict_pictures(
+        model.to(accelerator.device),
+        image_processor,
+        args.pictures,
+        accelerator,
+        batch_size=args.batch_size,
+        top_k=top_k,
+        threshold=threshold,
+        num_workers=args.num_workers,
+    )
+    if accelerator.is_main_process:
+        WRITERS[args.format](tqdm(answers, desc="predicting", unit=" pictures"), top_k, output)
+    else:
+        for _ in answers:  # the main process needs this one's share
+            pass
+    accelerator.end_training()
+
+
+def read_threshold(args: argparse.Namespace) -> float:
+    """The threshold that is given, or the adapter's own."""
+    if args.threshold != "saved":
+        return as_number("threshold", args.threshold, 0, 1)
+    saved = Threshold.load(args.adapter)
+    print(saved, file=sys.stderr)
+    if args.classes:
+        print("warning: the threshold was chosen without the names in --classes", file=sys.stderr)
+    return saved.threshold
+
+
+def number_or_saved(value: str) -> float | str:
+    """A value of --threshold."""
+    return value if value == "saved" else float(value)
+
+
+def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = cli.make_parser(__doc__, prog)
+    parser.add_argument("adapter", help="folder, or name on the Hub")
+    parser.add_argument("pictures", nargs="+", metavar="picture_or_folder")
+    parser.add_argument("--format", choices=WRITERS, default="table", help="of the answer (%(default)s)")
+    parser.add_argument("--top_k", type=int, default=1, help="classes per picture, the likeliest first (%(default)s)")
+    parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
+    parser.add_argument(
+        "--threshold",
+        nargs="?",
+        const="saved",
+        type=number_or_saved,
+        help='answer "none of these" below this probability; without a number: the one that training chose',
+    )
+    cli.add_scoring_arguments(parser)
+    return parser.parse_args(argv)

@@ -1,0 +1,49 @@
+"""`peft-mmrl`: its commands and their help, the same as the scripts in `examples/`."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import EXAMPLES
+
+from peft_mmrl.commands.main import COMMANDS, main
+
+
+def said(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    printed = capsys.readouterr()
+    return stopped.value.code, printed.out + printed.err
+
+
+def test_help_lists_every_command_with_a_line(capsys):
+    code, text = said(capsys, "--help")
+    assert code == 0
+    for name, what in COMMANDS.items():
+        assert f"  {name} " in text and what in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_that_names_it(name, capsys):
+    code, text = said(capsys, name, "--help")
+    assert code == 0
+    assert text.startswith(f"usage: peft-mmrl {name} ")
+    assert f"    peft-mmrl {name} " in text
+
+
+def test_an_unknown_command_is_refused_with_those_that_there_are(capsys):
+    code, text = said(capsys, "trian")
+    assert code == 2
+    assert "'trian'" in text and "'train'" in text
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "peft_mmrl", "--help"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: peft-mmrl COMMAND ...")
+
+
+@pytest.mark.parametrize("name", [name.replace("-", "_") for name in COMMANDS if name != "convert"])
+def test_the_script_of_a_command_takes_its_options(name):
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"usage: {name}.py ")
