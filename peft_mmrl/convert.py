@@ -13,13 +13,13 @@ import re
 import runpy
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from .checkpoint_file import load_inert
 from .tuner.classes import bind_classes, clean_names
 from .tuner.config import MMRLConfig, adapted_layers
 from .tuner.layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
@@ -108,34 +108,16 @@ def convert_checkpoint(
     config.save_pretrained(str(folder))
 
 
-class _Inert(dict):
-    """Stands in for every class and function that a checkpoint names, so that none of them runs."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """The `state_dict` of a checkpoint, on the CPU, without the `module.` prefix of several-GPU runs.
-
-    torch's restricted unpickler reads tensors and plain containers; all else that the file names (the scheduler, the
-    optimizer) becomes an inert stand-in.
 
     Raises:
         OSError: the file cannot be opened.
         ValueError: it is not such a checkpoint.
     """
-    with open(checkpoint, "rb"):
-        pass  # a missing file is reported as such
     try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(checkpoint)
-        stand_ins = [(type(name.rpartition(".")[2], (_Inert,), {}), name) for name in names]
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file shows as almost any error
+        content = load_inert(checkpoint)
+    except ValueError as error:
         raise ValueError(f"{checkpoint} is not a checkpoint of the papers' code: torch cannot read it.") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict):
@@ -144,11 +126,11 @@ def read_state_dict(checkpoint: str | os.PathLike[str]) -> dict[str, torch.Tenso
 
 
 def _take(state: dict[str, torch.Tensor], name: str, checkpoint: str | os.PathLike[str]) -> torch.Tensor:
-    tensor = state.get(name)
-    if not isinstance(tensor, torch.Tensor):
+    if name not in state:
         raise ValueError(f"{checkpoint} is not a checkpoint of MMRL or MMRL++: `{name}` is missing.")
-    if not tensor.is_floating_point() or tensor.layout != torch.strided or not tensor.ndim:
-        raise ValueError(f"{checkpoint}: `{name}` must be a dense tensor of floats, got {tensor.dtype}.")
+    tensor = state[name]
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point() or not tensor.ndim:
+        raise ValueError(f"{checkpoint}: `{name}` must be a dense tensor of floats.")
     return tensor
 
 

@@ -1,18 +1,21 @@
 """The converter for checkpoints of the papers' own code."""
 
+import collections
+import io
 import os
 import pickle
 import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from conftest import PARITY, Case
 from peft import PeftModel
 from test_parity import error
 
-from peft_mmrl import convert_checkpoint
+from peft_mmrl import checkpoint_file, convert_checkpoint
 
 
 def arguments(case, **changes):
@@ -59,6 +62,100 @@ def test_tensors_tagged_for_a_gpu_are_read(case, tmp_path):
     assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
 
 
+class ConstantWarmupScheduler(torch.optim.lr_scheduler.LRScheduler):
+    """As the papers' code has it (Dassl): a constant rate first, then that of another scheduler inside."""
+
+    def __init__(self, optimizer, successor, warmup_epoch, cons_lr):
+        self.successor, self.warmup_epoch, self.cons_lr = successor, warmup_epoch, cons_lr
+        super().__init__(optimizer)
+
+    def get_lr(self):
+        return [self.cons_lr for _ in self.base_lrs]
+
+    def step(self, epoch=None):
+        if self.last_epoch >= self.warmup_epoch:
+            self.successor.step(epoch)
+            self._last_lr = self.successor.get_last_lr()
+        else:
+            super().step(epoch)
+
+
+class Settings(dict):
+    """A dictionary that takes and gives attributes, as yacs has it."""
+
+    __getattr__, __setattr__ = dict.__getitem__, dict.__setitem__
+
+
+def as_the_trainer_saves(case, optimizer_cls):
+    """A checkpoint after three steps: the optimizer in the schedulers has a state for each weight by then."""
+    state = torch.load(case.folder / "model.pth.tar-5", weights_only=False)["state_dict"]
+    trained = {name: torch.nn.Parameter(tensor) for name, tensor in state.items() if "rep" in name}
+    optimizer = optimizer_cls(trained.values(), lr=1e-3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    scheduler = ConstantWarmupScheduler(optimizer, cosine, 1, 1e-5)
+    before = {name: tensor.detach().clone() for name, tensor in trained.items()}
+    for _ in range(3):
+        sum(tensor.square().sum() for tensor in trained.values()).backward()
+        optimizer.step()
+        scheduler.step()
+    assert optimizer.state
+    for name, tensor in trained.items():
+        tensor.data.copy_(before[name])  # the golden weights are what is looked for
+    return {
+        "state_dict": {**state, **trained},
+        "epoch": 5,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler,
+        "val_result": np.float64(81.5),
+    }
+
+
+def check_converted(case, folder):
+    model = PeftModel.from_pretrained(case.clip(), folder)
+    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "before torch 1.6"])
+@pytest.mark.parametrize(
+    "optimizer_cls", [torch.optim.AdamW, lambda weights, lr: torch.optim.SGD(weights, lr, momentum=0.9)]
+)
+def test_the_optimizer_in_the_scheduler_may_have_a_state(case, optimizer_cls, zipped, tmp_path):
+    content = as_the_trainer_saves(case, optimizer_cls)
+    torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=zipped)
+    convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    check_converted(case, tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_whatever_else_lies_in_the_file_is_passed_over(protocol, tmp_path):
+    case = Case("mmrl")
+    state = torch.load(case.folder / "model.pth.tar-5", weights_only=False)["state_dict"]
+    others = [
+        collections.defaultdict(list, {"a": [torch.ones(2)]}),
+        collections.deque([1, 2], maxlen=3),
+        collections.Counter("abc"),
+        Settings(lr=1e-3, nested=Settings(name="mmrl")),
+        {torch.nn.Parameter(torch.ones(2)): {"step": torch.tensor(3.0)}},
+        {torch.device("cpu"): torch.Size([2]), (1, 2): torch.bfloat16},
+        np.float64(0.5),
+        np.arange(3),
+        {1, 2},
+        frozenset("a"),
+        b"bytes",
+        bytearray(b"more"),
+        2**70,
+        complex(1, 2),
+        torch.ones(3, 3).to_sparse(),
+        torch.Generator().get_state(),
+        torch.cuda.amp.GradScaler,
+        collections.OrderedDict,
+    ]
+    content = {"state_dict": collections.OrderedDict(state), "others": others}
+    torch.save(content, tmp_path / "file", pickle_protocol=protocol)
+    convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    check_converted(case, tmp_path / "adapter")
+
+
 class Payload:
     """Unpickled without care, this makes a folder."""
 
@@ -74,15 +171,24 @@ class HarmlessLookingPayload(Payload):
         return exec, (f"import pathlib; pathlib.Path({self.path!r}).mkdir()",)
 
 
-@pytest.mark.parametrize("payload", [Payload, HarmlessLookingPayload])
-def test_nothing_in_the_file_is_executed(payload, tmp_path):
+class PayloadOfTorch(Payload):
+    """A function of torch's own that unpickles without care."""
+
+    def __reduce__(self):
+        inner = io.BytesIO()
+        torch.save(Payload(self.path), inner)
+        return torch.storage._load_from_bytes, (inner.getvalue(),)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "before torch 1.6"])
+@pytest.mark.parametrize("payload", [Payload, HarmlessLookingPayload, PayloadOfTorch])
+def test_nothing_in_the_file_is_executed(payload, zipped, tmp_path):
     case = Case("mmrl")
     state = torch.load(case.folder / "model.pth.tar-5", weights_only=False)["state_dict"]
-    torch.save({"state_dict": state, "scheduler": payload(tmp_path / "pwned")}, tmp_path / "file")
-    try:
-        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
-    except ValueError as refused:
-        assert "torch cannot read it" in str(refused)
+    content = {"state_dict": state, "scheduler": payload(tmp_path / "pwned")}
+    torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=zipped)
+    convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    check_converted(case, tmp_path / "adapter")
     assert not (tmp_path / "pwned").exists()
     with open(tmp_path / "file", "rb"):  # the payload works where nobody takes care
         torch.load(tmp_path / "file", weights_only=False)
@@ -212,6 +318,43 @@ def test_duplicate_names_are_customary(tmp_path):
     case = Case("mmrl")
     convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case, classes=["cat", "dog", "cat"]))
     assert PeftModel.from_pretrained(case.clip(), tmp_path).classes == ["cat", "dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"cos\nsystem\n(S'touch pwned'\ntR.",  # called
+        b"(S'touch pwned'\nios\nsystem\n.",  # made an instance
+        b"cbuiltins\ngetattr\n(cos\n_wrap_close\nS'__init__'\ntR.",  # looked up inside another
+        b"ctorch._utils\n_rebuild_tensor_v2\n}S'__code__'\nS'x'\nsb.",  # a function that is known is written to
+        b"ctorch._utils\n_rebuild_tensor_v2\nN}S'__defaults__'\n(I1\nts\x86b.",
+        b"ccollections\nOrderedDict\n}S'get'\nS'x'\nsb.",
+        b"cpeft_mmrl.checkpoint_file\nInert\n}S'get'\nS'x'\nsb.",
+    ],
+)
+def test_hand_made_pickles_change_nothing(pickled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known = (torch._utils._rebuild_tensor_v2, checkpoint_file._rebuild_tensor)
+    before = [(function.__code__, function.__defaults__, dict(vars(function))) for function in known]
+    with zipfile.ZipFile("file", "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+    with pytest.raises(ValueError):
+        convert_checkpoint("file", "adapter", **arguments(Case("mmrl")))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    assert [(function.__code__, function.__defaults__, dict(vars(function))) for function in known] == before
+    assert checkpoint_file.Inert().get("x") is None
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["archive", "before torch 1.6"])
+def test_a_file_that_ends_early_is_refused(zipped, tmp_path):
+    case = Case("mmrl")
+    content = torch.load(case.folder / "model.pth.tar-5", weights_only=False)["state_dict"]
+    torch.save({"state_dict": content}, tmp_path / "file", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "file").read_bytes()
+    (tmp_path / "file").write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="torch cannot read it"):
+        convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_pickles_that_are_no_archive_are_refused(tmp_path):
