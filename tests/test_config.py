@@ -40,6 +40,8 @@ def test_task_type_is_its_own_whatever_is_passed(task_type):
     + [(name, value) for name in ("aligner_rank", "proj_rank") for value in (0, -1, 2.5, "5", True)]
     + [(name, value) for name in ("alpha", "beta") for value in (-0.1, 1.1, math.nan, math.inf, "0.5", None, True)]
     + [("reg_weight", value) for value in (-0.1, math.nan, math.inf, "0.5", None)]
+    + [("label_smoothing", value) for value in (-0.1, 1, 1.5, math.nan, "0.1", None, True)]
+    + [("class_weight", value) for value in ([], [0], [-1.0], [math.nan], [math.inf], ["1"], "1", 2, [None], {1: 2.0})]
     + [
         (name, value)
         for name in ("vision_layers", "text_layers")
@@ -76,7 +78,12 @@ def test_layers_are_taken_in_ascending_order():
 
 def test_json_round_trip(tmp_path):
     config = MMRLConfig.plus_plus(
-        vision_layers=[0, 2], classes=["no", "1.0", "a: b"], template=["a {}", "b {}"], reg_weight=3
+        vision_layers=[0, 2],
+        classes=["no", "1.0", "a: b"],
+        template=["a {}", "b {}"],
+        reg_weight=3,
+        label_smoothing=0.1,
+        class_weight=(1, 2.5, 1),
     )
     config.save_pretrained(tmp_path)
     for cls in (PeftConfig, MMRLConfig):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import inspect
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_clip, scramble
@@ -54,8 +56,11 @@ def problems(draw):
         "beta": draw(st.sampled_from([0.0, 0.4, 1.0])),
         "aligner_rank": draw(st.integers(1, 60)) if plus_plus else None,
         "proj_rank": draw(st.integers(1, 60)) if plus_plus else None,
+        "label_smoothing": draw(st.sampled_from([0.0, 0.1, 0.9])),
     }
     lengths = draw(st.lists(st.integers(1, 6), min_size=2, max_size=4))
+    if draw(st.booleans()):
+        config["class_weight"] = [draw(st.sampled_from([0.1, 1.0, 7.0])) for _ in lengths]
     prefix = draw(st.integers(0, 3))
     rows = [[98, *range(1, prefix + 1), *range(10 * i + 10, 10 * i + 10 + n), 99] for i, n in enumerate(lengths)]
     return depths, config, rows, draw(st.integers(1, 3)), draw(st.integers(0, 99)), draw(st.sampled_from([0, 99]))
@@ -167,6 +172,89 @@ def test_loss_is_the_weighted_sum_of_its_terms(model, images):
     terms = 0.4 * output.loss_class + 0.6 * output.loss_rep + 3 * (output.loss_image_reg + output.loss_text_reg)
     assert torch.allclose(output.loss, terms)
     assert torch.allclose(output.logits, 0.4 * output.class_logits + 0.6 * output.rep_logits, atol=1e-6)
+
+
+def test_smoothing_and_class_weights_reach_both_cross_entropies(model, images):
+    config = model.peft_config["default"]
+    plain = model(pixel_values=images, labels=LABELS)
+    config.label_smoothing = 0.2
+    smoothed = model(pixel_values=images, labels=LABELS)
+    config.class_weight = np.array([3, 0.5], dtype=np.float32)
+    weighted = model(pixel_values=images, labels=LABELS)
+    weights = torch.tensor([3, 0.5])
+    for name in ("class", "rep"):
+        logits = plain[f"{name}_logits"]
+        assert torch.allclose(smoothed[f"loss_{name}"], cross_entropy(logits, LABELS, label_smoothing=0.2))
+        each = cross_entropy(logits, LABELS, weights, label_smoothing=0.2, reduction="none")
+        assert torch.allclose(weighted[f"loss_{name}"], each.mean())
+    for output in (smoothed, weighted):
+        terms = 0.7 * output.loss_class + 0.3 * output.loss_rep + 0.5 * (output.loss_image_reg + output.loss_text_reg)
+        assert torch.allclose(output.loss, terms)
+        assert torch.equal(output.loss_image_reg, plain.loss_image_reg)
+        assert torch.equal(output.logits, plain.logits)
+    with model.disable_adapter():  # frozen CLIP has no config
+        frozen = model(pixel_values=images, labels=LABELS)
+    assert torch.equal(frozen.loss, cross_entropy(frozen.logits, LABELS))
+
+
+def test_class_weights_belong_to_classes_not_to_positions(model, tokenizer, images):
+    model.peft_config["default"].class_weight = [3.0, 0.5]
+    model.set_classes(["owl", "Big Dog", "cat"], tokenizer)
+    labels = torch.tensor([0, 1, 2, 1])
+    output = model(pixel_values=images, labels=labels)
+    expected = cross_entropy(output.class_logits, labels, torch.tensor([1, 0.5, 3]), reduction="none").mean()
+    assert torch.allclose(output.loss_class, expected)
+    prompts = [f"a photo of a {name}." for name in ("owl", "big dog", "cat")]
+    rows = tokenizer(prompts)["input_ids"]
+    ids = torch.tensor([row + [99] * (9 - len(row)) for row in rows])
+    assert torch.allclose(model(ids, images, labels=labels).loss, output.loss, atol=1e-5)
+
+
+def test_equal_names_have_weights_of_their_own(clip, tokenizer, images):
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16, class_weight=[1, 2, 3]))
+    model.set_classes(["cat", "dog", "cat"], tokenizer, allow_duplicates=True)
+    labels = torch.tensor([0, 1, 2, 2])
+    for names in (None, ["cat", "dog", "Cat"]):
+        model.set_classes(names, tokenizer, allow_duplicates=True)
+        output = model(pixel_values=images, labels=labels)
+        expected = cross_entropy(output.class_logits, labels, torch.tensor([1.0, 2, 3]), reduction="none").mean()
+        assert torch.allclose(output.loss_class, expected)
+
+
+def test_class_weights_need_as_many_trained_classes(clip, tokenizer, images):
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16, class_weight=[1, 2, 3]))
+    with pytest.raises(ValueError, match=r"`class_weight`.*\[1\.0, 2\.0, 3\.0\] for 2 classes"):
+        model.set_classes(["cat", "dog"], tokenizer)
+    assert model.classes is model.peft_config["default"].classes is None
+    model.set_classes(["cat", "dog"], tokenizer, seen="none")
+    with pytest.raises(ValueError, match="`class_weight` is in the order of the trained classes.*`set_classes`"):
+        model(pixel_values=images, labels=LABELS)
+    model.set_classes(["cat", "dog", "owl"], tokenizer)
+    model(pixel_values=images, labels=LABELS)
+    model.peft_config["default"].class_weight = [1, 2]
+    with pytest.raises(ValueError, match=r"`class_weight`.*3 classes"):
+        model(pixel_values=images)
+
+
+def test_a_training_step_without_labels_says_that_the_loss_is_anothers(model, images):
+    def messages(**kwargs):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model(pixel_values=images, **kwargs)
+        return [str(warning.message) for warning in caught]
+
+    with torch.no_grad():
+        assert messages() == []
+    assert messages(labels=LABELS) == messages(input_ids=torch.tensor([[98, 1, 99]] * 4), return_loss=True) == []
+    model.eval()
+    assert messages() == []
+    model.train()
+    with model.disable_adapter():
+        assert messages() == []
+    (message,) = messages()
+    assert "MMRL's loss" in message
+    assert "label_smoothing_factor" in message
+    assert messages() == []
 
 
 def test_eval_mode_gives_the_same_loss(model, images):

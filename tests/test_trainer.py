@@ -45,9 +45,9 @@ def arguments(folder, **changes):
     return TrainingArguments(**{**kwargs, **changes})
 
 
-def model_with_classes(tokenizer, adapter_name="default"):
+def model_with_classes(tokenizer, adapter_name="default", **config):
     torch.manual_seed(0)
-    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16), adapter_name=adapter_name)
+    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16, **config), adapter_name=adapter_name)
     model.set_classes(["cat", "dog"], tokenizer)
     return model
 
@@ -82,7 +82,8 @@ def test_trains_evaluates_and_finds_the_best_model(column, tokenizer, tmp_path):
         assert torch.allclose(best(pixel_values=evaluation.images).logits, logits, atol=1e-5)
 
 
-def test_gradient_accumulation_equals_one_large_batch(tokenizer, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1, "class_weight": [0.2, 3.0]}])
+def test_gradient_accumulation_equals_one_large_batch(changes, tokenizer, tmp_path):
     weights = []
     for batch, steps in ((8, 1), (4, 2)):
         args = arguments(
@@ -94,7 +95,7 @@ def test_gradient_accumulation_equals_one_large_batch(tokenizer, tmp_path):
             learning_rate=1.0,
             max_grad_norm=0.0,
         )
-        model = model_with_classes(tokenizer)
+        model = model_with_classes(tokenizer, **changes)
         start = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
         Trainer(model, args, train_dataset=Images(8, "labels")).train()
         end = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -216,6 +217,47 @@ def test_num_items_in_batch_scales_the_whole_loss(tokenizer, images):
         for part in (slice(0, 2), slice(2, 4))
     ]
     assert torch.allclose(sum(halves), whole, rtol=5e-6)
+
+
+def cross_entropy_of_logits(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs["logits"], labels)
+
+
+class OwnLossTrainer(Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        loss = cross_entropy_of_logits(outputs, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+@pytest.mark.parametrize(
+    ("trainer_cls", "settings", "kwargs"),
+    [
+        (Trainer, {"label_smoothing_factor": 0.1}, {}),
+        (Trainer, {}, {"compute_loss_func": cross_entropy_of_logits}),
+        (OwnLossTrainer, {}, {}),
+    ],
+    ids=["label_smoothing_factor", "compute_loss_func", "compute_loss"],
+)
+def test_the_first_step_says_that_trainers_loss_is_in_use(trainer_cls, settings, kwargs, tokenizer, tmp_path, recwarn):
+    model = model_with_classes(tokenizer)
+    args = arguments(tmp_path, **settings, eval_strategy="epoch")
+    trainer_cls(model, args, None, Images(8, "labels"), Images(4, "labels"), **kwargs).train()
+    said = [str(warning.message) for warning in recwarn if "MMRL's loss" in str(warning.message)]
+    assert len(said) == 1
+    assert "`label_smoothing` or `class_weight` of `MMRLConfig`" in said[0]
+
+
+def test_smoothing_of_the_method_keeps_the_regularisation(tokenizer, tmp_path, recwarn):
+    weights = []
+    for changes in ({"reg_weight": 0.0}, {"reg_weight": 50.0}, {"reg_weight": 50.0, "label_smoothing": 0.0}):
+        model = model_with_classes(tokenizer, **{"label_smoothing": 0.1, **changes})
+        Trainer(model, arguments(tmp_path), train_dataset=Images(8, "labels")).train()
+        weights.append(torch.cat([w.flatten() for w in get_peft_model_state_dict(model).values()]))
+    assert not torch.allclose(weights[0], weights[1], atol=1e-3)
+    assert not torch.allclose(weights[1], weights[2], atol=1e-3)
+    assert not [warning for warning in recwarn if "MMRL's loss" in str(warning.message)]
 
 
 def test_the_adapted_base_names_labels_and_refuses_them(clip, images):

@@ -7,9 +7,11 @@ make no difference.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import torch
@@ -37,17 +39,22 @@ class BoundClasses:
     Args:
         names: C class names.
         prompts: the C class prompts of each template.
-        seen: for each class, whether it was trained (fused logits) or is new (class logits).
-        are_trained: whether all of them are saved with the adapter as trained.
+        seen: for each class, whether it counts as trained (fused logits) or as new (class logits).
+        trained: for each class its position among the trained classes that are saved with the adapter, or None.
     """
 
     names: tuple[str, ...]
     prompts: tuple[Prompts, ...]
     seen: tuple[bool, ...]
-    are_trained: bool
+    trained: tuple[int | None, ...]
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def are_trained(self) -> bool:
+        """Whether all of them are saved with the adapter as trained."""
+        return None not in self.trained
 
     def text_inputs(self, tower: MMRLTextTower) -> list[dict[str, Any]]:
         """Arguments of the text tower, a dictionary per template."""
@@ -72,14 +79,21 @@ class ExplicitPrompts:
         return len(self.input_ids)
 
     @cached_property
-    def seen(self) -> list[bool]:
-        """For each row, whether it is the prompt of a trained class."""
-        trained = {row for rows in self.config.class_input_ids or [] for row in rows}
+    def trained(self) -> list[int | None]:
+        """For each row the position of the trained class whose prompt it is, or None."""
         rows = [as_ints(row) for row in self.input_ids]
         if self.attention_mask is not None:
             masks = map(as_ints, (self.attention_mask != 0).int())
             rows = [drop_left_padding(row, mask) for row, mask in zip(rows, masks, strict=True)]
-        return [" ".join(map(str, trim_at_eos(row, self.text_config))) in trained for row in rows]
+        keys = [" ".join(map(str, trim_at_eos(row, self.text_config))) for row in rows]
+        by_template = [match_keys(keys, prompts) for prompts in self.config.class_input_ids or []]
+        found = [[place for place in places if place is not None] for places in zip(*by_template, strict=True)]
+        return [places[0] if places else None for places in found] or [None] * len(keys)
+
+    @property
+    def seen(self) -> list[bool]:
+        """For each row, whether it is the prompt of a trained class."""
+        return [place is not None for place in self.trained]
 
     @property
     def are_trained(self) -> bool:
@@ -134,6 +148,40 @@ def check_unique(names: Sequence[str], keys: Sequence[tuple[int, ...]]) -> None:
         first[key] = position
 
 
+def match_keys(keys: Sequence[Hashable], known: Sequence[Hashable]) -> list[int | None]:
+    """The position of each key among known ones, or None.
+
+    Where a key is known several times (ImageNet's list has two names twice) its first occurrence means the first of
+    them, the second the second, and further ones the last.
+    """
+    places: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(known):
+        places.setdefault(key, []).append(position)
+    times: Counter[Hashable] = Counter()
+    matched = []
+    for key in keys:
+        found = places.get(key)
+        matched.append(found[min(times[key], len(found) - 1)] if found else None)
+        times[key] += 1
+    return matched
+
+
+def class_weights(config: MMRLConfig, classes: BoundClasses | ExplicitPrompts) -> torch.Tensor | None:
+    """Weights (C,) of the classes that are scored, by `class_weight` of a config; 1 where a class was not trained.
+
+    Raises:
+        ValueError: there are weights, but no trained classes whose they could be.
+    """
+    if config.class_weight is None:
+        return None
+    if config.classes is None:
+        raise ValueError(
+            "`class_weight` is in the order of the trained classes, and this adapter has none yet: call `set_classes`."
+        )
+    weights = [1.0 if place is None else config.class_weight[place] for place in classes.trained]
+    return torch.tensor(weights, dtype=torch.float64)
+
+
 def seen_mask(seen: Any, default: Sequence[bool]) -> list[bool]:
     """Resolve the argument `seen`: None (`default`), "all", "none" or one truth value per class."""
     if seen is None:
@@ -160,7 +208,7 @@ def trained_classes(config: MMRLConfig, text_config: PreTrainedConfig) -> BoundC
         names=tuple(config.classes),
         prompts=tuple(map(Prompts, prompts)),
         seen=(True,) * len(config.classes),
-        are_trained=True,
+        trained=tuple(range(len(config.classes))),
     )
 
 
@@ -195,21 +243,22 @@ def bind_classes(
 
     tokenizer = PromptTokenizer(load_processor() if processor is None else processor, text_config)
     if names is None:
-        names, is_known = config.classes, [True] * len(config.classes)
+        names, places = config.classes, list(range(len(config.classes)))
     else:
         names = clean_names(names)
         keys = name_keys(names, tokenizer)
         if not allow_duplicates:
             check_unique(names, keys)
-        trained = set(keys) if is_fresh else set(name_keys(config.classes, tokenizer))
-        is_known = [key in trained for key in keys]
-    flags = seen_mask(seen, is_known)
+        places = match_keys(keys, keys if is_fresh else name_keys(config.classes, tokenizer))
+    flags = seen_mask(seen, [place is not None for place in places])
     prompts = prompt_ids(names, templates, tokenizer)
 
     if is_fresh:
         kept = [position for position, flag in enumerate(flags) if flag]
-        is_known = flags
+        order = count()
+        places = [next(order) if flag else None for flag in flags]
         if kept:
+            config.check_class_weight([names[position] for position in kept])
             config = copy.copy(config)
             config.template = (
                 config.template if template is None else template if isinstance(template, str) else templates
@@ -219,4 +268,4 @@ def bind_classes(
     elif config.class_input_ids is None:  # an adapter that was converted where no tokenizer was at hand
         config = copy.copy(config)
         config.class_input_ids = encode_ids(prompt_ids(config.classes, config.templates, tokenizer))
-    return BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), all(is_known)), config
+    return BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), tuple(places)), config

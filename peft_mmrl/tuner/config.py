@@ -8,7 +8,7 @@ from typing import Any
 from peft import PeftConfig, PeftType, TaskType
 
 from .registration import PEFT_TYPE, TASK_TYPE, extend_peft_enums
-from .validation import InvalidTypeError, as_layers, as_list, as_number, as_positive_int, as_templates
+from .validation import InvalidTypeError, as_layers, as_list, as_number, as_positive_int, as_templates, as_weights
 
 
 # The config's own fields are members of these enums, so they must exist before the first config is made.
@@ -21,8 +21,8 @@ class MMRLConfig(PeftConfig):
     Configuration of [`MMRLModel`]. `MMRLConfig()` is MMRL (https://huggingface.co/papers/2503.08497),
     [`MMRLConfig.plus_plus`] is MMRL++ (https://huggingface.co/papers/2505.10088).
 
-    Symbols in brackets are those of the papers. `alpha`, `beta` and `reg_weight` are read at every forward pass and
-    may be changed on a trained adapter.
+    Symbols in brackets are those of the papers. `alpha`, `beta`, `reg_weight`, `label_smoothing` and `class_weight`
+    are read at every forward pass and may be changed on a trained adapter.
 
     Args:
         num_rep_tokens (`int`, defaults to 5):
@@ -39,6 +39,14 @@ class MMRLConfig(PeftConfig):
             Weight of the class feature against the representation feature in loss and fused logits (alpha), 0 to 1.
         reg_weight (`float`, defaults to 0.5):
             Weight of the terms that keep class and text features close to frozen CLIP (lambda), at least 0.
+        label_smoothing (`float`, defaults to 0.0):
+            Share of the target that both cross entropies spread evenly over all classes, at least 0 and below 1.
+        class_weight (`list[float]`, *optional*):
+            Positive weight of each trained class, in their order, in both cross entropies; classes that were not
+            trained weigh 1. A cross entropy is the mean over pictures of weight x loss, not divided by the batch's
+            weights (`torch.nn.CrossEntropyLoss` divides, which undoes most of the weighting in small batches), so
+            gradient accumulation stays exact. Weights with a mean of 1 over the training pictures keep the balance
+            with `reg_weight`.
         aligner_rank (`int`, *optional*):
             MMRL++: rank r of the per-layer residuals of the shared-residual aligner. `None`: one full affine map
             F_i per layer, as in MMRL.
@@ -83,6 +91,12 @@ class MMRLConfig(PeftConfig):
     )
     alpha: float = field(default=0.7, metadata={"help": "Weight of the class feature (alpha), 0 to 1."})
     reg_weight: float = field(default=0.5, metadata={"help": "Weight of the regularisation terms (lambda)."})
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "Share of the target spread over all classes in both cross entropies."}
+    )
+    class_weight: list[float] | None = field(
+        default=None, metadata={"help": "Weight of each trained class in both cross entropies; None: 1."}
+    )
     aligner_rank: int | None = field(
         default=None, metadata={"help": "MMRL++: rank r of the shared-residual aligner; None: full maps (MMRL)."}
     )
@@ -116,14 +130,27 @@ class MMRLConfig(PeftConfig):
         for name in ("vision_layers", "text_layers"):
             if getattr(self, name) is not None:
                 setattr(self, name, as_layers(name, getattr(self, name)))
-        self.check_coefficients()
         self._check_trained_classes()
+        self.check_coefficients()
 
     def check_coefficients(self) -> None:
-        """Validate `alpha`, `beta` and `reg_weight`, which may be changed between forward passes."""
+        """Validate what may be changed between forward passes: `alpha`, `beta`, `reg_weight`, `label_smoothing` and
+        `class_weight`."""
         self.alpha = as_number("alpha", self.alpha, 0, 1)
         self.beta = as_number("beta", self.beta, 0, 1)
         self.reg_weight = as_number("reg_weight", self.reg_weight, 0)
+        self.label_smoothing = as_number("label_smoothing", self.label_smoothing, 0, below=1)
+        if self.class_weight is not None:
+            self.class_weight = as_weights("class_weight", self.class_weight)
+            self.check_class_weight(self.classes)
+
+    def check_class_weight(self, classes: list[str] | None) -> None:
+        """Raise where `class_weight` is not one number for each of `classes`."""
+        if None not in (self.class_weight, classes) and len(self.class_weight) != len(classes):
+            raise ValueError(
+                f"`class_weight` must have one number for each trained class, got {self.class_weight!r} for "
+                f"{len(classes)} classes."
+            )
 
     def _check_trained_classes(self) -> None:
         templates = as_templates(self.template)

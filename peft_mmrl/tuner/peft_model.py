@@ -15,7 +15,7 @@ from peft import PeftConfig, PeftModel
 from transformers import CLIPModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .classes import BoundClasses, ExplicitPrompts, bind_classes, trained_classes
+from .classes import BoundClasses, ExplicitPrompts, bind_classes, class_weights, trained_classes
 from .config import MMRLConfig
 from .features import compute_features, image_states
 from .loading import arguments_of_from_pretrained, check_weights_fit, load_tokenizer, refuse_offload
@@ -77,6 +77,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         super().__init__(model, peft_config, adapter_name, **kwargs)
         self._bound = {name: classes for name, classes in bound.items() if classes is not None}
         self._warned_untrained: set[str] = set()
+        self._warned_other_loss = False
 
     # --- classes --------------------------------------------------------------------------------------------------
 
@@ -203,7 +204,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             interpolate_pos_encoding (`bool`, *optional*): for images of another size than the model's.
             labels (`torch.Tensor` of shape `(B,)`, *optional*): class indices, for the loss.
             num_items_in_batch (`int`, *optional*): images over which the loss is averaged, where they are spread over
-                several calls (Trainer's gradient accumulation).
+                several calls (Trainer's gradient accumulation); with `class_weight` too, images count, not weights.
             trunk_states (`torch.Tensor` of shape `(B, patches + 1, d_v)`, *optional*): what `image_states` gives for
                 images, in the place of `pixel_values`.
             frozen_image_embeds (`torch.Tensor` of shape `(B, d)`, *optional*): the same for the loss.
@@ -233,6 +234,7 @@ class PeftModelForZeroShotImageClassification(PeftModel):
         classes = self._classes_to_score(input_ids, attention_mask, position_ids, token_type_ids)
         check_targets(labels, return_loss, num_images, len(classes), has_captions=input_ids is not None)
         labels = None if labels is None else labels.to(clip.device, torch.long)
+        weights = None if labels is None or is_frozen else class_weights(config, classes)
 
         features, outputs = compute_features(clip, images, classes, with_frozen=with_frozen, **kwargs)
         class_logits, rep_logits = similarity_logits(features, clip.logit_scale.exp())
@@ -248,12 +250,15 @@ class PeftModelForZeroShotImageClassification(PeftModel):
 
         losses = {}
         if with_loss:
-            losses = mmrl_loss(class_logits, rep_logits, labels, features, config.alpha, config.reg_weight)
+            coefficients = config.alpha, config.reg_weight, config.label_smoothing
+            losses = mmrl_loss(class_logits, rep_logits, labels, features, *coefficients, weights)
             if labels is not None and num_items_in_batch is not None:
                 check_num_items(num_items_in_batch)
                 losses["loss"] = losses["loss"] * len(labels) / num_items_in_batch
         if labels is not None and not is_frozen:
             self._warn_if_untrained(adapter, classes)
+        if not with_loss and self.training and logits.requires_grad:
+            self._warn_of_other_loss()
         output = MMRLOutput(
             logits_per_image=logits,
             logits_per_text=logits.T,
@@ -345,6 +350,19 @@ class PeftModelForZeroShotImageClassification(PeftModel):
             "`model.peft_config[adapter_name].classes = None` and call `set_classes`.",
             stacklevel=3,
         )
+
+    def _warn_of_other_loss(self) -> None:
+        """Say once that a training step asked for no loss: whatever is minimised, it is not MMRL's."""
+        if not self._warned_other_loss:
+            self._warned_other_loss = True
+            warnings.warn(
+                "This training step passed no `labels`, so MMRL's loss (two cross entropies and the regularisation by "
+                "`reg_weight`) is not in use. Trainer keeps the labels to itself with `label_smoothing_factor` or "
+                "`compute_loss_func`: leave these out and set `label_smoothing` or `class_weight` of `MMRLConfig`. "
+                "A `compute_loss` of your own must pass `labels` on and use `outputs.loss`. To predict, call "
+                "`model.eval()` first.",
+                stacklevel=3,
+            )
 
     def _one_active_adapter(self) -> str:
         """Name of the active adapter.

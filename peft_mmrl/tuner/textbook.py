@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import log_softmax, normalize, one_hot
 from transformers import CLIPModel
 
 from .config import MMRLConfig, adapted_layers
@@ -75,8 +75,8 @@ def textbook_forward(
     }
     out["fused_logits"] = alpha * out["class_logits"] + (1 - alpha) * out["rep_logits"]
     if labels is not None:
-        out["loss_class"] = cross_entropy(out["class_logits"], labels)
-        out["loss_rep"] = cross_entropy(out["rep_logits"], labels)
+        out["loss_class"] = smoothed_cross_entropy(out["class_logits"], labels, config)
+        out["loss_rep"] = smoothed_cross_entropy(out["rep_logits"], labels, config)
         out["loss_image_reg"] = 1 - (f_c * f_0).sum(dim=-1).mean()
         out["loss_text_reg"] = 1 - (w * w_0).sum(dim=-1).mean()
         out["loss"] = (
@@ -85,6 +85,17 @@ def textbook_forward(
             + config.reg_weight * (out["loss_image_reg"] + out["loss_text_reg"])
         )
     return out
+
+
+def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, config: MMRLConfig) -> torch.Tensor:
+    """- mean over images of sum_c v_c q_c log p_c, with q = (1 - e) onehot(y) + e / C.
+
+    In the papers e, the label smoothing, is 0 and v, the classes' weights, are 1.
+    """
+    num_classes = logits.shape[1]
+    q = (1 - config.label_smoothing) * one_hot(labels, num_classes).to(logits) + config.label_smoothing / num_classes
+    v = logits.new_tensor(config.class_weight or [1.0] * num_classes)
+    return -(v * q * log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
 def tokens_of(weights: dict[str, torch.Tensor], aligner: str) -> list[torch.Tensor]:

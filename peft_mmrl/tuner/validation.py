@@ -37,12 +37,14 @@ def as_positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
-def as_number(name: str, value: Any, low: float, high: float = math.inf) -> float:
-    """Return `value` as a finite float of the closed interval [low, high]."""
+def as_number(name: str, value: Any, low: float, high: float = math.inf, *, below: float = math.inf) -> float:
+    """Return `value` as a finite float of the closed interval [low, high], and smaller than `below`."""
     allowed = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+    if not math.isinf(below):
+        allowed += f" and below {below:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
-    if not low <= value <= high or math.isinf(value) or abs(value) > sys.float_info.max:
+    if not low <= value <= high or value >= below or math.isinf(value) or abs(value) > sys.float_info.max:
         raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
     return float(value)
 
@@ -55,6 +57,16 @@ def as_list(name: str, value: Any, of: str) -> list[Any]:
     if not items:
         raise ValueError(f"`{name}` must hold at least one of {of}, got an empty list.")
     return items
+
+
+def as_weights(name: str, value: Any) -> list[float]:
+    """Return a list, array or tensor of positive numbers as a list of floats."""
+    weights = as_list(name, value.tolist() if hasattr(value, "tolist") else value, "positive numbers")
+    for weight in weights:
+        as_number(name, weight, 0)
+        if weight == 0:
+            raise ValueError(f"`{name}` must hold positive numbers, got {weight!r}.")
+    return list(map(float, weights))
 
 
 def as_layers(name: str, value: Any) -> list[int]:
