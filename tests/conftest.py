@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState
 from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
@@ -107,6 +109,17 @@ class Case:
         return {
             key.removeprefix(f"{prefix}."): value for key, value in self.golden.items() if key.startswith(f"{prefix}.")
         }
+
+
+def in_two_processes(function, *arguments):
+    """Run a function in two processes, which must not inherit this one's Accelerate state."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    debug_launcher(function, arguments, 2)
+
+
+def relative_error(found, expected):
+    """How far a tensor is from what it should be, in parts of the latter's norm."""
+    return float((found - expected).detach().norm() / expected.norm())
 
 
 @pytest.fixture

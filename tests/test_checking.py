@@ -5,7 +5,7 @@ import json
 import PIL.Image
 import pytest
 from accelerate import Accelerator
-from test_distributed import in_two_processes
+from conftest import in_two_processes
 
 from peft_mmrl.data import check_pictures, describe_bad, drop_empty_classes, load_folder
 

@@ -11,9 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, Case
+from conftest import PARITY, Case, relative_error
 from peft import PeftModel
-from test_parity import error
 
 from peft_mmrl import checkpoint_file, convert_checkpoint
 
@@ -34,8 +33,8 @@ def test_converted_adapter_gives_the_golden_logits(case, tmp_path):
     convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case))
     model = PeftModel.from_pretrained(case.clip(), tmp_path)
     output = model(pixel_values=case.golden["pixel_values"])
-    assert error(output.logits, case.golden["out.fused_logits"]) < 1e-5
-    assert error(output.class_logits, case.golden["out.class_logits"]) < 1e-5
+    assert relative_error(output.logits, case.golden["out.fused_logits"]) < 1e-5
+    assert relative_error(output.class_logits, case.golden["out.class_logits"]) < 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
@@ -45,7 +44,9 @@ def test_several_gpu_prefix_is_removed(case, tmp_path):
     torch.save({"state_dict": state}, tmp_path / "file")
     convert_checkpoint(tmp_path / "file", tmp_path / "adapter", **arguments(case))
     model = PeftModel.from_pretrained(case.clip(), tmp_path / "adapter")
-    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    assert (
+        relative_error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    )
 
 
 def test_tensors_tagged_for_a_gpu_are_read(case, tmp_path):
@@ -59,7 +60,9 @@ def test_tensors_tagged_for_a_gpu_are_read(case, tmp_path):
             target.writestr(item, content)
     convert_checkpoint(tmp_path / "gpu", tmp_path / "adapter", **arguments(case))
     model = PeftModel.from_pretrained(case.clip(), tmp_path / "adapter")
-    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    assert (
+        relative_error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    )
 
 
 class ConstantWarmupScheduler(torch.optim.lr_scheduler.LRScheduler):
@@ -209,7 +212,7 @@ def test_without_a_tokenizer_the_adapter_asks_for_one(case, base, tmp_path):
     with pytest.raises(ValueError, match=r"set_classes\(processor=\.\.\.\)"):
         model(pixel_values=images)
     model.set_classes(processor=case.tokenizer())
-    assert error(model(pixel_values=images).logits, case.golden["out.fused_logits"]) < 1e-5
+    assert relative_error(model(pixel_values=images).logits, case.golden["out.fused_logits"]) < 1e-5
     model.save_pretrained(tmp_path / "again")
     again = PeftModel.from_pretrained(case.clip(), tmp_path / "again")
     assert torch.equal(again(pixel_values=images).logits, model(pixel_values=images).logits)
@@ -241,7 +244,9 @@ def test_default_layers_are_the_last_seven_of_twelve(tmp_path):
         case.folder / "model.pth.tar-5", tmp_path, **arguments(case, vision_layers=None, text_layers=None)
     )
     model = PeftModel.from_pretrained(case.clip(), tmp_path)
-    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    assert (
+        relative_error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    )
     case = Case("mmrlpp")  # 3 of 4 layers
     with pytest.raises(ValueError, match="3 adapted vision layers.*left out"):
         convert_checkpoint(case.folder / "model.pth.tar-5", tmp_path, **arguments(case, vision_layers=None))
@@ -376,7 +381,9 @@ def test_command_line(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "Wrote the adapter" in done.stdout
     model = PeftModel.from_pretrained(case.clip(), tmp_path / "out")
-    assert error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    assert (
+        relative_error(model(pixel_values=case.golden["pixel_values"]).logits, case.golden["out.fused_logits"]) < 1e-5
+    )
     failed = subprocess.run([*command, "--beta", "0.5"], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "`beta` must be 1" in failed.stderr

@@ -6,9 +6,9 @@ import time
 import pytest
 import torch
 from accelerate import accelerator as accelerator_module
-from accelerate import checkpointing, debug_launcher
-from accelerate.state import AcceleratorState
-from test_training import Noisy, StoppedError, make_model, run, weights
+from accelerate import checkpointing
+from conftest import in_two_processes
+from tiny_training import Noisy, StoppedError, make_model, run, weights
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
@@ -18,12 +18,6 @@ from peft_mmrl.training import TrainingSettings, make_accelerator, train
 
 
 CONFIGS = {"mmrl": MMRLConfig(rep_dim=16), "mmrl++": MMRLConfig.plus_plus(rep_dim=16)}
-
-
-def in_two_processes(function, *arguments):
-    """Run a function in two processes, which must not inherit this one's Accelerate state."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    debug_launcher(function, arguments, 2)
 
 
 def train_in_each_process(method, settings, folder):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from demo_parts.methods import load_clip
-from test_benchmarks import WORDNET, write_split, write_wordnet
+from published_layouts import WORDNET, write_split, write_wordnet
 
 from peft_mmrl import protocols
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark

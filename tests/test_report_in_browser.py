@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import PIL.Image
 import pytest
-from test_reports import HISTORY, THRESHOLD, make_predictions, report_of
+from report_samples import HISTORY, THRESHOLD, make_predictions, report_of
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -5,43 +5,11 @@ import math
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import WordTokenizer, make_clip
-from peft import get_peft_model
+from tiny_training import Noisy, StoppedError, make_model, run, weights
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.training import TrainingSettings, make_accelerator, steps_per_epoch, train
 from peft_mmrl.training.loop import SeededDataset
-
-
-class Noisy(torch.utils.data.Dataset):
-    """Two kinds of images, another noise whenever one is read."""
-
-    def __init__(self, count=10):
-        self.count = count
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        label = index % 2
-        return {"pixel_values": label + 0.3 * torch.randn(3, 32, 32), "labels": label}
-
-
-def make_model(config=None):
-    torch.manual_seed(0)
-    model = get_peft_model(make_clip(), config or MMRLConfig(rep_dim=16))
-    model.set_classes(["cat", "dog"], WordTokenizer())
-    return model
-
-
-def weights(model):
-    return [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
-
-
-def run(settings, dataset=None, model=None, **kwargs):
-    model = model or make_model()
-    history = train(model, dataset or Noisy(), settings, make_accelerator(settings, cpu=True), **kwargs)
-    return model, history
 
 
 def test_it_learns_and_says_how():
@@ -119,10 +87,6 @@ def test_augmentation_depends_on_seed_epoch_and_picture_alone():
     assert not torch.equal(dataset[5]["pixel_values"], first)
     dataset.epoch = 1
     assert not torch.equal(dataset[3]["pixel_values"], first)
-
-
-class StoppedError(Exception):
-    """An interruption."""
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
