@@ -19,7 +19,7 @@ from peft import get_peft_model
 from transformers import CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.data import EvalTransform, read_picture
+from peft_mmrl.data import Preprocessing
 from peft_mmrl.scoring.threshold import Threshold
 from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures, load_classifier
 
@@ -73,10 +73,10 @@ def test_every_picture_gets_the_model_s_answer(adapter, folder):
         "probability_2": None, "error": "the file is empty",
     }  # fmt: skip
     model, image_processor = load_classifier(adapter)
-    transform = EvalTransform(image_processor)
+    preprocess = Preprocessing.of(model, image_processor)
     for row in found[:5] + found[6:]:
         with torch.no_grad():
-            logits = model(pixel_values=transform(read_picture(row["path"]))[None]).logits
+            logits = model(pixel_values=preprocess(row["path"])[None]).logits
         best = logits.softmax(dim=1)[0].topk(2)
         assert [row["label"], row["label_2"]] == [NAMES[index] for index in best.indices]
         assert [row["probability"], row["probability_2"]] == pytest.approx(best.values.tolist(), abs=1e-5)
@@ -124,10 +124,14 @@ def to_pixels(picture):
     return torch.zeros(3, 2, 2)
 
 
-def test_folders_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
+def test_folders_are_read_as_far_as_they_are_asked_for(folder):
     read = []
-    monkeypatch.setattr("peft_mmrl.scoring.unlabelled.read_picture", read.append)
-    batches = iter(PictureBatches([folder] * 100000, to_pixels, 3))
+
+    def pixels(path):
+        read.append(path)
+        return torch.zeros(3, 2, 2)
+
+    batches = iter(PictureBatches([folder] * 100000, pixels, 3))
     assert len(next(batches).paths) == 3
     assert len(read) == 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoImageProcessor
 
 from ..auto import AutoPeftModelForZeroShotImageClassification
 from ..data.folders import is_picture, walk
-from ..data.pictures import PictureError, read_picture
-from ..data.transforms import EvalTransform, ImageProcessor
+from ..data.pictures import PictureError
+from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
 from ..tuner.loading import load_tokenizer
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
@@ -111,7 +111,7 @@ class PictureBatches(IterableDataset):
 
     Args:
         sources: files and folders, see `find_pictures`.
-        transform: from a PIL picture to `pixel_values`.
+        transform: from a path to `pixel_values`.
         batch_size: pictures of a batch.
         process_index, num_processes: which batches these are.
     """
@@ -119,7 +119,7 @@ class PictureBatches(IterableDataset):
     def __init__(
         self,
         sources: Sequence[str | os.PathLike[str]],
-        transform: EvalTransform,
+        transform: Callable[[str], torch.Tensor],
         batch_size: int,
         process_index: int = 0,
         num_processes: int = 1,
@@ -140,7 +140,7 @@ class PictureBatches(IterableDataset):
         pixels, errors = [], []
         for path in paths:
             try:
-                pixels.append(self.transform(read_picture(path)))
+                pixels.append(self.transform(path))
                 errors.append(None)
             except PictureError as error:
                 errors.append(error.reason)
@@ -173,7 +173,11 @@ def predict_pictures(
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
-        sources, EvalTransform(image_processor), batch_size, accelerator.process_index, accelerator.num_processes
+        sources,
+        Preprocessing.of(model, image_processor),
+        batch_size,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
     loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
     while True:
