@@ -109,6 +109,12 @@ class Case:
         }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch, tmp_path_factory):
+    """What is remembered of pictures is not that of the user, nor of another test."""
+    monkeypatch.setattr("peft_mmrl.data.known.FILE", tmp_path_factory.mktemp("known") / "pictures.sqlite")
+
+
 @pytest.fixture
 def clip():
     return make_clip()

@@ -16,10 +16,11 @@ import torch
 from conftest import scramble
 from demo_parts.methods import DEMO_CLIP
 from peft import get_peft_model
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import Preprocessing
+from peft_mmrl.data import preprocessing as preprocessing_module
 from peft_mmrl.scoring.threshold import Threshold
 from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures, load_classifier
 
@@ -113,25 +114,23 @@ def test_standard_output_holds_the_answer_alone_over_two_processes(adapter, fold
 def test_processes_and_workers_share_the_batches(folder, processes, num_workers):
     shares = []
     for index in range(processes):
-        batches = PictureBatches([folder, folder / "0.png"], to_pixels, 2, index, processes)
+        batches = PictureBatches([folder, folder / "0.png"], preprocessing(), 2, index, processes)
         loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=num_workers)
         shares.append([batch.paths for batch in loader])
     in_turn = [shares[turn % processes][turn // processes] for turn in range(sum(map(len, shares)))]
     assert [path for batch in in_turn for path in batch] == list(find_pictures([folder, folder / "0.png"]))
 
 
-def to_pixels(picture):
-    return torch.zeros(3, 2, 2)
+def preprocessing():
+    return Preprocessing(CLIPImageProcessor(size={"shortest_edge": 2}, crop_size=2))
 
 
-def test_folders_are_read_as_far_as_they_are_asked_for(folder):
-    read = []
-
-    def pixels(path):
-        read.append(path)
-        return torch.zeros(3, 2, 2)
-
-    batches = iter(PictureBatches([folder] * 100000, pixels, 3))
+def test_folders_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
+    read, read_picture = [], preprocessing_module.read_picture
+    monkeypatch.setattr(
+        preprocessing_module, "read_picture", lambda image, *rest: read.append(image) or read_picture(image, *rest)
+    )
+    batches = iter(PictureBatches([folder] * 100000, preprocessing(), 3))
     assert len(next(batches).paths) == 3
     assert len(read) == 3
 

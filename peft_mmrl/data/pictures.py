@@ -88,6 +88,10 @@ def read_picture(image: Any, value_range: tuple[float, float] | None = None) -> 
             dictionary with `bytes` or `path`).
         value_range: the values of grey of more than 8 bits that become black and white; what is beyond is clipped.
 
+    Returns:
+        the picture in RGB; where it was grey of more than 8 bits `info["values"]` says from where to where, without
+        stray values.
+
     Raises:
         PictureError: there is no such file, it is no picture of these formats, or it is damaged or larger than
             Pillow's limit, which is twice `PIL.Image.MAX_IMAGE_PIXELS`.
@@ -117,14 +121,11 @@ def examine_picture(image: Any) -> PictureFacts:
             picture.draft(None, (1, 1))
         has_deep_colours = _has_deep_colours(picture)
         with _one_large_picture if picture.width * picture.height > LARGE else nullcontext():
-            picture.load()
-            values = brightest = None
-            if _is_deep_grey(picture):
-                values = _inner_range(np.asarray(picture))
-            elif has_deep_colours:
-                brightest = 256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255
-            else:
-                _as_rgb(picture, None)
+            rgb = _as_rgb(picture, None)
+            values = rgb.info.get("values") if _is_deep_grey(picture) else None
+            brightest = (
+                256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
+            )
         return PictureFacts(width, height, values, brightest)
 
 
@@ -140,8 +141,8 @@ def _opened(image: Any) -> Iterator[PIL.Image.Image]:
     with file:
         try:
             yield image if path is None and isinstance(image, PIL.Image.Image) else _identify(file, path)
-        except PictureError:
-            raise
+        except PictureError as error:
+            raise PictureError(error.reason, path) from error
         except MemoryError as error:
             raise PictureError("too large for the memory that there is", path) from error
         except Exception as error:  # decoders raise whatever their format makes them stumble over
@@ -208,7 +209,10 @@ def _as_rgb(picture: PIL.Image.Image, value_range: tuple[float, float] | None) -
     picture.load()
     picture = _upright(picture)
     if _is_deep_grey(picture):
-        return PIL.Image.fromarray(_as_grey(np.asarray(picture), value_range)).convert("RGB")
+        values = np.asarray(picture)
+        picture = PIL.Image.fromarray(_as_grey(values, value_range)).convert("RGB")
+        picture.info["values"] = _inner_range(values)
+        return picture
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, GROUND), picture).convert("RGB")

@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 from accelerate import Accelerator, PartialState
 
-from .checking import BadPicture, check_pictures, describe_bad
+from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .drawing import draw_readable_shots
 from .labels import (
     check_several_classes,
@@ -21,6 +21,8 @@ from .labels import (
     match_labels,
     read_class_names,
 )
+from .pictures import PictureFacts
+from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
 from .sources import is_saved, load_folder, load_named, load_table
 
@@ -174,6 +176,44 @@ def load_training_data(
     notes += _overlap(pictures, found)
     elsewhere = None if validation is None else str(validation)
     return TrainingData(pictures, found, names, notes, str(source), elsewhere)
+
+
+def choose_preprocessing(
+    data: TrainingData,
+    image_processor: ImageProcessor,
+    fit: str | None = None,
+    accelerator: Accelerator | PartialState | None = None,
+) -> Preprocessing:
+    """Decide how the pictures of a run become `pixel_values`; what a user should know of it is added to its notes.
+
+    Args:
+        data: the run's pictures.
+        image_processor: the base model's.
+        fit: as the user wants it, see `Preprocessing`; None: as it suits the pictures.
+        accelerator: shares the work between its processes.
+
+    Raises:
+        ValueError: pictures that would be nearly black.
+    """
+    preprocessing, notes = Preprocessing.choose(image_processor, _facts(data.train, accelerator), fit)
+    data.notes += notes
+    if data.validation is not None:
+        data.notes += beyond_range(data.validation, preprocessing, accelerator)
+    return preprocessing
+
+
+def beyond_range(
+    pictures: datasets.Dataset, preprocessing: Preprocessing, accelerator: Accelerator | PartialState | None = None
+) -> list[str]:
+    """A note on labelled pictures of more than 8 bits that are not what a run was decided for."""
+    beyond = sum(preprocessing.is_beyond(facts.values) for facts in _facts(pictures, accelerator))
+    return [preprocessing.warning(beyond)] if beyond else []
+
+
+def _facts(dataset: datasets.Dataset, accelerator: Accelerator | PartialState | None) -> list[PictureFacts]:
+    """What pictures are like that were all read before, which is remembered."""
+    found = examine_pictures(dataset, accelerator=accelerator)
+    return [facts for facts in found if isinstance(facts, PictureFacts)]
 
 
 def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> list[str]:

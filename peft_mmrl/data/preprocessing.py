@@ -142,6 +142,29 @@ class Preprocessing:
         """A picture as [`~peft_mmrl.read_picture`] gives it, with the run's range of values and of any shape."""
         return read_picture(image, self.value_range)
 
+    def is_beyond(self, values: tuple[float, float] | None) -> bool:
+        """Whether grey of more than 8 bits is not what the run was decided for: beyond its range by more than a
+        twentieth of it, or there was none.
+
+        Args:
+            values: from where to where it goes; None: it has no more than 8 bits.
+        """
+        if values is None or self.value_range is None:
+            return values is not None
+        low, high = self.value_range
+        slack = FLAT * (high - low)
+        return values[0] < low - slack or values[1] > high + slack
+
+    def warning(self, beyond: int) -> str:
+        """What to say of so many pictures that are beyond the range."""
+        if self.value_range is None:
+            return (
+                f"{beyond} pictures are grey of more than 8 bits, and there were none in training: 0 is black, 65535 "
+                "white, in floats 1 or 255"
+            )
+        low, high = self.value_range
+        return f"{beyond} pictures hold values beyond {low:g} (black) and {high:g} (white): they are clipped"
+
     def read(self, image: Any) -> PIL.Image.Image:
         """A picture in RGB of which the base model's image processor, as it stands, makes the right `pixel_values`.
 
@@ -153,7 +176,9 @@ class Preprocessing:
         Raises:
             PictureError: it cannot be read.
         """
-        picture = self.decode(image)
+        return self._arranged(self.decode(image))
+
+    def _arranged(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         own = _own_fit(self.image_processor)
         if own == "squeeze":
             return picture if self.fit == own else self.fitted(picture, self.size)
@@ -176,7 +201,11 @@ class Preprocessing:
         Raises:
             PictureError: it cannot be read.
         """
-        return self.image_processor(self.read(image), return_tensors="pt")["pixel_values"][0]
+        return self.pixel_values(self.decode(image))
+
+    def pixel_values(self, picture: PIL.Image.Image) -> torch.Tensor:
+        """The same of a picture that `decode` gave."""
+        return self.image_processor(self._arranged(picture), return_tensors="pt")["pixel_values"][0]
 
     def fitted(self, picture: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
         """A picture in RGB in another height and width, as `fit` says."""
@@ -222,18 +251,6 @@ class Preprocessing:
 def as_preprocessing(value: Preprocessing | ImageProcessor) -> Preprocessing:
     """A preprocessing, or that of a base model's image processor."""
     return value if isinstance(value, Preprocessing) else Preprocessing(value)
-
-
-def outside(pictures: Sequence[PictureFacts], value_range: tuple[float, float] | None) -> int:
-    """How many pictures hold grey values that a run's range does not reach, by more than a twentieth of it."""
-    if value_range is None:
-        return sum(facts.values is not None for facts in pictures)
-    low, high = value_range
-    slack = FLAT * (high - low)
-    return sum(
-        facts.values is not None and (facts.values[0] < low - slack or facts.values[1] > high + slack)
-        for facts in pictures
-    )
 
 
 def _refuse_dark_colours(pictures: Sequence[PictureFacts]) -> None:
