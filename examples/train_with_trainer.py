@@ -16,7 +16,7 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
-from peft_mmrl.data import EvalTransform, PictureDataset, load_training_data
+from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.hub.upload import check_can_push
 from peft_mmrl.training import TrainingSettings, augmented, mmrl_config
 
@@ -36,6 +36,9 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
         args.seed = arguments.seed
         data = load_training_data(accelerator=PartialState(), **cli.data_arguments(args))
         clip, processor = load_clip(args.base_model)
+        preprocessing = choose_preprocessing(data, processor, args.fit, PartialState())
+        for name, value in preprocessing.config.items():
+            setattr(config, name, value)
         set_seed(arguments.seed)
         model = get_peft_model(clip, config)
         model.set_classes(data.class_names, processor)
@@ -44,8 +47,8 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=augmented(data.train, processor, TrainingSettings()),
-        eval_dataset=data.validation and PictureDataset(data.validation, EvalTransform(processor)),
+        train_dataset=augmented(data.train, preprocessing, TrainingSettings()),
+        eval_dataset=data.validation and PictureDataset(data.validation, preprocessing),
         compute_metrics=accuracy,
     )
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)

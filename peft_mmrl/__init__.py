@@ -1,5 +1,6 @@
 """MMRL and MMRL++ for CLIP as a PEFT method. Importing this package registers it with PEFT."""
 
+from importlib import import_module
 from typing import Any
 
 from .auto import AutoPeftModelForZeroShotImageClassification
@@ -15,7 +16,9 @@ __all__ = [
     "MMRLModel",
     "MMRLOutput",
     "PeftModelForZeroShotImageClassification",
+    "Preprocessing",
     "convert_checkpoint",
+    "read_picture",
 ]
 
 register(MMRLConfig, MMRLModel, PeftModelForZeroShotImageClassification)
@@ -23,10 +26,13 @@ PeftModelForZeroShotImageClassification.write_card = staticmethod(write_card)
 PeftModelForZeroShotImageClassification.push_model = staticmethod(push_model)
 
 
-def __getattr__(name: str) -> Any:
-    """Import the converter when it is asked for: `python -m peft_mmrl.convert` warns where it is imported already."""
-    if name == "convert_checkpoint":
-        from .convert import convert_checkpoint
+# Imported when they are asked for: `python -m peft_mmrl.convert` warns where it is imported already, and `datasets`,
+# which reading pictures brings along, takes its time.
+_LATER = {"Preprocessing": ".data", "convert_checkpoint": ".convert", "read_picture": ".data"}
 
-        return convert_checkpoint
+
+def __getattr__(name: str) -> Any:
+    """A public name that is imported when it is asked for."""
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

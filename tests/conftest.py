@@ -122,6 +122,12 @@ def relative_error(found, expected):
     return float((found - expected).detach().norm() / expected.norm())
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_known(monkeypatch, tmp_path_factory):
+    """What is remembered of pictures is not that of the user, nor of another test."""
+    monkeypatch.setattr("peft_mmrl.data.known.FILE", tmp_path_factory.mktemp("known") / "pictures.sqlite")
+
+
 @pytest.fixture
 def clip():
     return make_clip()

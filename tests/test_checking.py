@@ -22,7 +22,7 @@ def dataset(tmp_path):
     return load_folder(tmp_path)[0]
 
 
-BAD = [("bird/b.png", "not a picture, or of a format that Pillow does not know"), ("cat/0.jpg", "the file is empty")]
+BAD = [("bird/b.png", "not a picture, or of a format that is not opened"), ("cat/0.jpg", "the file is empty")]
 
 
 def test_bad_pictures_are_left_out_and_listed(dataset):

@@ -16,10 +16,11 @@ import torch
 from conftest import scramble
 from demo_parts.methods import DEMO_CLIP
 from peft import get_peft_model
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.data import EvalTransform, read_picture
+from peft_mmrl.data import Preprocessing
+from peft_mmrl.data import preprocessing as preprocessing_module
 from peft_mmrl.scoring.threshold import Threshold
 from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures, load_classifier
 
@@ -73,10 +74,10 @@ def test_every_picture_gets_the_model_s_answer(adapter, folder):
         "probability_2": None, "error": "the file is empty",
     }  # fmt: skip
     model, image_processor = load_classifier(adapter)
-    transform = EvalTransform(image_processor)
+    preprocess = Preprocessing.of(model, image_processor)
     for row in found[:5] + found[6:]:
         with torch.no_grad():
-            logits = model(pixel_values=transform(read_picture(row["path"]))[None]).logits
+            logits = model(pixel_values=preprocess(row["path"])[None]).logits
         best = logits.softmax(dim=1)[0].topk(2)
         assert [row["label"], row["label_2"]] == [NAMES[index] for index in best.indices]
         assert [row["probability"], row["probability_2"]] == pytest.approx(best.values.tolist(), abs=1e-5)
@@ -113,21 +114,23 @@ def test_standard_output_holds_the_answer_alone_over_two_processes(adapter, fold
 def test_processes_and_workers_share_the_batches(folder, processes, num_workers):
     shares = []
     for index in range(processes):
-        batches = PictureBatches([folder, folder / "0.png"], to_pixels, 2, index, processes)
+        batches = PictureBatches([folder, folder / "0.png"], preprocessing(), 2, index, processes)
         loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=num_workers)
         shares.append([batch.paths for batch in loader])
     in_turn = [shares[turn % processes][turn // processes] for turn in range(sum(map(len, shares)))]
     assert [path for batch in in_turn for path in batch] == list(find_pictures([folder, folder / "0.png"]))
 
 
-def to_pixels(picture):
-    return torch.zeros(3, 2, 2)
+def preprocessing():
+    return Preprocessing(CLIPImageProcessor(size={"shortest_edge": 2}, crop_size=2))
 
 
 def test_folders_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
-    read = []
-    monkeypatch.setattr("peft_mmrl.scoring.unlabelled.read_picture", read.append)
-    batches = iter(PictureBatches([folder] * 100000, to_pixels, 3))
+    read, read_picture = [], preprocessing_module.read_picture
+    monkeypatch.setattr(
+        preprocessing_module, "read_picture", lambda image, *rest: read.append(image) or read_picture(image, *rest)
+    )
+    batches = iter(PictureBatches([folder] * 100000, preprocessing(), 3))
     assert len(next(batches).paths) == 3
     assert len(read) == 3
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import CLIPImageProcessor
 
-from peft_mmrl.data import EvalTransform, PictureDataset, PictureError, TrainTransform
+from peft_mmrl.data import PictureDataset, PictureError, Preprocessing, TrainTransform
 
 
 def processor(**changes):
@@ -38,7 +38,7 @@ def pictures(tmp_path):
 def test_evaluation_gives_what_the_image_processor_gives(size):
     picture = noise(*size)
     expected = processor()(picture, return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(EvalTransform(processor())(picture), expected)
+    assert torch.equal(Preprocessing(processor())(picture), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 300), (300, 1), (1000, 40), (301, 7), (13, 2001), (1999, 90)])
@@ -46,24 +46,24 @@ def test_evaluation_gives_what_the_image_processor_gives(size):
 def test_the_middle_of_a_long_picture_is_what_the_image_processor_keeps(size, crop):
     picture = noise(*size)
     expected = processor(crop_size=crop)(picture, return_tensors="pt")["pixel_values"][0]
-    found = EvalTransform(processor(crop_size=crop))(picture)
+    found = Preprocessing(processor(crop_size=crop))(picture)
     assert found.shape == expected.shape
     assert (found - expected).abs().max() < 0.04  # two levels of grey, in white noise
 
 
 def test_a_very_long_picture_takes_no_memory():
-    assert EvalTransform(CLIPImageProcessor())(PIL.Image.new("RGB", (60000, 1))).shape == (3, 224, 224)
+    assert Preprocessing(CLIPImageProcessor())(PIL.Image.new("RGB", (60000, 1))).shape == (3, 224, 224)
 
 
 def test_a_processor_that_resizes_to_height_and_width():
     square = processor(size={"height": 32, "width": 24}, do_center_crop=False)
     picture = noise(400, 10)
     expected = square(picture, return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(EvalTransform(square)(picture), expected)
+    assert torch.equal(Preprocessing(square)(picture), expected)
     assert TrainTransform(square)(picture).shape == (3, 32, 24)
 
 
-@pytest.mark.parametrize("transform", [EvalTransform, TrainTransform])
+@pytest.mark.parametrize("transform", [Preprocessing, TrainTransform])
 def test_all_pictures_must_get_one_size(transform):
     with pytest.raises(ValueError, match="`image_processor` must give all pictures one size"):
         transform(processor(do_center_crop=False))
@@ -87,9 +87,9 @@ def test_training_takes_pictures_of_any_size(size):
 def test_training_without_crop_and_flip_is_evaluation():
     picture = noise(32, 32)
     transform = TrainTransform(processor(), scale=(1, 1), flip=False)
-    assert torch.allclose(transform(picture), EvalTransform(processor())(picture))
+    assert torch.allclose(transform(picture), Preprocessing(processor())(picture))
     flipped = TrainTransform(processor(), scale=(1, 1))
-    expected = EvalTransform(processor())(picture)
+    expected = Preprocessing(processor())(picture)
     seen = {torch.equal(flipped(picture), expected.flip(-1)) for _ in range(20)}
     assert seen == {True, False}
 
@@ -101,13 +101,13 @@ def test_a_scale_that_cannot_be(scale):
 
 
 def test_loader_workers_that_are_spawned(pictures):
-    dataset = PictureDataset(pictures, EvalTransform(processor()))
+    dataset = PictureDataset(pictures, Preprocessing(processor()))
     batches = list(DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="spawn"))
     assert [batch["labels"].tolist() for batch in batches] == [[0, 1], [0]]
     assert torch.equal(batches[1]["pixel_values"][0], dataset[2]["pixel_values"])
 
 
-@pytest.mark.parametrize("transform", [EvalTransform, TrainTransform])
+@pytest.mark.parametrize("transform", [Preprocessing, TrainTransform])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_copies(pictures, transform, copied):
     dataset = PictureDataset(pictures, transform(processor()))
@@ -120,4 +120,4 @@ def test_copies(pictures, transform, copied):
 def test_a_picture_that_cannot_be_read_is_named(pictures, tmp_path):
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(PictureError, match=r"1\.png: the file is empty"):
-        list(DataLoader(PictureDataset(pictures, EvalTransform(processor())), batch_size=2))
+        list(DataLoader(PictureDataset(pictures, Preprocessing(processor())), batch_size=2))

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from ..data import PictureSource
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import REG_WEIGHT
+from ..tuner.validation import FITS
 
 
 # PEFT asks transformers 5.24 for an attribute that has a new name there.
@@ -80,6 +81,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
     group.add_argument("--shots", type=int, help="pictures of each class to train on (all)")
     group.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="pictures that can't be read")
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        help="of pictures that are not square: crop them to their middle, pad or squeeze them (pad where most are far "
+        "from square, else crop)",
+    )
     group = parser.add_argument_group("pictures to validate with (a part of the others unless given)")
     group.add_argument("--eval_dir", type=Path, help="folder as --train_dir; classes are matched by name")
     group.add_argument("--eval_file", type=Path, help="file as --train_file")

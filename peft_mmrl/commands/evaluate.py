@@ -16,7 +16,16 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ..data import PictureSource, check_pictures, describe_bad, match_labels, new_class_names, read_class_names
+from ..data import (
+    PictureSource,
+    Preprocessing,
+    beyond_range,
+    check_pictures,
+    describe_bad,
+    match_labels,
+    new_class_names,
+    read_class_names,
+)
 from ..reports import check_can_draw, write_report
 from ..scoring.labelled import predict
 from ..scoring.unlabelled import load_classifier, read_config
@@ -39,6 +48,7 @@ def main(args: argparse.Namespace) -> None:
         new = new_class_names(pictures, trained, renamed)
         model, image_processor = load_classifier(args.adapter, args.base_model, new)
         pictures, _, missing = match_labels(pictures, [*trained, *new], renamed)
+        notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
         run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
         runs.start_run(args.output_dir, run, accelerator)
 

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import TextIO
 
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from ..scoring.answers import WRITERS
+from ..data import Preprocessing
+from ..scoring.answers import WRITERS, Answer
 from ..scoring.threshold import Threshold
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..tuner.validation import as_number, as_positive_int
@@ -57,11 +60,22 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         num_workers=args.num_workers,
     )
     if accelerator.is_main_process:
-        WRITERS[args.format](tqdm(answers, desc="predicting", unit=" pictures"), top_k, output)
+        counts = Counter()
+        answers = tqdm(count(answers, counts), desc="predicting", unit=" pictures")
+        WRITERS[args.format](answers, top_k, output)
+        if counts["beyond"]:
+            print(Preprocessing.of(model, image_processor).warning(counts["beyond"]), file=sys.stderr)
     else:
         for _ in answers:  # the main process needs this one's share
             pass
     accelerator.end_training()
+
+
+def count(answers: Iterable[Answer], counts: Counter[str]) -> Iterator[Answer]:
+    """The answers, counted by what there is to say of them in the end."""
+    for answer in answers:
+        counts["beyond"] += answer.is_beyond
+        yield answer
 
 
 def read_threshold(args: argparse.Namespace) -> float:

@@ -20,7 +20,7 @@ from accelerate.utils import set_seed
 from peft import get_peft_model
 
 from ..auto import load_clip
-from ..data import load_training_data
+from ..data import choose_preprocessing, load_training_data
 from ..hub.upload import check_can_push, push_folder
 from ..reports import check_can_draw
 from ..scoring.labelled import predict
@@ -47,6 +47,7 @@ def main(args: argparse.Namespace) -> None:
             repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name)
         data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
         clip, processor = load_clip(args.base_model)
+        settings.config |= choose_preprocessing(data, processor, args.fit, accelerator).config
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)

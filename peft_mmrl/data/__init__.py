@@ -15,25 +15,30 @@ from .labels import (
     new_class_names,
     read_class_names,
 )
-from .pictures import PictureError, read_picture
-from .preparation import PictureSource, TrainingData, load_training_data
+from .pictures import PictureError, PictureFacts, examine_picture, read_picture
+from .preparation import PictureSource, TrainingData, beyond_range, choose_preprocessing, load_training_data
+from .preprocessing import Preprocessing
 from .shots import hold_out, load_split, sample_few_shot, sample_shots, save_split
 from .sources import load_folder, load_named, load_table
-from .transforms import EvalTransform, PictureDataset, TrainTransform
+from .transforms import PictureDataset, TrainTransform
 
 
 __all__ = [
-    "EvalTransform",
     "PictureDataset",
     "PictureError",
+    "PictureFacts",
     "PictureSource",
+    "Preprocessing",
     "TrainTransform",
     "TrainingData",
+    "beyond_range",
     "check_pictures",
     "check_several_classes",
+    "choose_preprocessing",
     "clean_class_name",
     "describe_bad",
     "drop_empty_classes",
+    "examine_picture",
     "hold_out",
     "load_folder",
     "load_named",

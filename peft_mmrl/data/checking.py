@@ -1,10 +1,11 @@
-"""Finds pictures that cannot be read before a run begins, not in the middle of it."""
+"""Looks at pictures before a run begins: which cannot be read, and what the others are like."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import datasets
 from accelerate import Accelerator, PartialState
@@ -12,10 +13,12 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from ..tuner.validation import as_positive_int
-from .pictures import PictureError, read_picture
+from .cpus import usable_cpus
+from .known import key_of, recall, remember
+from .pictures import PictureError, PictureFacts, examine_picture
 
 
-WINDOW = 64  # pictures in memory at a time, undecoded
+WINDOW = 1024  # pictures that are handed to threads at a time
 BadPicture = tuple[str, str]  # path and reason
 
 
@@ -25,13 +28,12 @@ def check_pictures(
     num_workers: int | None = None,
     accelerator: Accelerator | PartialState | None = None,
 ) -> tuple[datasets.Dataset, list[BadPicture]]:
-    """Read every picture once.
+    """Find the pictures that cannot be read.
 
     Args:
         dataset: labelled pictures.
         on_bad: "skip" leaves pictures out that cannot be read, "error" raises where there is one.
-        num_workers: threads; None: one per processor, shared by the processes of this machine.
-        accelerator: shares the work between its processes; each gets all results.
+        num_workers, accelerator: as for `examine_pictures`.
 
     Returns:
         the pictures that can be read, and path and reason of each that cannot.
@@ -41,19 +43,14 @@ def check_pictures(
     """
     if on_bad not in ("skip", "error"):
         raise ValueError(f'`on_bad` must be "skip" or "error", got {on_bad!r}.')
-    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    found = _find_bad(dataset, range(rank, len(dataset), processes), num_workers, silent=rank > 0)
-    if processes > 1:
-        found = sorted(gather_object(found))
-    bad = [(dataset[index]["path"], reason) for index, reason in found]
-    if bad and (on_bad == "error" or len(bad) == len(dataset)):
+    found = examine_pictures(dataset, num_workers, accelerator)
+    reasons = {index: facts for index, facts in enumerate(found) if isinstance(facts, str)}
+    if not reasons:
+        return dataset, []
+    bad = [(dataset[index]["path"], reason) for index, reason in reasons.items()]
+    if on_bad == "error" or len(bad) == len(dataset):
         raise ValueError(describe_bad(bad))
-    unread = {index for index, _ in found}
-    return (
-        (dataset.select([index for index in range(len(dataset)) if index not in unread]), bad)
-        if bad
-        else (dataset, bad)
-    )
+    return dataset.select([index for index in range(len(dataset)) if index not in reasons]), bad
 
 
 def describe_bad(bad: Sequence[BadPicture]) -> str:
@@ -62,29 +59,55 @@ def describe_bad(bad: Sequence[BadPicture]) -> str:
     return "\n  ".join([f"{count} cannot be read:", *(f"{path}: {reason}" for path, reason in bad)])
 
 
-def _find_bad(
-    dataset: datasets.Dataset, indices: range, num_workers: int | None, silent: bool
-) -> list[tuple[int, str]]:
+def examine_pictures(
+    dataset: datasets.Dataset,
+    num_workers: int | None = None,
+    accelerator: Accelerator | PartialState | None = None,
+) -> list[PictureFacts | str]:
+    """Decode every picture once, but those that were decoded by an earlier call or run and did not change since.
+
+    Args:
+        dataset: N labelled pictures.
+        num_workers: threads; None: one per processor that this process may use, shared by the processes of this
+            machine.
+        accelerator: shares the work between its processes; each gets all results.
+
+    Returns:
+        for each picture what it is like, or why it cannot be read.
+    """
+    rank, processes = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes, as torchrun counts them
-    threads = max(1, (os.cpu_count() or 1) // on_this_machine)
+    threads = max(1, usable_cpus() // on_this_machine)
     if num_workers is not None:
         threads = as_positive_int("num_workers", num_workers)
-    bad = []
-    bar = tqdm(total=len(indices), desc="checking pictures", unit="picture", leave=False, disable=silent)
+    mine = range(rank, len(dataset), processes)
+    found: list[tuple[int, PictureFacts | str]] = []
+    bar = tqdm(total=len(mine), desc="checking pictures", unit="picture", leave=False, disable=rank > 0)
     with bar, ThreadPoolExecutor(threads) as pool:
-        for start in range(0, len(indices), WINDOW):
-            window = indices[start : start + WINDOW]
-            for index, reason in zip(window, pool.map(_reason, dataset[window]["image"]), strict=True):
-                if reason is not None:
-                    bad.append((index, reason))
-                bar.update()
-    return bad
+        for start in range(0, len(mine), WINDOW):
+            found += _examine(dataset, mine[start : start + WINDOW], pool, bar)
+    if processes > 1:
+        found = sorted(gather_object(found), key=lambda row: row[0])
+    return [facts for _, facts in found]
 
 
-def _reason(image: object) -> str | None:
-    """Why a picture cannot be read; None where it can."""
+def _examine(
+    dataset: datasets.Dataset, rows: Sequence[int], pool: ThreadPoolExecutor, bar: tqdm
+) -> list[tuple[int, PictureFacts | str]]:
+    keys = list(pool.map(lambda row: key_of(dataset[row]["image"]), rows))
+    found: dict[int, PictureFacts | str | None] = dict(zip(rows, recall(keys), strict=True))
+    new = [row for row, facts in found.items() if facts is None]
+    bar.update(len(rows) - len(new))
+    for row, facts in zip(new, pool.map(lambda row: _facts_or_reason(dataset[row]["image"]), new), strict=True):
+        found[row] = facts
+        bar.update()
+    key = dict(zip(rows, keys, strict=True))
+    remember({key[row]: found[row] for row in new if key[row] and isinstance(found[row], PictureFacts)})
+    return list(found.items())
+
+
+def _facts_or_reason(image: Any) -> PictureFacts | str:
     try:
-        read_picture(image)
+        return examine_picture(image)
     except PictureError as error:
         return error.reason
-    return None

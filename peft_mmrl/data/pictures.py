@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from ..tuner.validation import InvalidTypeError
+from ..tuner.validation import InvalidTypeError, as_value_range
 
 
 try:
@@ -21,9 +26,14 @@ except ImportError:
 else:
     pillow_heif.register_heif_opener()
 
+# What is opened, by content. Others that Pillow knows are rare as photos, or hand a file to another program (EPS).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 GROUND = "white"  # what transparent pictures are laid on
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
+STRAY = 0.001  # share of a picture's values on either side that may be defects of a sensor
+LARGE = 2**22  # pixels; larger pictures are examined one at a time
+_one_large_picture = Lock()
 
 
 class PictureError(ValueError):
@@ -42,35 +52,117 @@ class PictureError(ValueError):
         return self.reason if self.path is None else f"{self.path}: {self.reason}"
 
 
-def read_picture(image: Any) -> PIL.Image.Image:
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a run must know of a picture before it decides how its pictures are prepared.
+
+    Args:
+        width, height: in pixels, as it is stored.
+        values: smallest and largest value of grey of more than 8 bits, without stray ones; None: other pictures.
+        brightest: largest value, of 65535, of a picture of 16 bits per colour; None: other pictures.
+    """
+
+    width: int
+    height: int
+    values: tuple[float, float] | None = None
+    brightest: int | None = None
+
+    @property
+    def elongation(self) -> float:
+        """Long side by short side."""
+        return max(self.width, self.height) / min(self.width, self.height)
+
+
+def read_picture(image: Any, value_range: tuple[float, float] | None = None) -> PIL.Image.Image:
     """Decode a picture completely, turn it upright as its EXIF data say and convert it to RGB.
 
-    Transparent pictures are laid on white; animations and files of several pages give their first picture. 16-bit
-    grey keeps its upper 8 bits, as does grey of 32-bit integers, whose values Pillow counts up to 65535. Grey of
-    floats runs from 0 to 1, or to 255 where a value is above 1. Colour profiles are not applied.
+    What a file is, its content says, never its name; formats other than `FORMATS` are refused. Transparent pictures
+    are laid on white; animations and files of several pages give their first picture. Colour profiles are not applied,
+    and colours of 16 bits keep their upper 8.
+
+    Grey of more than 8 bits has no range that all cameras agree on: `value_range` says what is black and what is
+    white. Without it whole numbers run from 0 to 65535, and floats from 0 to 1, or to 255 where a value is above 1.
 
     Args:
         image: a path, the bytes of a file, a PIL image, or a value of an undecoded `datasets.Image` column (a
             dictionary with `bytes` or `path`).
+        value_range: the values of grey of more than 8 bits that become black and white; what is beyond is clipped.
+
+    Returns:
+        the picture in RGB; where it was grey of more than 8 bits `info["values"]` says from where to where, without
+        stray values.
 
     Raises:
-        PictureError: there is no such file, it is no picture that Pillow can decode, or it is damaged or larger than
+        PictureError: there is no such file, it is no picture of these formats, or it is damaged or larger than
             Pillow's limit, which is twice `PIL.Image.MAX_IMAGE_PIXELS`.
         InvalidTypeError: `image` is something else.
+        ValueError: a range that is none.
     """
+    value_range = as_value_range("value_range", value_range)
+    with _opened(image) as picture:
+        return _as_rgb(picture, value_range)
+
+
+def examine_picture(image: Any) -> PictureFacts:
+    """Decode a picture as `read_picture` does, but in little memory, and say what it is like.
+
+    JPEG is decoded at an eighth of its size, which reads all of the file. Of other pictures beyond `LARGE` pixels one
+    at a time is held, whatever the number of threads.
+
+    Args:
+        image: as for `read_picture`.
+
+    Raises:
+        PictureError, InvalidTypeError: as `read_picture`.
+    """
+    with _opened(image) as picture:
+        width, height = picture.size
+        if not isinstance(image, PIL.Image.Image):
+            picture.draft(None, (1, 1))
+        has_deep_colours = _has_deep_colours(picture)
+        with _one_large_picture if picture.width * picture.height > LARGE else nullcontext():
+            rgb = _as_rgb(picture, None)
+            values = rgb.info.get("values") if _is_deep_grey(picture) else None
+            brightest = (
+                256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
+            )
+        return PictureFacts(width, height, values, brightest)
+
+
+@contextmanager
+def _opened(image: Any) -> Iterator[PIL.Image.Image]:
+    """A picture whose pixels are yet to be decoded; what goes wrong while it is open is a `PictureError`."""
     if isinstance(image, PIL.Image.Image):
-        return _as_rgb(image, None)
-    path, file = _open(image)
+        if image.format not in (None, *FORMATS) and getattr(image, "tile", None):
+            raise PictureError(_not_opened(image.format), getattr(image, "filename", None))
+        path, file = None, nullcontext()
+    else:
+        path, file = _open(image)
     with file:
         try:
-            picture = PIL.Image.open(file)
-        except PIL.UnidentifiedImageError as error:
-            raise PictureError(_why_unidentified(file), path) from error
-        except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-            raise PictureError(f"too large: {error}", path) from error
+            yield image if path is None and isinstance(image, PIL.Image.Image) else _identify(file, path)
+        except PictureError as error:
+            raise PictureError(error.reason, path) from error
+        except MemoryError as error:
+            raise PictureError("too large for the memory that there is", path) from error
         except Exception as error:  # decoders raise whatever their format makes them stumble over
             raise PictureError(f"damaged: {error}", path) from error
-        return _as_rgb(picture, path)
+
+
+def _identify(file: BinaryIO, path: str | None) -> PIL.Image.Image:
+    try:
+        return PIL.Image.open(file, formats=_formats())
+    except PIL.UnidentifiedImageError as error:
+        raise PictureError(_why_unidentified(file), path) from error
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise PictureError(f"too large: {error}", path) from error
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of `FORMATS` for which there is a decoder here."""
+    PIL.Image.init()
+    return [name for name in FORMATS if name in PIL.Image.OPEN]
 
 
 def _open(image: Any) -> tuple[str | None, BinaryIO]:
@@ -95,28 +187,36 @@ def _open(image: Any) -> tuple[str | None, BinaryIO]:
 
 def _why_unidentified(file: BinaryIO) -> str:
     file.seek(0)
-    header = file.read(12)
+    header = file.read(16)
     if not header:
         return "the file is empty"
-    if header[4:8] == b"ftyp" and header[8:] in HEIF_BRANDS:
+    if header[4:8] == b"ftyp" and header[8:12] in HEIF_BRANDS:
         return "a HEIC picture, which needs `pip install pillow-heif` (or was damaged, where that is installed)"
-    if header[4:8] == b"ftyp" and header[8:] in AVIF_BRANDS:
+    if header[4:8] == b"ftyp" and header[8:12] in AVIF_BRANDS:
         return "an AVIF picture that is damaged, or that this build of Pillow cannot decode (`pip install -U pillow`)"
-    return "not a picture, or of a format that Pillow does not know"
+    for name, (_, accepts) in PIL.Image.OPEN.items():  # looks at the first bytes and opens nothing
+        with suppress(Exception):  # of which there may be fewer than it expects
+            if name not in FORMATS and accepts is not None and accepts(header) is True:
+                return _not_opened(name)
+    return "not a picture, or of a format that is not opened"
 
 
-def _as_rgb(picture: PIL.Image.Image, path: str | None) -> PIL.Image.Image:
-    try:
-        picture.load()
-        picture = _upright(picture)
-        if picture.mode.startswith(("I", "F")):
-            return PIL.Image.fromarray(_as_grey(np.asarray(picture))).convert("RGB")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            return PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, GROUND), picture).convert("RGB")
-        return picture.convert("RGB")
-    except Exception as error:
-        raise PictureError(f"damaged: {error}", path) from error
+def _not_opened(name: str) -> str:
+    return f"of a format that is not opened ({name}): convert it to PNG or JPEG"
+
+
+def _as_rgb(picture: PIL.Image.Image, value_range: tuple[float, float] | None) -> PIL.Image.Image:
+    picture.load()
+    picture = _upright(picture)
+    if _is_deep_grey(picture):
+        values = np.asarray(picture)
+        picture = PIL.Image.fromarray(_as_grey(values, value_range)).convert("RGB")
+        picture.info["values"] = _inner_range(values)
+        return picture
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        return PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, GROUND), picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -126,8 +226,33 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
         return picture
 
 
-def _as_grey(values: np.ndarray) -> np.ndarray:
+def _is_deep_grey(picture: PIL.Image.Image) -> bool:
+    return picture.mode.startswith(("I", "F"))
+
+
+def _has_deep_colours(picture: PIL.Image.Image) -> bool:
+    """Whether a picture that is not decoded yet holds 16 bits per colour, of which Pillow keeps the upper 8."""
+    return not _is_deep_grey(picture) and any(
+        re.search(";16[BLN]", str(tile[3])) for tile in getattr(picture, "tile", ())
+    )
+
+
+def _inner_range(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest of the finite values, without a share of `STRAY` on either side."""
+    values = values[np.isfinite(values)] if values.dtype.kind == "f" else values.ravel()
+    if not values.size:
+        raise PictureError("it holds no numbers, only NaN and infinity")
+    stray = round(STRAY * values.size)
+    ordered = np.partition(values, (stray, values.size - 1 - stray))
+    return float(ordered[stray]), float(ordered[-1 - stray])
+
+
+def _as_grey(values: np.ndarray, value_range: tuple[float, float] | None) -> np.ndarray:
     """Grey of more than 8 bits (H, W) as uint8."""
+    if value_range is not None:
+        low, high = value_range
+        scaled = np.nan_to_num((values.astype(np.float64) - low) * (255 / (high - low)), posinf=255, neginf=0)
+        return scaled.clip(0, 255).round().astype(np.uint8)
     if values.dtype.kind != "f":
         return (values.clip(0, 65535) >> 8).astype(np.uint8)
     values = np.nan_to_num(values, posinf=255, neginf=0)

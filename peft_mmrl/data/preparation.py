@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 from accelerate import Accelerator, PartialState
 
-from .checking import check_pictures, describe_bad
+from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
+from .drawing import draw_readable_shots
 from .labels import (
     check_several_classes,
     clean_class_name,
@@ -19,7 +21,9 @@ from .labels import (
     match_labels,
     read_class_names,
 )
-from .shots import hold_out, sample_shots
+from .pictures import PictureFacts
+from .preprocessing import ImageProcessor, Preprocessing
+from .shots import hold_out
 from .sources import is_saved, load_folder, load_named, load_table
 
 
@@ -123,7 +127,7 @@ def load_training_data(
 
     Args:
         source: pictures to train on.
-        accelerator: its processes share the work of checking that all pictures can be decoded.
+        accelerator: its processes share the work of checking that all pictures that are used can be decoded.
         validation: pictures to validate with, matched by class name; None: a part of the others is held out.
         class_names: file of names for prompts, see `read_class_names`.
         shots: pictures of each class to train on; None: all.
@@ -138,22 +142,27 @@ def load_training_data(
     pictures, notes = source.load()
     check_several_classes(pictures, str(source))
     renamed = read_class_names(class_names, pictures.features["label"].names) if class_names is not None else {}
-    pictures, empty = drop_empty_classes(_readable(pictures, on_bad_image, accelerator, notes))
+    fraction = validation_fraction if validation is None else 0
+    if shots is None:
+        pictures, bad = check_pictures(pictures, on_bad_image, accelerator=accelerator)
+        kept, held = hold_out(pictures["label"][:], fraction, random.Random(seed))
+    else:
+        kept, held, bad = draw_readable_shots(pictures, shots, fraction, seed, on_bad_image, accelerator)
+    notes += _left_out(bad)
+    pictures, empty = drop_empty_classes(pictures.select([*kept, *held]))
     if empty:
         notes.append(f"classes of which no picture can be read, left out: {', '.join(empty)}")
         check_several_classes(pictures, f"{source}, without pictures that cannot be read,")
     folders = pictures.features["label"].names
     names = [renamed.get(folder, clean_class_name(folder)) for folder in folders]
 
-    if validation is None:
-        kept, held = hold_out(pictures["label"][:], validation_fraction, random.Random(seed))
-        found = pictures.select(held) if held else None
-        pictures = pictures.select(kept)
-    else:
+    found = pictures.select(range(len(kept), len(pictures))) if held else None
+    pictures = pictures.select(range(len(kept)))
+    if validation is not None:
         found, more = validation.load()
         found, unknown, missing = match_labels(found, names, renamed)
-        found = _readable(found, on_bad_image, accelerator, more)
-        notes += more
+        found, bad = check_pictures(found, on_bad_image, accelerator=accelerator)
+        notes += more + _left_out(bad)
         if unknown:
             notes.append(f"classes of {validation} that are not trained, left out: {', '.join(unknown)}")
         if missing:
@@ -164,10 +173,47 @@ def load_training_data(
             notes.append(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
-        pictures = pictures.select(sample_shots(pictures["label"][:], shots, random.Random(seed)))
     notes += _overlap(pictures, found)
     elsewhere = None if validation is None else str(validation)
     return TrainingData(pictures, found, names, notes, str(source), elsewhere)
+
+
+def choose_preprocessing(
+    data: TrainingData,
+    image_processor: ImageProcessor,
+    fit: str | None = None,
+    accelerator: Accelerator | PartialState | None = None,
+) -> Preprocessing:
+    """Decide how the pictures of a run become `pixel_values`; what a user should know of it is added to its notes.
+
+    Args:
+        data: the run's pictures.
+        image_processor: the base model's.
+        fit: as the user wants it, see `Preprocessing`; None: as it suits the pictures.
+        accelerator: shares the work between its processes.
+
+    Raises:
+        ValueError: pictures that would be nearly black.
+    """
+    preprocessing, notes = Preprocessing.choose(image_processor, _facts(data.train, accelerator), fit)
+    data.notes += notes
+    if data.validation is not None:
+        data.notes += beyond_range(data.validation, preprocessing, accelerator)
+    return preprocessing
+
+
+def beyond_range(
+    pictures: datasets.Dataset, preprocessing: Preprocessing, accelerator: Accelerator | PartialState | None = None
+) -> list[str]:
+    """A note on labelled pictures of more than 8 bits that are not what a run was decided for."""
+    beyond = sum(preprocessing.is_beyond(facts.values) for facts in _facts(pictures, accelerator))
+    return [preprocessing.warning(beyond)] if beyond else []
+
+
+def _facts(dataset: datasets.Dataset, accelerator: Accelerator | PartialState | None) -> list[PictureFacts]:
+    """What pictures are like that were all read before, which is remembered."""
+    found = examine_pictures(dataset, accelerator=accelerator)
+    return [facts for facts in found if isinstance(facts, PictureFacts)]
 
 
 def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> list[str]:
@@ -179,11 +225,6 @@ def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> li
     return [f"{both} pictures are both trained on and validated with: results say too much"] if both else []
 
 
-def _readable(
-    dataset: datasets.Dataset, on_bad_image: str, accelerator: Accelerator | PartialState, notes: list[str]
-) -> datasets.Dataset:
-    """The pictures that can be decoded; those that can't are noted."""
-    dataset, bad = check_pictures(dataset, on_bad_image, accelerator=accelerator)
-    if bad:
-        notes.append(f"{describe_bad(bad)}\nThey are left out.")
-    return dataset
+def _left_out(bad: Sequence[BadPicture]) -> list[str]:
+    """A note on pictures that cannot be read."""
+    return [f"{describe_bad(bad)}\nThey are left out."] if bad else []

@@ -37,9 +37,10 @@ clip = AutoModel.from_pretrained(base)
 processor = AutoProcessor.from_pretrained(base)
 model = PeftModel.from_pretrained(clip, adapter{subfolder}).eval()
 {set_classes}
-picture = Image.new("RGB", (224, 224))  # yours: Image.open("picture.jpg")
+preprocess = peft_mmrl.Preprocessing.of(model, processor)  # reads a picture as it was done in training
+picture = Image.new("RGB", (224, 224))  # yours: "picture.jpg"
 with torch.no_grad():
-    logits = model(**processor(images=picture, return_tensors="pt")).logits
+    logits = model(pixel_values=preprocess(picture)[None]).logits
 for name, probability in zip(model.classes, logits.softmax(-1)[0].tolist()):
     print(f"{{probability:6.1%}}  {{name}}")
 ```"""
@@ -256,6 +257,11 @@ def _settings(adapter: AdapterFacts) -> str:
         ["weight of the class feature (alpha)", f"{config.alpha:g}"],
         ["regularisation (lambda, `reg_weight`)", f"{config.reg_weight:g}"],
         ["progressive composition (beta)", f"{config.beta:g}"],
+        ["pictures that are not square", config.fit or "as the base model does it"],
+        [
+            "black and white in grey of more than 8 bits",
+            " to ".join(f"{end:g}" for end in config.value_range or ()) or "by type",
+        ],
         ["rank of the aligner's residuals", f"{config.aligner_rank or 'full maps'}"],
         ["rank of the representation projection", f"{config.proj_rank or 'full'}"],
         ["parameters", f"{adapter.num_parameters:,}"],

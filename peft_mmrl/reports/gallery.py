@@ -81,7 +81,7 @@ def choose_pictures(predictions: Predictions, dataset: datasets.Dataset) -> dict
 
 def _show(predictions: Predictions, dataset: datasets.Dataset, index: int) -> Shown:
     try:
-        picture = read_picture(dataset[index]["image"])
+        picture = read_picture(dataset[index]["image"], predictions.value_range)
         picture.thumbnail((SIZE, SIZE))
     except PictureError:  # it was there a moment ago
         picture = None

@@ -17,11 +17,13 @@ class Answer:
         path: the picture.
         ranks: names and probabilities, the likeliest first; empty where the picture cannot be read.
         error: why it cannot be read.
+        is_beyond: whether its values are beyond what the adapter was trained on, see `Preprocessing`.
     """
 
     path: str
     ranks: list[tuple[str, float]] = field(default_factory=list)
     error: str | None = None
+    is_beyond: bool = False
 
     def as_row(self, top_k: int) -> dict[str, Any]:
         """`path`, `label`, `probability`, then `label_2`, `probability_2` and so on, and `error`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import datasets
 import torch
@@ -12,7 +11,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..data.transforms import EvalTransform, PictureDataset
+from ..data.preprocessing import ImageProcessor, Preprocessing, as_preprocessing
+from ..data.transforms import PictureDataset
 from ..metrics.functions import accuracy
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
@@ -28,6 +28,7 @@ class Predictions:
         labels: positions in `class_names` (N,).
         probabilities: of the trained model (N, C), fp32.
         zero_shot: of frozen CLIP with the same prompts (N, C), fp32.
+        value_range: what was black and white in grey of more than 8 bits, see `peft_mmrl.Preprocessing`.
     """
 
     class_names: list[str]
@@ -36,6 +37,7 @@ class Predictions:
     labels: torch.Tensor
     probabilities: torch.Tensor
     zero_shot: torch.Tensor
+    value_range: tuple[float, float] | None = None
 
     @property
     def accuracy(self) -> float:
@@ -52,7 +54,7 @@ class Predictions:
 def score(
     forward: Callable[[torch.Tensor], torch.Tensor],
     dataset: datasets.Dataset,
-    image_processor: Callable[..., Any],
+    preprocessing: Preprocessing | ImageProcessor,
     accelerator: Accelerator,
     batch_size: int = 32,
     description: str = "evaluation",
@@ -63,7 +65,7 @@ def score(
     Args:
         forward: `pixel_values` (B, channels, height, width) on the device -> a tensor (B, ...).
         dataset: N pictures.
-        image_processor: the base model's.
+        preprocessing: how they are prepared, or the base model's image processor.
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         description: for the progress bar.
@@ -72,7 +74,7 @@ def score(
     Returns:
         (N, ...), fp32, on the CPU.
     """
-    pictures = PictureDataset(dataset, EvalTransform(image_processor))
+    pictures = PictureDataset(dataset, as_preprocessing(preprocessing))
     loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size, num_workers=num_workers))
     rows = []
     for batch in tqdm(
@@ -87,7 +89,7 @@ def score(
 def predict(
     model: PeftModelForZeroShotImageClassification,
     dataset: datasets.Dataset,
-    image_processor: Callable[..., Any],
+    image_processor: ImageProcessor,
     accelerator: Accelerator,
     batch_size: int = 32,
     zero_shot: torch.Tensor | None = None,
@@ -112,10 +114,11 @@ def predict(
         with model.disable_adapter():
             return torch.stack([adapted, model(pixel_values=pixel_values).logits], dim=1)  # (B, 2, C)
 
+    preprocessing = Preprocessing.of(model, image_processor)
     was_training = model.training
     model.eval()
     try:
-        scores = score(logits, dataset, image_processor, accelerator, batch_size, num_workers=num_workers)
+        scores = score(logits, dataset, preprocessing, accelerator, batch_size, num_workers=num_workers)
     finally:
         model.train(was_training)
     probabilities = scores.softmax(dim=-1)
@@ -126,4 +129,5 @@ def predict(
         labels=torch.tensor(dataset["label"][:]),
         probabilities=probabilities[:, 0],
         zero_shot=probabilities[:, 1] if zero_shot is None else zero_shot,
+        value_range=preprocessing.value_range,
     )

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoImageProcessor
 
 from ..auto import AutoPeftModelForZeroShotImageClassification
 from ..data.folders import is_picture, walk
-from ..data.pictures import PictureError, read_picture
-from ..data.transforms import EvalTransform, ImageProcessor
+from ..data.pictures import PictureError
+from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
 from ..tuner.loading import load_tokenizer
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
@@ -98,11 +98,13 @@ class PictureBatch:
     Args:
         paths: of N pictures.
         errors: for each, why it cannot be read, or None.
-        pixel_values: of those that can (n, 3, height, width).
+        beyond: for each, whether its values are beyond what the adapter was trained on.
+        pixel_values: of those that can be read (n, 3, height, width).
     """
 
     paths: list[str]
     errors: list[str | None]
+    beyond: list[bool]
     pixel_values: torch.Tensor
 
 
@@ -111,7 +113,7 @@ class PictureBatches(IterableDataset):
 
     Args:
         sources: files and folders, see `find_pictures`.
-        transform: from a PIL picture to `pixel_values`.
+        preprocessing: how pictures become `pixel_values`.
         batch_size: pictures of a batch.
         process_index, num_processes: which batches these are.
     """
@@ -119,12 +121,12 @@ class PictureBatches(IterableDataset):
     def __init__(
         self,
         sources: Sequence[str | os.PathLike[str]],
-        transform: EvalTransform,
+        preprocessing: Preprocessing,
         batch_size: int,
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.sources, self.transform, self.batch_size = sources, transform, batch_size
+        self.sources, self.preprocessing, self.batch_size = sources, preprocessing, batch_size
         self.process_index, self.num_processes = process_index, num_processes
 
     def __iter__(self) -> Iterator[PictureBatch]:
@@ -137,14 +139,17 @@ class PictureBatches(IterableDataset):
         return map(self._read, mine)
 
     def _read(self, paths: list[str]) -> PictureBatch:
-        pixels, errors = [], []
+        pixels, errors, beyond = [], [], []
         for path in paths:
             try:
-                pixels.append(self.transform(read_picture(path)))
+                picture = self.preprocessing.decode(path)
+                pixels.append(self.preprocessing.pixel_values(picture))
                 errors.append(None)
+                beyond.append(self.preprocessing.is_beyond(picture.info.get("values")))
             except PictureError as error:
                 errors.append(error.reason)
-        return PictureBatch(paths, errors, torch.stack(pixels) if pixels else torch.empty(0))
+                beyond.append(False)
+        return PictureBatch(paths, errors, beyond, torch.stack(pixels) if pixels else torch.empty(0))
 
 
 @torch.no_grad()
@@ -173,7 +178,11 @@ def predict_pictures(
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
-        sources, EvalTransform(image_processor), batch_size, accelerator.process_index, accelerator.num_processes
+        sources,
+        Preprocessing.of(model, image_processor),
+        batch_size,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
     loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
     while True:
@@ -200,8 +209,8 @@ def _answer(
         best = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]))
         ranks = map(partial(_ranks, model.classes, threshold), best.values.tolist(), best.indices.tolist())
     return [
-        Answer(path, [] if error else next(ranks), error)
-        for path, error in zip(batch.paths, batch.errors, strict=True)
+        Answer(path, [] if error else next(ranks), error, is_beyond)
+        for path, error, is_beyond in zip(batch.paths, batch.errors, batch.beyond, strict=True)
     ]
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import datasets
 import torch
 from torch.utils.data import Dataset
 
-from ..data import PictureDataset, TrainTransform
+from ..data import PictureDataset, Preprocessing, TrainTransform
+from ..data.preprocessing import ImageProcessor
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.validation import as_positive_int
 from .cached_views import CachedViews
@@ -21,10 +19,10 @@ MOST_MEMORY = 4 * 2**30  # bytes
 
 
 def augmented(
-    dataset: datasets.Dataset, image_processor: Callable[..., Any], settings: TrainingSettings
+    dataset: datasets.Dataset, preprocessing: Preprocessing | ImageProcessor, settings: TrainingSettings
 ) -> PictureDataset:
-    """Pictures with the augmentation of a run."""
-    transform = TrainTransform(image_processor, scale=(settings.crop_scale, 1.0), flip=settings.flip)
+    """Pictures, prepared as it is said or as the base model's image processor does it, with a run's augmentation."""
+    transform = TrainTransform(preprocessing, scale=(settings.crop_scale, 1.0), flip=settings.flip)
     return PictureDataset(dataset, transform)
 
 
@@ -60,7 +58,7 @@ def num_views(
 def training_pictures(
     model: PeftModelForZeroShotImageClassification,
     dataset: datasets.Dataset,
-    image_processor: Callable[..., Any],
+    image_processor: ImageProcessor,
     settings: TrainingSettings,
     views: int,
 ) -> Dataset:
@@ -74,7 +72,7 @@ def training_pictures(
         views: views of each picture that are computed once, see
             [`~peft_mmrl.training.cached_views.CachedViews`]; 0: every epoch draws new ones.
     """
-    pictures = augmented(dataset, image_processor, settings)
+    pictures = augmented(dataset, Preprocessing.of(model, image_processor), settings)
     if not views:
         return pictures
     torch.manual_seed(settings.seed)

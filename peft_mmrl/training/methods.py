@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import CLIPModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from ..data import Preprocessing
 from ..scoring.labelled import score
 from ..tuner.config import MMRLConfig
 from ..tuner.validation import as_templates
@@ -60,10 +61,11 @@ class MMRLClassifier:
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, config: MMRLConfig) -> None:
         self.model = get_peft_model(clip, config)
         self.processor, self.accelerator = processor, accelerator
+        self.preprocessing = Preprocessing.of(config, processor)
 
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
         self.model.set_classes(class_names, self.processor, allow_duplicates=True)  # as in ImageNet's names
-        train(self.model, augmented(train_set, self.processor.image_processor, settings), settings, self.accelerator)
+        train(self.model, augmented(train_set, self.preprocessing, settings), settings, self.accelerator)
 
     def logits(
         self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
@@ -76,7 +78,7 @@ class MMRLClassifier:
         if transfer is not None and transfer.beta is not None:
             config.beta = transfer.beta
         try:
-            return score(self._forward, dataset, self.processor.image_processor, self.accelerator)
+            return score(self._forward, dataset, self.preprocessing, self.accelerator)
         finally:
             config.beta = beta
 

@@ -8,7 +8,17 @@ from typing import Any
 from peft import PeftConfig, PeftType, TaskType
 
 from .registration import PEFT_TYPE, TASK_TYPE, extend_peft_enums
-from .validation import InvalidTypeError, as_layers, as_list, as_number, as_positive_int, as_templates, as_weights
+from .validation import (
+    InvalidTypeError,
+    as_fit,
+    as_layers,
+    as_list,
+    as_number,
+    as_positive_int,
+    as_templates,
+    as_value_range,
+    as_weights,
+)
 
 
 # The config's own fields are members of these enums, so they must exist before the first config is made.
@@ -63,6 +73,13 @@ class MMRLConfig(PeftConfig):
         class_input_ids (`list[list[str]]`, *optional*):
             Per template one blank-separated string of token ids per trained class, so that a loaded adapter
             classifies without a tokenizer. Means nothing without `classes`.
+        fit (`str`, *optional*):
+            How pictures that are not of the base model's shape became `pixel_values` in training: "crop" (their
+            middle), "pad" or "squeeze", see [`~peft_mmrl.Preprocessing`]. `None`: as the base model's image processor
+            does it.
+        value_range (`list[float]`, *optional*):
+            The two values that became black and white in grey pictures of more than 8 bits. `None`: the range of
+            their type.
         base_fingerprint (`str`, *optional*):
             Digest of the base model that the adapter was saved with, set by `save_pretrained`. Loading it on another
             base of the same sizes warns.
@@ -111,6 +128,12 @@ class MMRLConfig(PeftConfig):
     class_input_ids: list[list[str]] | None = field(
         default=None, metadata={"help": "Token ids of the trained prompts, a string per class and template."}
     )
+    fit: str | None = field(
+        default=None, metadata={"help": "How pictures were made to fit: crop, pad or squeeze; None: as the base does."}
+    )
+    value_range: list[float] | None = field(
+        default=None, metadata={"help": "What is black and white in grey of more than 8 bits; None: its type's range."}
+    )
     base_fingerprint: str | None = field(
         default=None, metadata={"help": "Digest of the base model, set when the adapter is saved."}
     )
@@ -130,6 +153,9 @@ class MMRLConfig(PeftConfig):
         for name in ("vision_layers", "text_layers"):
             if getattr(self, name) is not None:
                 setattr(self, name, as_layers(name, getattr(self, name)))
+        self.fit = as_fit(self.fit)
+        ends = as_value_range("value_range", self.value_range)
+        self.value_range = None if ends is None else list(ends)  # as JSON gives it back
         self._check_trained_classes()
         self.check_coefficients()
 

@@ -13,6 +13,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import CLIPModel, PreTrainedConfig
 
 
+FITS = ("crop", "pad", "squeeze")  # of pictures into the model's square, see `peft_mmrl.Preprocessing`
+
+
 class InvalidTypeError(TypeError, ValueError):
     """A value of a wrong type. It is both errors, so that `except ValueError` catches every kind of bad input."""
 
@@ -40,6 +43,7 @@ def as_positive_int(name: str, value: Any) -> int:
 def as_number(name: str, value: Any, low: float, high: float = math.inf, *, below: float = math.inf) -> float:
     """Return `value` as a finite float of the closed interval [low, high], and smaller than `below`."""
     allowed = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
+    allowed = "a finite number" if math.isinf(low) else allowed
     if not math.isinf(below):
         allowed += f" and below {below:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -91,6 +95,28 @@ def as_templates(template: Any) -> list[str]:
         if "{}" not in item:
             raise ValueError(f"`template` must have a place {{}} for the class name, got {item!r}.")
     return templates
+
+
+def as_fit(value: Any) -> str | None:
+    """Return how pictures are made to fit a model's square, or None."""
+    if value is not None and not (isinstance(value, str) and value in FITS):
+        raise (ValueError if isinstance(value, str) else InvalidTypeError)(
+            f"`fit` must be one of {', '.join(FITS)}, or None, got {value!r}."
+        )
+    return value
+
+
+def as_value_range(name: str, value: Any) -> tuple[float, float] | None:
+    """Return a smallest and a largest value as floats, or None."""
+    if value is None:
+        return None
+    ends = as_list(name, value, "two numbers, the smaller first")
+    if len(ends) != 2:
+        raise ValueError(f"`{name}` must hold two numbers, the smaller first, got {value!r}.")
+    low, high = (as_number(f"{name}[{index}]", number, -math.inf) for index, number in enumerate(ends))
+    if not low < high:
+        raise ValueError(f"`{name}` must hold two numbers, the smaller first, got {value!r}.")
+    return low, high
 
 
 def refuse_mixed_batch(kwargs: dict[str, Any]) -> None:
