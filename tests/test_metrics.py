@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from peft_mmrl import metrics
 from peft_mmrl.metrics import functions
@@ -33,11 +33,36 @@ def test_per_class_is_scikit_learns(problem):
     predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
     found = functions.per_class(predicted, labels, classes)
     wanted = precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
-    for name, column in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
-        np.testing.assert_allclose(found[name], column, err_msg=name)
-    means = precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    occurring = np.unique(labels)
+    assert found["support"] == wanted[3].tolist()
+    for name, column in zip(("precision", "recall", "f1"), wanted, strict=False):
+        expected = [value if label in occurring else None for label, value in enumerate(column)]
+        assert found[name] == pytest.approx(expected), name
+    means = precision_recall_fscore_support(labels, predicted, labels=occurring, average="macro", zero_division=0)
     for name, mean in zip(("macro_precision", "macro_recall", "macro_f1"), means, strict=False):
         assert found[name] == pytest.approx(mean), name
+    one_class = len(occurring) == 1  # of which scikit-learn warns
+    assert one_class or found["macro_recall"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+
+
+def test_a_class_without_pictures_counts_for_no_model():
+    """Two models that are equally good at the classes with pictures, one of which names a class without."""
+    plain, strange = (functions.per_class(predicted, [0, 0, 1, 1], 3) for predicted in ([0, 1, 1, 1], [0, 2, 1, 1]))
+    for found in (plain, strange):
+        assert found["recall"] == [0.5, 1, None]
+        assert found["precision"][2] is found["f1"][2] is None
+        assert found["macro_recall"] == 0.75
+    assert metrics.load("per_class").compute(predictions=[0, 2], references=[0, 0], num_classes=3)["recall"] == [
+        0.5,
+        None,
+        None,
+    ]
+
+
+def test_measures_of_many_classes_need_no_table_of_all_pairs():
+    """A table of 100,000 x 100,000 classes would be 80 GB."""
+    found = functions.per_class([7, 99_999], [7, 8], 100_000)
+    assert (found["macro_recall"], found["recall"][7:9], found["support"][99_999]) == (0.5, [1, 0], 0)
 
 
 @settings(max_examples=50, deadline=None)

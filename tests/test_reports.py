@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import sys
+import tracemalloc
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,7 +21,7 @@ from report_samples import HISTORY, NAMES, THRESHOLD, make_dataset, make_predict
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
-from peft_mmrl.reports import compute_metrics, figures, fonts, results, write_report
+from peft_mmrl.reports import compute_metrics, figures, fonts, results, verdict, write_report
 from peft_mmrl.scoring.labelled import Predictions
 
 
@@ -60,13 +61,13 @@ def test_without_new_classes_there_is_no_harmonic_mean():
 
 
 def test_classes_without_pictures_are_counted_nowhere():
-    predictions = make_predictions(["cat", "dog", "fox"], 6)
-    predictions.labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    predictions.probabilities = predictions.zero_shot = torch.eye(3)[predictions.labels]
-    metrics = compute_metrics(predictions)
-    assert metrics["macro_f1"] == 1
+    """The third has none; before training two pictures were called by its name."""
+    metrics = compute_metrics(predictions_of([0, 2, 0, 1, 1, 2], [0, 1, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1], 3))
+    assert metrics["macro_recall"] == metrics["zero_shot_macro_recall"] == pytest.approx(2 / 3)
     assert [row["pictures"] for row in metrics["per_class"]] == [3, 3, 0]
-    assert [row["class"] for row in results.by_change(metrics["per_class"], 10)] == ["cat", "dog"]
+    nothing = {name: metrics["per_class"][2][name] for name in ("recall", "zero_shot_recall", "precision", "f1")}
+    assert set(nothing.values()) == {None}
+    assert [row["label"] for row in results.by_change(metrics["per_class"], 10)] == [0, 1]
 
 
 def test_changed_pictures_come_in_the_order_of_their_change():
@@ -82,10 +83,18 @@ def test_classes_that_changed_most_are_kept():
     assert len(results.by_change(rows, 10)) == 10
 
 
-def test_confused_pairs_are_the_largest_off_the_diagonal(predictions):
+def predictions_of(before, after, labels, num_classes, trained=None):
+    """Predictions that name given labels."""
+    eye, labels = torch.eye(num_classes) * 0.8 + 0.2 / num_classes, torch.tensor(labels)
+    names, paths = [f"class {label}" for label in range(num_classes)], [f"{index}.jpg" for index in range(len(labels))]
+    return Predictions(names, trained or [True] * num_classes, paths, labels, eye[after], eye[before])
+
+
+def test_confused_pairs_are_the_largest_off_the_diagonal():
     counts = np.array([[9, 2, 0], [0, 9, 3], [1, 0, 9]])
-    assert results.confused_pairs(counts, 2) == [(1, 2, 3), (0, 1, 2)]
-    assert results.confused_pairs(np.eye(3, dtype=int), 5) == []
+    actual, called = np.repeat(np.indices((3, 3)).reshape(2, -1), counts.ravel(), axis=1).tolist()
+    assert results.confused_pairs(predictions_of(called, called, actual, 3), 2) == [(1, 2, 3), (0, 1, 2)]
+    assert results.confused_pairs(predictions_of(actual, actual, actual, 3), 5) == []
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(10, 2), (2, 10), (5, 4), (1000, 900)])
@@ -157,6 +166,57 @@ def test_the_headline_claims_no_more_than_the_pictures_show(right_before, right_
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"<h1>{headline}</h1>" in page
     assert ("can be chance" in page) == headline.startswith("32")
+
+
+GOOD, DEFECT = [0] * 60, [1] * 4
+MANY = [label for label in range(10) for _ in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "labels", "said"),
+    [
+        pytest.param([0] * 34 + [1] * 30, [0] * 64, GOOD + DEFECT, "mixed", id="the rare class is lost"),
+        pytest.param([0] * 64, [0] * 34 + [1] * 30, GOOD + DEFECT, "mixed", id="the rare class is won"),
+        pytest.param([0] * 34 + [1] * 30, [0] * 60 + [1] * 4, GOOD + DEFECT, "helped", id="none is lost"),
+        pytest.param([0] * 60 + [1] * 4, [0] * 34 + [1] * 30, GOOD + DEFECT, "harmed", id="none is won"),
+        pytest.param([0] * 60 + [1] * 4, [0] * 64, GOOD + DEFECT, "unclear", id="few pictures"),
+        pytest.param([0] * 50 + MANY[50:], MANY[:90] + [8] * 10, MANY, "mixed", id="one class of ten is lost"),
+        pytest.param([0] * 50 + MANY[50:], MANY[:92] + [8] * 3 + MANY[95:], MANY, "helped", id="a class loses a little"),
+    ],
+)
+def test_training_helped_only_where_no_class_paid_for_it(before, after, labels, said, tmp_path):
+    predictions = predictions_of(before, after, labels, max(labels) + 1)
+    metrics = report_of(tmp_path / "report", predictions)
+    assert verdict.verdict(metrics) == said
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ("Training helped" in page) == (said == "helped")
+    assert ("Training did harm" in page) == (said == "harmed")
+    assert ("Some classes gained, others lost" in page) == (said == "mixed")
+    assert f"{metrics['macro_recall']:.1%}" in page.partition("Class by class")[0]
+
+
+def test_a_lost_class_stands_beside_the_accuracy(tmp_path):
+    predictions = predictions_of([0] * 34 + [1] * 30, [0] * 64, GOOD + DEFECT, 2)
+    metrics = report_of(tmp_path / "report", predictions)
+    top = (tmp_path / "report" / "report.html").read_text().partition("Class by class")[0]
+    assert "<b>0.0%</b> <span class=\"note\">0 of 4</span>" in top  # of the weakest class, after
+    assert "Half or more of what was recognised before is lost" in top and "(4 → 0 of 4)" in top
+    assert verdict.summary(metrics) == [
+        "accuracy on 64 pictures: 93.8% (zero-shot 59.4%)",
+        "mean recall of 2 classes: 50.0% (zero-shot 78.3%); weakest: class 1 100% -> 0%",
+        "better: class 0 57% -> 100%",
+        "worse: class 1 100% -> 0%",
+    ]
+
+
+def test_memory_grows_with_pictures_and_classes_not_with_pairs_of_classes(tmp_path):
+    """A table of all pairs of 3,000 classes takes 72 MB; the probabilities of 10 pictures are 0.1 MB."""
+    predictions = make_predictions([f"class {label}" for label in range(3000)], 10)
+    tracemalloc.start()
+    report_of(tmp_path / "report", predictions)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
 
 
 def test_pictures_that_vanished_are_named(tmp_path, predictions):

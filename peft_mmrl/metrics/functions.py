@@ -21,7 +21,7 @@ def accuracy(predictions: Any, references: Any) -> float:
         predictions: predicted labels (N,).
         references: true labels (N,).
     """
-    predictions, references = _same_length(_labels("predictions", predictions), _labels("references", references))
+    predictions, references = _pairs(predictions, references)
     return float((predictions == references).mean())
 
 
@@ -41,7 +41,7 @@ def base_to_new(predictions: Any, references: Any, is_new: Any) -> dict[str, flo
     Raises:
         ValueError: one of the two groups has no picture.
     """
-    predictions, references = _same_length(_labels("predictions", predictions), _labels("references", references))
+    predictions, references = _pairs(predictions, references)
     is_new = _array("is_new", is_new, 1).astype(bool)
     _same_length(references, is_new, "is_new")
     if is_new.all() or not is_new.any():
@@ -76,8 +76,7 @@ def confusion_matrix(predictions: Any, references: Any, num_classes: int) -> np.
         num_classes: C.
     """
     num_classes = as_positive_int("num_classes", num_classes)
-    predictions = _labels("predictions", predictions, num_classes)
-    predictions, references = _same_length(predictions, _labels("references", references, num_classes))
+    predictions, references = _pairs(predictions, references, num_classes)
     counts = np.bincount(references * num_classes + predictions, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
@@ -85,8 +84,8 @@ def confusion_matrix(predictions: Any, references: Any, num_classes: int) -> np.
 def per_class(predictions: Any, references: Any, num_classes: int) -> dict[str, Any]:
     """Precision, recall and F1 of each class, and their means.
 
-    What has no value, as the precision of a class that was never predicted, is 0. Means are over the classes that
-    have pictures or were predicted, as in scikit-learn.
+    A class without pictures has none of them, whether it was predicted or not: so two models are compared over the
+    same classes. The precision of a class that has pictures but was never predicted is 0, as in scikit-learn.
 
     Args:
         predictions: predicted labels (N,).
@@ -94,19 +93,25 @@ def per_class(predictions: Any, references: Any, num_classes: int) -> dict[str, 
         num_classes: C.
 
     Returns:
-        `precision`, `recall`, `f1` and `support` (number of pictures), lists of C; `macro_precision`, `macro_recall`,
-        `macro_f1`, numbers.
+        `precision`, `recall`, `f1` (None of a class without pictures) and `support` (number of pictures), lists of C;
+        `macro_precision`, `macro_recall`, `macro_f1`, their means over the classes that have pictures.
+        `macro_recall` is scikit-learn's balanced accuracy.
     """
-    counts = confusion_matrix(predictions, references, num_classes)
-    right, support, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+    num_classes = as_positive_int("num_classes", num_classes)
+    predictions, references = _pairs(predictions, references, num_classes)
+    support, predicted, right = (
+        np.bincount(labels, minlength=num_classes)
+        for labels in (references, predictions, references[predictions == references])
+    )
     columns = {
         "precision": _divide(right, predicted),
         "recall": _divide(right, support),
         "f1": _divide(2 * right, support + predicted),
     }
-    occurs = support + predicted > 0
+    occurs = support > 0
     means = {f"macro_{name}": float(column[occurs].mean()) for name, column in columns.items()}
-    return {name: column.tolist() for name, column in columns.items()} | {"support": support.tolist()} | means
+    lists = {name: np.where(occurs, column, None).tolist() for name, column in columns.items()}
+    return lists | {"support": support.tolist()} | means
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,8 @@ def reliability(probabilities: Any, references: Any, n_bins: int = 15) -> Reliab
         n_bins: bins of equal width between 0 and 1, open to the left and closed to the right.
     """
     probabilities, references = _scores("probabilities", probabilities, references)
-    if probabilities.min() < 0 or (np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE).any():
+    sums = probabilities.sum(axis=1, dtype=np.float64)
+    if probabilities.min() < 0 or (np.abs(sums - 1) > SUM_TOLERANCE).any():
         raise ValueError("`probabilities` must be at least 0 and sum to 1 in each row; take the softmax of logits.")
     edges = np.linspace(0, 1, as_positive_int("n_bins", n_bins) + 1)[1:]
     confidence = probabilities.max(axis=1).clip(max=1)
@@ -170,7 +176,7 @@ def _array(name: str, values: Any, ndim: int) -> np.ndarray:
     shape = "(pictures,)" if ndim == 1 else "(pictures, classes)"
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
-        values = values.double() if values.is_floating_point() else values  # numpy knows no bf16
+        values = values.float() if values.dtype == torch.bfloat16 else values  # which numpy does not know
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -194,8 +200,13 @@ def _labels(name: str, values: Any, num_classes: int | None = None) -> np.ndarra
     return labels
 
 
+def _pairs(predictions: Any, references: Any, num_classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    predictions = _labels("predictions", predictions, num_classes)
+    return _same_length(predictions, _labels("references", references, num_classes))
+
+
 def _scores(name: str, scores: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    scores = _array(name, scores, 2).astype(np.float64)
+    scores = _array(name, scores, 2)
     if not np.isfinite(scores).all():
         raise ValueError(f"`{name}` must hold finite numbers, got NaN or infinity.")
     return _same_length(scores, _labels("references", references, scores.shape[1]))

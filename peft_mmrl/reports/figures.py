@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import PIL.Image
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -80,11 +81,14 @@ def draw_confusion(predictions: Predictions, names: list[str]) -> Figure:
         predictions: of N pictures over C classes.
         names: of the C classes, see `fonts.drawable_names`.
     """
-    counts = functions.confusion_matrix(predictions.probabilities.argmax(dim=1), predictions.labels, len(names))
-    if not fits_matrix(counts):
-        return _draw_pairs(counts, names)
-    occurs = occurring(counts)
-    return _draw_matrix(counts[np.ix_(occurs, occurs)], [names[label] for label in occurs])
+    if not fits_matrix(predictions):
+        return _draw_pairs(confused_pairs(predictions, MOST_PAIRS), names)
+    occurs = occurring(predictions)
+    called, actual = (
+        torch.searchsorted(occurs, labels) for labels in (predictions.probabilities.argmax(dim=1), predictions.labels)
+    )
+    counts = functions.confusion_matrix(called, actual, len(occurs))
+    return _draw_matrix(counts, [names[label] for label in occurs])
 
 
 def draw_per_class(rows: list[dict[str, Any]], names: list[str]) -> Figure:
@@ -146,8 +150,7 @@ def _draw_matrix(counts: np.ndarray, names: list[str]) -> Figure:
     return figure
 
 
-def _draw_pairs(counts: np.ndarray, names: list[str]) -> Figure:
-    pairs = confused_pairs(counts, MOST_PAIRS)
+def _draw_pairs(pairs: list[tuple[int, int, int]], names: list[str]) -> Figure:
     figure = _figure(8, 1.2 + 0.28 * len(pairs))
     axes = figure.subplots()
     bars = axes.barh(range(len(pairs)), [count for _, _, count in pairs], color=AFTER)

@@ -9,15 +9,15 @@ from typing import Any
 import jinja2
 import PIL.Image
 
-from ..metrics import functions
 from ..scoring.labelled import Predictions
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
+from .verdict import lost_classes, verdict, weakest_class
 
 
-CHANCE = 0.05
 MOST_CLASSES = 16  # on the first screens; the table at the end has all
 MOST_MISTAKES = 5
+MOST_LOST = 5
 MEASURES = {
     "accuracy": ("Accuracy", "share of all pictures that are recognised"),
     "top_5_accuracy": ("Top-5 accuracy", "share of pictures whose class is among the five likeliest"),
@@ -25,7 +25,7 @@ MEASURES = {
     "new_accuracy": ("Accuracy, new classes", "pictures of classes that it knows by name only"),
     "harmonic_mean": ("H", "harmonic mean of the two above: high only where both are"),
     "macro_precision": ("Precision", "of the pictures called a class, the share that are; mean over classes"),
-    "macro_recall": ("Recall", "of the pictures of a class, the share that is recognised; mean over classes"),
+    "macro_recall": ("Mean recall", "of the pictures of a class, the share that is recognised; mean over classes"),
     "macro_f1": ("F1", "harmonic mean of precision and recall; mean over classes"),
     "expected_calibration_error": ("Calibration error", "how far stated and true certainty are apart; small is good"),
 }
@@ -53,7 +53,6 @@ def render_page(
         threshold: for "none of these"; None: there is none.
     """
     names = predictions.class_names
-    counts = functions.confusion_matrix(predictions.probabilities.argmax(dim=1), predictions.labels, len(names))
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
     changes = [row["recall"] - row["zero_shot_recall"] for row in with_pictures]
     return _template().render(
@@ -61,15 +60,19 @@ def render_page(
         metrics=metrics,
         recognised=round(metrics["accuracy"] * metrics["pictures"]),
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
-        may_be_chance=metrics["difference_p_value"] >= CHANCE,
+        verdict=verdict(metrics),
+        weakest=weakest_class(metrics),
+        lost=lost_classes(metrics),
+        most_lost=MOST_LOST,
         better=sum(change > 0 for change in changes),
         worse=sum(change < 0 for change in changes),
         same=sum(change == 0 for change in changes),
         classes=by_change(metrics["per_class"], MOST_CLASSES),
         left_out=max(len(with_pictures) - MOST_CLASSES, 0),
-        is_matrix=fits_matrix(counts),
+        is_matrix=fits_matrix(predictions),
         mistakes=[
-            (names[true], names[called], count) for true, called, count in confused_pairs(counts, MOST_MISTAKES)
+            (names[actual], names[called], count)
+            for actual, called, count in confused_pairs(predictions, MOST_MISTAKES)
         ],
         shown=shown,
         figures={name: _embed(content) for name, content in figures.items()},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..metrics import functions
@@ -25,6 +25,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
         `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
         `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
         `difference_p_value`, how likely chance alone makes them differ as much; `per_class`, a dictionary per class.
+        What has no value, as the recall of a class without pictures, is None.
     """
     gained, lost = changed_pictures(predictions)
     metrics: dict[str, Any] = {"pictures": len(predictions.labels)}
@@ -61,7 +62,10 @@ def measure(predictions: Predictions, probabilities: torch.Tensor) -> dict[str, 
 
 
 def per_class(predictions: Predictions) -> list[dict[str, Any]]:
-    """For each class its label, name, whether it was trained, its number of pictures, and precision, recall and F1."""
+    """For each class its label, name, whether it was trained, its number of pictures, and precision, recall and F1.
+
+    Of a class without pictures these three are None.
+    """
     models = {"": predictions.probabilities, "zero_shot_": predictions.zero_shot}
     names = predictions.class_names
     columns: dict[str, Any] = {"label": range(len(names)), "class": names, "trained": predictions.trained}
@@ -93,38 +97,39 @@ def changed_pictures(predictions: Predictions) -> tuple[list[int], list[int]]:
         probabilities.argmax(dim=1) == predictions.labels
         for probabilities in (predictions.probabilities, predictions.zero_shot)
     )
-    change = (predictions.probabilities - predictions.zero_shot).gather(1, predictions.labels[:, None])[:, 0]
+    after_own, before_own = (
+        probabilities.gather(1, predictions.labels[:, None])[:, 0]
+        for probabilities in (predictions.probabilities, predictions.zero_shot)
+    )
+    change = after_own - before_own
     order = change.argsort(descending=True, stable=True)
     gained = order[(after & ~before)[order]].tolist()
     lost = order[(before & ~after)[order]].tolist()
     return gained, lost[::-1]
 
 
-def confused_pairs(counts: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """The most frequent mistakes: true label, predicted label and number of pictures.
+def confused_pairs(predictions: Predictions, most: int) -> list[tuple[int, int, int]]:
+    """The trained model's most frequent mistakes: true label, predicted label and number of pictures.
 
     Args:
-        counts: confusion matrix (C, C), true classes as rows.
+        predictions: of N pictures.
         most: number of pairs to return at most.
     """
-    mistakes = counts - np.diag(counts.diagonal())
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:most]
-    pairs = zip(*np.unravel_index(order, counts.shape), strict=True)
-    return [(int(row), int(column), int(mistakes[row, column])) for row, column in pairs if mistakes[row, column]]
+    predicted = predictions.probabilities.argmax(dim=1)
+    pairs = zip(predictions.labels.tolist(), predicted.tolist(), strict=True)
+    counts = Counter((actual, called) for actual, called in pairs if actual != called)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [(actual, called, count) for (actual, called), count in ordered[:most]]
 
 
-def occurring(counts: np.ndarray) -> np.ndarray:
-    """Labels of the classes that have pictures or were predicted.
-
-    Args:
-        counts: confusion matrix (C, C).
-    """
-    return np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1))
+def occurring(predictions: Predictions) -> torch.Tensor:
+    """Labels of the classes that have pictures or were named by the trained model, in order."""
+    return torch.cat([predictions.labels, predictions.probabilities.argmax(dim=1)]).unique()
 
 
-def fits_matrix(counts: np.ndarray) -> bool:
-    """Whether a confusion matrix is small enough to be drawn as a whole."""
-    return len(occurring(counts)) <= LARGEST_MATRIX
+def fits_matrix(predictions: Predictions) -> bool:
+    """Whether the confusion matrix is small enough to be drawn as a whole."""
+    return len(occurring(predictions)) <= LARGEST_MATRIX
 
 
 def p_value(gained: int, lost: int) -> float:

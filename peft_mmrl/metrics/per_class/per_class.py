@@ -15,8 +15,8 @@ Args:
     references: true labels.
     num_classes: C; labels run from 0 to C - 1.
 Returns:
-    precision, recall, f1, support: lists of C. What has no value is 0.
-    macro_precision, macro_recall, macro_f1: means over the classes that have pictures or were predicted.
+    precision, recall, f1, support: lists of C. A class without pictures has None for the first three.
+    macro_precision, macro_recall, macro_f1: means over the classes that have pictures.
 """
 
 
