@@ -181,7 +181,7 @@ MANY = [label for label in range(10) for _ in range(10)]
         pytest.param([0] * 60 + [1] * 4, [0] * 34 + [1] * 30, GOOD + DEFECT, "harmed", id="none is won"),
         pytest.param([0] * 60 + [1] * 4, [0] * 64, GOOD + DEFECT, "unclear", id="few pictures"),
         pytest.param([0] * 50 + MANY[50:], MANY[:90] + [8] * 10, MANY, "mixed", id="one class of ten is lost"),
-        pytest.param([0] * 50 + MANY[50:], MANY[:92] + [8] * 3 + MANY[95:], MANY, "helped", id="a class loses a little"),
+        pytest.param([0] * 50 + MANY[50:], MANY[:92] + [8] * 3 + MANY[95:], MANY, "helped", id="little is lost"),
     ],
 )
 def test_training_helped_only_where_no_class_paid_for_it(before, after, labels, said, tmp_path):
@@ -199,7 +199,7 @@ def test_a_lost_class_stands_beside_the_accuracy(tmp_path):
     predictions = predictions_of([0] * 34 + [1] * 30, [0] * 64, GOOD + DEFECT, 2)
     metrics = report_of(tmp_path / "report", predictions)
     top = (tmp_path / "report" / "report.html").read_text().partition("Class by class")[0]
-    assert "<b>0.0%</b> <span class=\"note\">0 of 4</span>" in top  # of the weakest class, after
+    assert '<b>0.0%</b> <span class="note">0 of 4</span>' in top  # of the weakest class, after
     assert "Half or more of what was recognised before is lost" in top and "(4 → 0 of 4)" in top
     assert verdict.summary(metrics) == [
         "accuracy on 64 pictures: 93.8% (zero-shot 59.4%)",
