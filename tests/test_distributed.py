@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from conftest import in_two_processes
 from tiny_training import Noisy, StoppedError, make_model, run, weights
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from peft_mmrl import MMRLConfig
@@ -43,6 +45,44 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(me
     for start, found, expected in zip(before, one, weights(alone), strict=True):
         assert torch.allclose(found, expected, atol=1e-4)
         assert not torch.allclose(start, expected, atol=1e-3)
+
+
+class MeanOfPictures(torch.nn.Module):
+    """Its loss's gradient is the mean of the pictures that it has seen."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(size))
+
+    def forward(self, picture):
+        return SimpleNamespace(loss=(picture @ self.weight).mean())
+
+
+def record_gradients(pictures, settings, folder):
+    """Train on unit vectors and save the gradient of each step."""
+    gradients = []
+    register_optimizer_step_pre_hook(
+        lambda optimizer, *_: gradients.append(optimizer.param_groups[0]["params"][0].grad.clone())
+    )
+    accelerator, dataset = make_accelerator(settings, cpu=True), [{"picture": row} for row in torch.eye(pictures)]
+    train(MeanOfPictures(pictures), dataset, settings, accelerator)
+    torch.save(gradients, folder / f"{accelerator.process_index}.pt")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch", "seen"),
+    [(14, 2, [8, 4]), (3, 4, [3]), (5, 4, [5]), (1, 2, [1])],
+    ids=["a short last step", "fewer than one batch", "more than one batch, less than two", "a single one"],
+)
+def test_pictures_weigh_alike_over_two_processes_whatever_they_are_divided_into(pictures, batch, seen, tmp_path):
+    settings = TrainingSettings(epochs=1, batch_size=batch, gradient_accumulation_steps=2)
+    in_two_processes(record_gradients, pictures, settings, tmp_path)
+    for index in range(2):
+        gradients = torch.load(tmp_path / f"{index}.pt")
+        assert len(gradients) == len(seen)
+        for gradient, count in zip(gradients, seen, strict=True):
+            expected = [0] * (pictures - count) + [1 / count] * count
+            assert sorted(gradient.tolist()) == pytest.approx(expected)
 
 
 def stop_and_go_on(settings, folder):

@@ -55,7 +55,9 @@ def test_it_says_what_it_does_and_writes_a_classifier(digit_folders, tmp_path, c
     assert "18 pictures of 3 classes (6 each); 15 more to validate with; 2 epochs x 4 steps = 8 steps" in printed.out
     assert "zero-shot accuracy on 15 pictures: " in printed.out
     assert "epoch 2: loss " in printed.out
-    assert "8 steps, about 1 minutes to go" in printed.err
+    assert "4 pictures a step; 2 of 18 pictures, others each time, are left out of an epoch" in printed.out
+    assert "8 steps, about 1 minute to go" in printed.err
+    assert "%|" not in printed.err  # no bars where nobody looks
 
     clip, _ = load_clip()
     model = PeftModel.from_pretrained(clip, folder)

@@ -1,14 +1,18 @@
 """The training loop: order, schedule, accumulation, interruption."""
 
+import io
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny_training import Noisy, StoppedError, make_model, run, weights
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.training import TrainingSettings, make_accelerator, steps_per_epoch, train
+from peft_mmrl.training import Epoch, TrainingSettings, make_accelerator, train
 from peft_mmrl.training.loop import SeededDataset
 
 
@@ -51,9 +55,66 @@ def test_few_pictures_get_more_epochs():
     assert TrainingSettings(epochs=3).num_epochs(1) == 3
 
 
-@pytest.mark.parametrize(("pictures", "batch", "processes", "steps"), [(10, 4, 1, 2), (3, 4, 1, 1), (9, 4, 2, 1)])
-def test_an_incomplete_batch_counts_only_where_there_is_no_other(pictures, batch, processes, steps):
-    assert steps_per_epoch(pictures, TrainingSettings(batch_size=batch), processes) == steps
+@pytest.mark.parametrize(
+    ("epoch", "steps", "said"),
+    [
+        (Epoch(8, 4), 2, "4 pictures a step"),
+        (Epoch(10, 4), 2, "4 pictures a step; 2 of 10 pictures, others each time, are left out of an epoch"),
+        (Epoch(3, 32), 1, "3 pictures a step"),
+        (Epoch(3, 4, 2), 1, "3 pictures a step (shared by 2 processes)"),
+        (
+            Epoch(9, 4, 2),
+            1,
+            "8 pictures a step (shared by 2 processes); 1 of 9 pictures, others each time, are left out of an epoch",
+        ),
+        (Epoch(12, 2, 1, 4), 2, "8 pictures a step (4 batches of 2), the last of an epoch 4"),
+        (Epoch(6, 2, 1, 4), 1, "6 pictures a step (3 batches of 2)"),
+        (Epoch(3, 4, 1, 4), 1, "3 pictures a step"),
+        (Epoch(8, 2, 2, 2), 1, "8 pictures a step (2 batches of 4, shared by 2 processes)"),
+    ],
+)
+def test_what_is_said_of_an_epoch_is_what_happens(epoch, steps, said):
+    assert str(epoch) == said
+    assert epoch.steps == steps
+    seen = sum(epoch.batch * epoch.batches_of_step(step) for step in range(steps))
+    assert seen + epoch.left_out == epoch.num_pictures
+    assert sum(map(epoch.own_pictures, range(epoch.num_processes))) == epoch.batch
+
+
+class MeanOfPictures(torch.nn.Module):
+    """Its loss's gradient is the mean of the pictures that it has seen."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(size))
+
+    def forward(self, picture):
+        return SimpleNamespace(loss=(picture @ self.weight).mean())
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch", "accumulation"), [(10, 2, 4), (9, 2, 3), (3, 2, 4), (3, 8, 4), (8, 2, 2)]
+)
+def test_a_step_s_gradient_is_the_mean_over_the_pictures_it_has_seen(pictures, batch, accumulation):
+    """Picture i is the i-th unit vector, so that the gradient tells which were seen, and how much each weighs."""
+    settings = TrainingSettings(epochs=2, batch_size=batch, gradient_accumulation_steps=accumulation)
+    gradients = []
+
+    def record(optimizer, *_):
+        gradients.append(optimizer.param_groups[0]["params"][0].grad.clone())
+
+    hook = register_optimizer_step_pre_hook(record)
+    try:
+        dataset = [{"picture": row} for row in torch.eye(pictures)]
+        _, history = run(settings, dataset, MeanOfPictures(pictures))
+    finally:
+        hook.remove()
+    epoch = Epoch.of(pictures, settings, num_processes=1)
+    for index, gradient in enumerate(gradients):
+        seen = epoch.batch * epoch.batches_of_step(index % epoch.steps)
+        assert sorted(gradient.tolist()) == pytest.approx([0] * (pictures - seen) + [1 / seen] * seen)
+    assert len(gradients) == 2 * epoch.steps
+    assert len(history) == 2
 
 
 def test_one_picture_is_enough_for_a_step():
@@ -67,6 +128,31 @@ def test_other_processes_of_a_machine_train_without_a_bar(monkeypatch):
     monkeypatch.setattr(type(accelerator), "is_local_main_process", False)
     history = train(make_model(), Noisy(30), TrainingSettings(epochs=1, batch_size=2), accelerator)
     assert [record["epoch"] for record in history] == [1]
+
+
+def test_a_log_gets_a_line_per_epoch_and_no_bars(capsys):
+    settings = TrainingSettings(epochs=3, batch_size=5)
+    _, history = run(settings, Noisy(20), description="cats")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "cats: epoch 1 of 3, loss " + f"{history[0]['loss']:.3f}"
+    assert said[1] == "cats: 12 steps, about 1 minute to go"
+    assert [line.partition(",")[0] for line in said[2:]] == ["cats: epoch 2 of 3", "cats: epoch 3 of 3"]
+
+
+def test_a_terminal_gets_a_bar_unless_it_is_switched_off(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def shown(description):
+        monkeypatch.setattr("sys.stderr", Terminal())
+        run(TrainingSettings(epochs=2, batch_size=5), Noisy(10), description=description)
+        return sys.stderr.getvalue()
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    assert "cats: 100%" in shown("cats") and "epoch 1" not in sys.stderr.getvalue()
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert "%" not in shown("cats") and "cats: epoch 1 of 2" in sys.stderr.getvalue()
 
 
 def test_accumulated_batches_equal_one_large_batch():

@@ -10,9 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
+import transformers
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 
 from ..data import PictureSource
+from ..data.progress import is_watched
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import REG_WEIGHT
 from ..tuner.validation import FITS
@@ -20,6 +26,11 @@ from ..tuner.validation import FITS
 
 # PEFT asks transformers 5.24 for an attribute that has a new name there.
 warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+if not is_watched():  # neither have the libraries anyone who sees their bars
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
 
 DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
 
@@ -64,6 +75,28 @@ def check_precision(accelerator: Accelerator) -> None:
     """
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed_precision fp16 needs a GPU, and this runs on the CPU: use bf16 or no.")
+
+
+def check_tracker(name: str | None) -> None:
+    """Refuse a tracker that would log nothing.
+
+    Args:
+        name: one of Accelerate's, "all" for those that are installed; None: no tracker.
+
+    Raises:
+        ValueError: there is no such tracker.
+        ImportError: it is not installed, or for "all" none is.
+    """
+    if name is None:
+        return
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    if name not in LoggerType.list():
+        raise ValueError(f"--with_tracking must be one of {', '.join(LoggerType.list())}, got {name!r}.")
+    if (name != "all" and name not in installed) or not installed:
+        needed = "a tracker, tensorboard say," if name == "all" else name
+        raise ImportError(
+            f"--with_tracking {name}: install {needed} with pip; installed are {', '.join(installed) or 'none'}."
+        )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:

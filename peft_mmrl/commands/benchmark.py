@@ -27,8 +27,8 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from tqdm import tqdm
 
+from ..data.progress import progress_bar
 from ..reports import check_can_draw
 from . import arguments as cli
 from .benchmark_steps import METHODS, MODELS, Setting
@@ -157,7 +157,7 @@ def main(args: argparse.Namespace) -> None:
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {args.threads} thread(s)"
     results: list[dict] = []
     content = {"model": args.model, "device": device, "torch": torch.__version__, "results": results}
-    for setting in tqdm(settings, unit="setting"):
+    for setting in progress_bar(settings, unit="setting"):
         results.append(measure(args, *setting))
         (args.output_dir / "benchmark.json").write_text(json.dumps(content, indent=2))  # kept if it is stopped
     print(f"{args.model} on {device}; times of the others as multiples of mmrl's")

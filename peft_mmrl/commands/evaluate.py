@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from accelerate import Accelerator
-
 from ..data import (
     PictureSource,
     Preprocessing,
@@ -26,9 +24,10 @@ from ..data import (
     new_class_names,
     read_class_names,
 )
-from ..reports import check_can_draw, write_report
+from ..reports import check_can_draw, summary, write_report
 from ..scoring.labelled import predict
 from ..scoring.unlabelled import load_classifier, read_config
+from ..training import make_accelerator
 from . import arguments as cli
 from . import training_run as runs
 
@@ -38,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     with cli.clear_errors():
         check_can_draw()
         runs.check_output_dir(args.output_dir, "evaluation", overwrite=args.overwrite_output_dir)
-        accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
         pictures, notes = source.load()
@@ -60,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
     found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
     if accelerator.is_main_process:
         metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
-        print("\n".join([*runs.summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
+        print("\n".join([*summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
     accelerator.end_training()
 
 

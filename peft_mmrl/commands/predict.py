@@ -19,13 +19,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import TextIO
 
-from accelerate import Accelerator
-from tqdm import tqdm
-
 from ..data import Preprocessing
+from ..data.progress import progress_bar
 from ..scoring.answers import WRITERS, Answer
 from ..scoring.threshold import Threshold
 from ..scoring.unlabelled import load_classifier, predict_pictures
+from ..training import make_accelerator
 from ..tuner.validation import as_number, as_positive_int
 from . import arguments as cli
 
@@ -44,7 +43,7 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     with cli.clear_errors():
         for name in ("top_k", "batch_size"):
             as_positive_int(name, getattr(args, name))
-        accelerator = Accelerator(mixed_precision=args.mixed_precision)
+        accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         threshold = read_threshold(args) if args.threshold is not None else 0.0
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
@@ -61,7 +60,7 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     )
     if accelerator.is_main_process:
         counts = Counter()
-        answers = tqdm(count(answers, counts), desc="predicting", unit=" pictures")
+        answers = progress_bar(count(answers, counts), desc="predicting", unit=" pictures")
         WRITERS[args.format](answers, top_k, output)
         if counts["beyond"]:
             print(Preprocessing.of(model, image_processor).warning(counts["beyond"]), file=sys.stderr)

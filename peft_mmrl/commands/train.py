@@ -34,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     with cli.clear_errors():
         check_can_draw()
         settings = cli.training_settings(args)
+        cli.check_tracker(args.with_tracking)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
         runs.check_output_dir(
             args.output_dir, "training", resume_from=resume_from, overwrite=args.overwrite_output_dir
@@ -60,13 +61,16 @@ def main(args: argparse.Namespace) -> None:
     before = after = None
     if data.validation is not None:
         before = after = score()
-        accelerator.print(f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}")
+        accelerator.print(
+            f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}, "
+            f"mean recall of classes: {before.zero_shot_mean_recall:.1%}"
+        )
 
     def validate(record: dict[str, float]) -> None:
         nonlocal after
         if before is not None:
             after = score(zero_shot=before.zero_shot)
-            record |= {"accuracy": after.accuracy, "zero_shot_accuracy": after.zero_shot_accuracy}
+            record |= {name: getattr(after, name) for name in runs.MEASURED}
         accelerator.print(runs.epoch_line(record))
         accelerator.log(record, step=record["epoch"])
 

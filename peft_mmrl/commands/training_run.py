@@ -13,17 +13,16 @@ from accelerate import Accelerator
 
 from ..data import TrainingData
 from ..hub.card import write_card
-from ..reports import by_change, write_report
-from ..reports.page import CHANCE
+from ..reports import summary, write_report
 from ..scoring.labelled import Predictions
 from ..scoring.threshold import Threshold
-from ..training import TrainingSettings, num_views, steps_per_epoch
+from ..training import Epoch, TrainingSettings, num_views
 from ..training.checkpoints import find_checkpoint
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
-LISTED = 10  # classes that a summary names
+MEASURED = ("accuracy", "zero_shot_accuracy", "mean_recall", "zero_shot_mean_recall")  # of an epoch
 
 
 def check_output_dir(folder: Path, kind: str, *, resume_from: Path | None = None, overwrite: bool = False) -> None:
@@ -140,12 +139,9 @@ class Plan:
         accelerator: Accelerator,
     ) -> None:
         self.data = data
-        self.steps = steps_per_epoch(len(data.train), settings, accelerator.num_processes)
-        self.epochs = settings.num_epochs(self.steps)
+        self.epoch = Epoch.of(len(data.train), settings, accelerator.num_processes)
+        self.epochs = settings.num_epochs(self.epoch.steps)
         self.views = num_views(cached_views, model, len(data.train), self.epochs, accelerator.num_processes)
-        self.batch = f"{settings.batch_size} x {accelerator.num_processes} pictures a step"
-        if settings.gradient_accumulation_steps > 1:
-            self.batch = f"{settings.gradient_accumulation_steps} x {self.batch}"
         self.parameters, _ = model.get_nb_trainable_parameters()
 
     def __str__(self) -> str:
@@ -154,8 +150,8 @@ class Plan:
         parts = [f"{len(self.data.train)} pictures of {len(counts)} classes ({each} each)"]
         if self.data.validation is not None:
             parts.append(f"{len(self.data.validation)} more to validate with")
-        parts.append(f"{self.epochs} epochs x {self.steps} steps = {self.epochs * self.steps} steps")
-        parts.append(self.batch)
+        steps = self.epoch.steps
+        parts += [f"{self.epochs} epochs x {steps} steps = {self.epochs * steps} steps", str(self.epoch)]
         parts.append(f"{self.parameters:,} trained parameters")
         if self.views:
             parts.append(f"{self.views} views of each picture, computed once")
@@ -167,6 +163,7 @@ def epoch_line(record: dict[str, float]) -> str:
     line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
     if "accuracy" in record:
         line += f", accuracy {record['accuracy']:.1%} (zero-shot {record['zero_shot_accuracy']:.1%})"
+        line += f", mean recall {record['mean_recall']:.1%} ({record['zero_shot_mean_recall']:.1%})"
     return line
 
 
@@ -213,8 +210,9 @@ def write_results(
             folder,
             model,
             data=data.source,
-            metrics={"accuracy": predictions.accuracy},
-            zero_shot={"accuracy": predictions.zero_shot_accuracy},
+            metrics={"accuracy": predictions.accuracy, "mean_recall": predictions.mean_recall},
+            zero_shot={"accuracy": predictions.zero_shot_accuracy, "mean_recall": predictions.zero_shot_mean_recall},
+            per_class=metrics["per_class"],
             eval_data=data.validation_source,
             repo_id=repo_id,
             training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
@@ -223,25 +221,4 @@ def write_results(
         page = report / "report.html"
         lines = [*summary(metrics), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
-    return lines
-
-
-def summary(metrics: dict[str, Any]) -> list[str]:
-    """Lines on what a trained model gains and loses against frozen CLIP, in all and by class.
-
-    Args:
-        metrics: from `write_report`.
-    """
-    line = f"accuracy on {metrics['pictures']} pictures: {metrics['accuracy']:.1%}"
-    line += f" (zero-shot {metrics['zero_shot_accuracy']:.1%})"
-    if metrics["difference_p_value"] >= CHANCE:
-        line += "; a difference this small can be chance"
-    lines, rows = [line], by_change(metrics["per_class"], len(metrics["per_class"]))
-    for what, sign, ordered in (("better", 1, rows), ("worse", -1, rows[::-1])):
-        changed = [row for row in ordered if sign * (row["recall"] - row["zero_shot_recall"]) > 0]
-        listed = ", ".join(
-            f"{row['class']} {row['zero_shot_recall']:.0%} -> {row['recall']:.0%}" for row in changed[:LISTED]
-        )
-        more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-        lines.append(f"{what}: {listed or 'none'}{more}")
     return lines

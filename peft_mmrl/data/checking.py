@@ -16,6 +16,7 @@ from ..tuner.validation import as_positive_int
 from .cpus import usable_cpus
 from .known import key_of, recall, remember
 from .pictures import PictureError, PictureFacts, examine_picture
+from .progress import progress_bar
 
 
 WINDOW = 1024  # pictures that are handed to threads at a time
@@ -82,7 +83,7 @@ def examine_pictures(
         threads = as_positive_int("num_workers", num_workers)
     mine = range(rank, len(dataset), processes)
     found: list[tuple[int, PictureFacts | str]] = []
-    bar = tqdm(total=len(mine), desc="checking pictures", unit="picture", leave=False, disable=rank > 0)
+    bar = progress_bar(total=len(mine), desc="checking pictures", unit="picture", leave=False, shown=rank == 0)
     with bar, ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(mine), WINDOW):
             found += _examine(dataset, mine[start : start + WINDOW], pool, bar)

@@ -27,6 +27,9 @@ from .shots import hold_out
 from .sources import is_saved, load_folder, load_named, load_table
 
 
+UNEVEN = 4  # times as many pictures of one class as of another
+
+
 @dataclass
 class PictureSource:
     """Where labelled pictures are: one of `folder`, `file` and `dataset_name`.
@@ -173,7 +176,7 @@ def load_training_data(
             notes.append(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
-    notes += _overlap(pictures, found)
+    notes += _overlap(pictures, found) + _imbalance(pictures["label"][:], names)
     elsewhere = None if validation is None else str(validation)
     return TrainingData(pictures, found, names, notes, str(source), elsewhere)
 
@@ -223,6 +226,18 @@ def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> li
     files = [{image["path"] for image in part["image"] if image["bytes"] is None} for part in (train, validation)]
     both = len(set.intersection(*({os.path.realpath(path) for path in part} for part in files)))
     return [f"{both} pictures are both trained on and validated with: results say too much"] if both else []
+
+
+def _imbalance(labels: Sequence[int], names: Sequence[str]) -> list[str]:
+    """A note where some classes have many more pictures to train on than others."""
+    ordered = Counter(labels).most_common()
+    (often, most), (seldom, fewest) = ordered[0], ordered[-1]
+    if most < UNEVEN * fewest:
+        return []
+    return [
+        f"classes are uneven: {most} pictures of {names[often]}, {fewest} of {names[seldom]}. A rare class can be lost "
+        f"while accuracy rises: look at recall by class, too; --shots {fewest} takes as many of each"
+    ]
 
 
 def _left_out(bad: Sequence[BadPicture]) -> list[str]:

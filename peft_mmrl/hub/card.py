@@ -40,6 +40,7 @@ def write_card(
     training: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     zero_shot: Mapping[str, float] | None = None,
+    per_class: Sequence[Mapping[str, Any]] = (),
     eval_data: str | None = None,
     license: str | None = None,
     repo_id: str | None = None,
@@ -58,6 +59,7 @@ def write_card(
         training: further settings of the training, by name.
         metrics: results of the adapter by the metric's name, as fractions from 0 to 1.
         zero_shot: the same for the base model without the adapter.
+        per_class: for each class `class`, `pictures`, `recall` and `zero_shot_recall`, as in a report's metrics.json.
         eval_data: what the results were measured on, as `data`. None: the pictures of `data` that were not trained on.
         license: the adapter's licence, as the Hub abbreviates it. None: what the card says already.
         repo_id: name of the adapter on the Hub. None: the name of its folder.
@@ -103,6 +105,7 @@ def write_card(
         training=dict(training or {}),
         metrics=metrics,
         zero_shot=zero_shot,
+        per_class=list(per_class),
         pictures=[_copy_picture(picture, folder) for picture in pictures],
     )
     _update(card, written, card_text(adapter, run))

@@ -82,6 +82,7 @@ class RunFacts:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     zero_shot: Mapping[str, float] = field(default_factory=dict)
+    per_class: list[Mapping[str, Any]] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
 
 
@@ -224,10 +225,26 @@ def _results(run: RunFacts) -> str:
         ]
         parts.append(f"{measured_on}, in percent:")
         parts.append(_table(["", "this adapter", "zero-shot CLIP"], rows))
+        parts += _recalls(run.per_class)
     for picture in run.pictures:
         title = picture.rpartition("/")[2].rpartition(".")[0].replace("_", " ")
         parts.append(f"![{title}]({picture})")
     return "\n\n".join(parts)
+
+
+def _recalls(per_class: list[Mapping[str, Any]]) -> list[str]:
+    """What accuracy hides: the classes of which least is recognised."""
+    rows = sorted((row for row in per_class if row["pictures"]), key=lambda row: (row["recall"], row["class"]))
+    shown = rows if len(rows) <= CLASSES_SHOWN else rows[:CLASSES_SHOWN]
+    if not rows:
+        return []
+    which = "each class" if len(shown) == len(rows) else f"the {len(shown)} of {len(rows)} classes where it is lowest"
+    cells = [
+        [code(row["class"]), f"{row['pictures']}", _percent(row["recall"]), _percent(row["zero_shot_recall"])]
+        for row in shown
+    ]
+    header = ["class", "pictures", "this adapter", "zero-shot CLIP"]
+    return [f"Recall of {which}, the share of its pictures that is recognised:", _table(header, cells)]
 
 
 def _percent(value: float | None) -> str:

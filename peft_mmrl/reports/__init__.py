@@ -1,7 +1,8 @@
 """Reports of a run: a folder with numbers, figures and a page that people read who are no engineers."""
 
 from .results import by_change, compute_metrics
+from .verdict import summary
 from .writing import check_can_draw, write_report
 
 
-__all__ = ["by_change", "check_can_draw", "compute_metrics", "write_report"]
+__all__ = ["by_change", "check_can_draw", "compute_metrics", "summary", "write_report"]

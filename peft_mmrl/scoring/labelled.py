@@ -9,11 +9,11 @@ import datasets
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from ..data.preprocessing import ImageProcessor, Preprocessing, as_preprocessing
+from ..data.progress import progress_bar
 from ..data.transforms import PictureDataset
-from ..metrics.functions import accuracy
+from ..metrics.functions import accuracy, per_class
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
@@ -49,6 +49,19 @@ class Predictions:
         """Share of pictures that frozen CLIP recognises."""
         return accuracy(self.zero_shot.argmax(dim=1), self.labels)
 
+    @property
+    def mean_recall(self) -> float:
+        """Share of a class's pictures that the trained model recognises, on average over the classes with pictures."""
+        return self._mean_recall(self.probabilities)
+
+    @property
+    def zero_shot_mean_recall(self) -> float:
+        """Share of a class's pictures that frozen CLIP recognises, on average over the classes with pictures."""
+        return self._mean_recall(self.zero_shot)
+
+    def _mean_recall(self, probabilities: torch.Tensor) -> float:
+        return per_class(probabilities.argmax(dim=1), self.labels, len(self.class_names))["macro_recall"]
+
 
 @torch.no_grad()
 def score(
@@ -77,8 +90,8 @@ def score(
     pictures = PictureDataset(dataset, as_preprocessing(preprocessing))
     loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size, num_workers=num_workers))
     rows = []
-    for batch in tqdm(
-        loader, desc=description, unit="batch", leave=False, disable=not accelerator.is_local_main_process
+    for batch in progress_bar(
+        loader, desc=description, unit="batch", leave=False, shown=accelerator.is_local_main_process
     ):
         with accelerator.autocast():
             found = forward(batch["pixel_values"])

@@ -1,7 +1,9 @@
 """Training of MMRL, MMRL++ and baselines on labelled pictures, with Accelerate."""
 
+from .epochs import Epoch
 from .inputs import augmented, num_views, training_pictures
-from .loop import make_accelerator, steps_per_epoch, train
+from .launching import check_joined, make_accelerator, needs_cpu
+from .loop import train
 from .methods import METHODS, Classifier, Transfer, fit, mmrl_config
 from .presets import paper_settings
 from .settings import TrainingSettings
@@ -10,15 +12,17 @@ from .settings import TrainingSettings
 __all__ = [
     "METHODS",
     "Classifier",
+    "Epoch",
     "TrainingSettings",
     "Transfer",
     "augmented",
+    "check_joined",
     "fit",
     "make_accelerator",
     "mmrl_config",
+    "needs_cpu",
     "num_views",
     "paper_settings",
-    "steps_per_epoch",
     "train",
     "training_pictures",
 ]

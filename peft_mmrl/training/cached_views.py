@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from ..data.progress import progress_bar
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.validation import as_positive_int
 
@@ -67,7 +67,7 @@ class CachedViews(Dataset):
         self.labels = torch.empty(len(dataset), dtype=torch.long)
         self.states: torch.Tensor | None = None
         order = [index for _ in range(views) for index in range(len(dataset))]  # row v * N + i is view v of image i
-        for start in tqdm(range(0, len(order), batch_size), desc="views", unit="batch", leave=False):
+        for start in progress_bar(range(0, len(order), batch_size), desc="views", unit="batch", leave=False):
             rows = order[start : start + batch_size]
             items = [dataset[index] for index in rows]
             self.labels[rows] = torch.tensor([int(item["labels"]) for item in items])

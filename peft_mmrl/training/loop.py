@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,29 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from ..tuner.validation import as_positive_int
 from .checkpoints import Progress, load_checkpoint, save_checkpoint
+from .epochs import Epoch
 from .settings import TrainingSettings
-
-
-TIMED_STEPS = 5
-
-
-def make_accelerator(settings: TrainingSettings, **kwargs: Any) -> Accelerator:
-    """An `Accelerator` that draws the order of pictures from the run's seed, alike for any number of processes.
-
-    Args:
-        settings: for gradient accumulation and the seed.
-        kwargs: further arguments of `Accelerator`.
-    """
-    loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=settings.seed)
-    return Accelerator(
-        gradient_accumulation_steps=settings.gradient_accumulation_steps, dataloader_config=loading, **kwargs
-    )
+from .telling import Telling
 
 
 class SeededDataset(Dataset):
@@ -59,12 +42,6 @@ class SeededDataset(Dataset):
             return self.dataset[index]
 
 
-def steps_per_epoch(num_pictures: int, settings: TrainingSettings, num_processes: int = 1) -> int:
-    """Optimizer steps in an epoch. An incomplete last batch is left out, unless it is the only one."""
-    batches = max(1, num_pictures // (settings.batch_size * num_processes))
-    return math.ceil(batches / settings.gradient_accumulation_steps)
-
-
 def train(
     model: torch.nn.Module,
     dataset: Dataset,
@@ -79,6 +56,9 @@ def train(
     description: str = "training",
 ) -> list[dict[str, float]]:
     """Train the weights that require a gradient.
+
+    A step's gradient is that of the mean loss over the pictures that were seen, each counted once, also where a step
+    has fewer batches than others and where there are fewer pictures than a batch over all processes could hold.
 
     Args:
         model: returns an output with `loss` for a batch of `dataset`.
@@ -99,20 +79,22 @@ def train(
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
-    dataset, full_batch = SeededDataset(dataset, settings.seed), settings.batch_size * accelerator.num_processes
-    drop_last = len(dataset) >= full_batch
-    loader = DataLoader(dataset, settings.batch_size, shuffle=True, drop_last=drop_last, num_workers=num_workers)
+    dataset = SeededDataset(dataset, settings.seed)
+    per_epoch = Epoch.of(len(dataset), settings, accelerator.num_processes)
+    loader = DataLoader(
+        dataset, settings.batch_size, shuffle=True, drop_last=per_epoch.is_whole, num_workers=num_workers
+    )
     if checkpointing_steps is not None:
         as_positive_int("checkpointing_steps", checkpointing_steps)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
-    num_epochs = settings.num_epochs(steps_per_epoch(len(dataset), settings, accelerator.num_processes))
+    num_epochs = settings.num_epochs(per_epoch.steps)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     progress = Progress() if resume_from is None else load_checkpoint(resume_from, accelerator)
 
-    steps, done = num_epochs * len(loader), progress.epoch * len(loader) + progress.step
-    bar = tqdm(desc=description, total=steps, initial=done, unit="step", disable=not accelerator.is_local_main_process)
-    with bar:
+    own, weight = (of(accelerator.process_index) for of in (per_epoch.own_pictures, per_epoch.weight))
+    done = progress.epoch * per_epoch.steps + progress.step // per_epoch.accumulation
+    with Telling(description, num_epochs * per_epoch.steps, done, accelerator.is_local_main_process) as telling:
         for epoch in range(progress.epoch, num_epochs):
             dataset.epoch = epoch
             loader.set_epoch(epoch)
@@ -121,28 +103,31 @@ def train(
                 group["lr"] = learning_rate
             model.train()
             for batch in accelerator.skip_first_batches(loader, progress.step):
+                step = progress.step // per_epoch.accumulation
                 with accelerator.accumulate(model):
-                    loss = model(**batch).loss
+                    loss = model(**{name: values[: max(own, 1)] for name, values in batch.items()}).loss
                     value = loss.item()
                     if not math.isfinite(value):
                         raise FloatingPointError(
-                            f"The loss is {value} in step {progress.step + 1} of epoch {epoch + 1}: lower the "
-                            "learning rate, or train in another precision."
+                            f"The loss is {value} in step {step + 1} of epoch {epoch + 1}: lower the learning rate, "
+                            "or train in another precision."
                         )
-                    accelerator.backward(loss)
+                    # Accelerate divides by the batches of a whole step and by the processes
+                    accelerator.backward(loss * (weight * per_epoch.accumulation / per_epoch.batches_of_step(step)))
                     optimizer.step()
                     optimizer.zero_grad()
-                progress.add(value)
-                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-                bar.update()
-                _say_how_long(bar)
-                is_due = checkpoint_dir is not None and checkpointing_steps and accelerator.sync_gradients
-                if is_due and progress.step // settings.gradient_accumulation_steps % checkpointing_steps == 0:
+                progress.add(value * weight)
+                if not accelerator.sync_gradients:
+                    continue
+                telling.step(value)
+                if checkpoint_dir is not None and checkpointing_steps and (step + 1) % checkpointing_steps == 0:
                     save_checkpoint(checkpoint_dir, accelerator, progress)
-            loss = torch.tensor(progress.loss_sum / len(loader), device=accelerator.device)
+            loss = torch.tensor(progress.loss_sum / per_epoch.batches, device=accelerator.device)
             record = {"epoch": epoch + 1, "loss": accelerator.reduce(loss, "mean").item()}
             record["learning_rate"] = learning_rate
-            if on_epoch is not None:
+            if on_epoch is None:
+                telling.epoch(epoch + 1, num_epochs, record["loss"])
+            else:
                 on_epoch(record)
             progress.end_epoch(record)
             if checkpoint_dir is not None:
@@ -150,13 +135,3 @@ def train(
     model.eval()
     accelerator.free_memory()  # another run may follow
     return progress.history
-
-
-def _say_how_long(bar: tqdm) -> None:
-    """After the first steps, a line with the minutes that the run will take."""
-    if bar.disable:  # such a bar counts nothing
-        return
-    steps = bar.n - bar.initial
-    if steps == TIMED_STEPS:
-        minutes = bar.format_dict["elapsed"] / steps * (bar.total - bar.n) / 60
-        bar.write(f"{bar.desc}: {bar.total} steps, about {math.ceil(minutes)} minutes to go", file=sys.stderr)

@@ -1,0 +1,54 @@
+"""Says on standard error how far a training run is."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Self
+
+from ..data.progress import progress_bar
+
+
+TIMED_STEPS = 5
+
+
+class Telling:
+    """A bar where somebody looks, a line with the minutes to go after the first steps, and in a log a line per epoch.
+
+    Args:
+        description: of the run.
+        total: optimizer steps of the run.
+        done: those that an interrupted run has done already.
+        shown: whether this process speaks.
+    """
+
+    def __init__(self, description: str, total: int, done: int, shown: bool) -> None:
+        self.bar = progress_bar(desc=description, total=total, initial=done, unit="step", shown=shown)
+        self.description, self.total, self.done, self.shown = description, total, done, shown
+        self.start, self.steps = time.perf_counter(), 0
+
+    def step(self, loss: float) -> None:
+        """Count an optimizer step."""
+        self.steps += 1
+        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+        self.bar.update()
+        if self.steps == TIMED_STEPS:
+            seconds = (time.perf_counter() - self.start) / self.steps * (self.total - self.done - self.steps)
+            minutes = math.ceil(seconds / 60)
+            self._say(f"{self.total} steps, about {minutes} minute{'s' if minutes != 1 else ''} to go")
+
+    def epoch(self, number: int, num_epochs: int, loss: float) -> None:
+        """Tell of an epoch where no bar does."""
+        if self.bar.disable:
+            self._say(f"epoch {number} of {num_epochs}, loss {loss:.3f}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def _say(self, text: str) -> None:
+        if self.shown:
+            self.bar.write(f"{self.description}: {text}", file=sys.stderr)
