@@ -235,8 +235,8 @@ def _imbalance(labels: Sequence[int], names: Sequence[str]) -> list[str]:
     if most < UNEVEN * fewest:
         return []
     return [
-        f"classes are uneven: {most} pictures of {names[often]}, {fewest} of {names[seldom]}. A rare class can be lost "
-        f"while accuracy rises: look at recall by class, too; --shots {fewest} takes as many of each"
+        f"classes are uneven: {most} pictures of {names[often]}, {fewest} of {names[seldom]}. A rare class can vanish "
+        f"while accuracy rises: see recall by class, too; --shots {fewest} takes as many of each"
     ]
 
 
