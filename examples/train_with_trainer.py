@@ -19,6 +19,7 @@ from peft_mmrl.commands import arguments as cli
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.hub.upload import check_can_push
 from peft_mmrl.training import TrainingSettings, augmented, mmrl_config
+from peft_mmrl.tuner.prompts import PromptTokenizer
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
@@ -30,12 +31,15 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     """Check everything, train, save."""
     push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
     with cli.clear_errors():
-        config = mmrl_config(args.method, args.template, TrainingSettings(config=cli.config_changes(args)))
+        smoothing, arguments.label_smoothing_factor = arguments.label_smoothing_factor, 0.0  # MMRL smooths in its loss
+        changes = {**cli.config_changes(args), "label_smoothing": smoothing}
+        config = mmrl_config(args.method, args.template, TrainingSettings(config=changes))
         if push and PartialState().is_main_process:
             check_can_push(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
         args.seed = arguments.seed
-        data = load_training_data(accelerator=PartialState(), **cli.data_arguments(args))
         clip, processor = load_clip(args.base_model)
+        tokenizer = PromptTokenizer(processor, clip.config.text_config)
+        data = load_training_data(accelerator=PartialState(), tokenizer=tokenizer, **cli.data_arguments(args))
         preprocessing = choose_preprocessing(data, processor, args.fit, PartialState())
         for name, value in preprocessing.config.items():
             setattr(config, name, value)

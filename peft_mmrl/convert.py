@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import save_file
-from transformers import AutoConfig
 
 from .checkpoint_file import load_inert
-from .tuner.classes import bind_classes, clean_names
+from .tuner.classes import bind_classes
 from .tuner.config import MMRLConfig, adapted_layers
 from .tuner.layer import Aligner, RepProjection, RepTokens, ResidualRepProjection, SharedResidualAligner
-from .tuner.loading import load_tokenizer
+from .tuner.loading import load_prompt_tokenizer
+from .tuner.names import clean_names, describe_equal_names
 from .tuner.validation import as_number
 
 
@@ -205,9 +205,17 @@ def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
     """The config with its trained classes, and their token ids where the base model's tokenizer is at hand."""
     base = config.base_model_name_or_path
     try:
-        tokenizer = load_tokenizer(base)
-        text_config = AutoConfig.from_pretrained(base).text_config
-    except (OSError, ValueError, AttributeError):
+        tokenizer = load_prompt_tokenizer(base)
+    except OSError:
+        tokenizer = None
+    # Lists of the field have the same name twice (ImageNet's), so duplicates are accepted.
+    if equal := describe_equal_names(clean_names(classes), tokenizer):
+        warnings.warn(
+            f"Classes with the same name: {equal}. The adapter keeps each, but a name is all that it tells classes "
+            "apart by, so their scores are equal; `peft-mmrl predict` and `evaluate` take them for one class.",
+            stacklevel=3,
+        )
+    if tokenizer is None:
         warnings.warn(
             f"No tokenizer and config were found for {base!r}: the adapter is written without token ids, call "
             "`set_classes(processor=...)` after loading it.",
@@ -215,8 +223,7 @@ def _with_classes(config: MMRLConfig, classes: list[str]) -> MMRLConfig:
         )
         config.classes = clean_names(classes)
         return config
-    # Lists of the field have the same name twice (ImageNet's), so duplicates are accepted.
-    return bind_classes(config, text_config, classes, tokenizer, allow_duplicates=True)[1]
+    return bind_classes(config, tokenizer.text_config, classes, tokenizer.tokenizer, allow_duplicates=True)[1]
 
 
 if __name__ == "__main__":

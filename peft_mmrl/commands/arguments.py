@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..data import PictureSource
 from ..data.progress import is_watched
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import REG_WEIGHT
+from ..tuner.names import describe_equal_names
 from ..tuner.validation import FITS
 
 
@@ -97,6 +98,12 @@ def check_tracker(name: str | None) -> None:
         raise ImportError(
             f"--with_tracking {name}: install {needed} with pip; installed are {', '.join(installed) or 'none'}."
         )
+
+
+def notes_on_equal_names(trained: Sequence[str] | None) -> list[str]:
+    """A note where some of an adapter's trained classes have one name, as two pairs of ImageNet's list."""
+    equal = describe_equal_names(trained or [])
+    return [f"trained classes of one name are scored as one class: {equal}"] if equal else []
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,6 +185,9 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch_size", type=int, help="pictures per step and process (4)")
     group.add_argument("--learning_rate", type=float, help="after one epoch of warm-up (0.001)")
     group.add_argument("--gradient_accumulation_steps", type=int, help="batches per step (1)")
+    group.add_argument(
+        "--label_smoothing", type=float, help="share of each label spread over all classes, below 1 (0)"
+    )
     group.add_argument("--crop_scale", type=float, help="smallest part of a picture that a random crop keeps (0.5)")
     group.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
     group.add_argument("--seed", type=int, default=1)
@@ -194,7 +204,8 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
 
 def config_changes(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the MMRL config that the arguments set."""
-    return {name: getattr(args, name) for name in ("alpha", "reg_weight") if getattr(args, name) is not None}
+    names = ("alpha", "reg_weight", "label_smoothing")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
 def training_settings(args: argparse.Namespace) -> TrainingSettings:

@@ -26,8 +26,9 @@ from ..data import (
 )
 from ..reports import check_can_draw, summary, write_report
 from ..scoring.labelled import predict
-from ..scoring.unlabelled import load_classifier, read_config
+from ..scoring.unlabelled import base_tokenizer, load_classifier, read_config
 from ..training import make_accelerator
+from ..tuner.names import distinct_names
 from . import arguments as cli
 from . import training_run as runs
 
@@ -42,16 +43,20 @@ def main(args: argparse.Namespace) -> None:
         source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
         pictures, notes = source.load()
         pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
-        renamed = read_class_names(args.class_names, pictures.features["label"].names) if args.class_names else {}
-        trained = read_config(args.adapter).classes or []
-        new = new_class_names(pictures, trained, renamed)
+        config = read_config(args.adapter)
+        tokenizer = base_tokenizer(config, args.base_model)
+        folders = pictures.features["label"].names
+        renamed = read_class_names(args.class_names, folders, tokenizer) if args.class_names else {}
+        trained = distinct_names(config.classes or [], tokenizer)
+        new = new_class_names(pictures, trained, renamed, tokenizer, notes)
         model, image_processor = load_classifier(args.adapter, args.base_model, new)
-        pictures, _, missing = match_labels(pictures, [*trained, *new], renamed)
+        pictures, _, missing = match_labels(pictures, [*trained, *new], renamed, tokenizer, notes)
         notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
         run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
         runs.start_run(args.output_dir, run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
+    notes += cli.notes_on_equal_names(config.classes)
     notes += [f"new classes, on which it was not trained: {', '.join(new)}"] if new else []
     notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
     accelerator.print("\n".join([*notes, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))

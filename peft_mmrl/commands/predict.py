@@ -47,6 +47,8 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         cli.check_precision(accelerator)
         threshold = read_threshold(args) if args.threshold is not None else 0.0
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
+    for note in cli.notes_on_equal_names(model.peft_config[model.active_adapter].classes):
+        print(f"note: {note}", file=sys.stderr)
     top_k = min(args.top_k, len(model.classes))
     answers = predict_pictures(
         model.to(accelerator.device),

@@ -11,6 +11,7 @@ from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
 from ..protocols.runs import Run, check_split, read_scores
 from ..protocols.tasks import check_all_classes_occur, check_classes
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
+from ..tuner.names import describe_equal_names
 from ..tuner.validation import as_positive_int
 from .arguments import DEFAULT_BASE_MODEL, check_precision, make_parser
 
@@ -116,6 +117,12 @@ def plan_runs(
     for run in runs:
         read_scores(run, args.output_dir)
         check_split(run, args.output_dir, args.split_dir)
+    for data in sources:
+        if equal := describe_equal_names(data.class_names):
+            accelerator.print(
+                f"{data.title} has classes of one name: {equal}. As in the papers each counts as a class of its own; "
+                "only the linear probe can tell them apart."
+            )
     for base_model in {run.base_model for run in runs}:
         load_clip(base_model)
     return runs

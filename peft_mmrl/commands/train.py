@@ -25,6 +25,7 @@ from ..hub.upload import check_can_push, push_folder
 from ..reports import check_can_draw
 from ..scoring.labelled import predict
 from ..training import make_accelerator, mmrl_config, train, training_pictures
+from ..tuner.prompts import PromptTokenizer
 from . import arguments as cli
 from . import training_run as runs
 
@@ -46,8 +47,9 @@ def main(args: argparse.Namespace) -> None:
         repo_id = None
         if args.push_to_hub and accelerator.is_main_process:
             repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name)
-        data = load_training_data(accelerator=accelerator, **cli.data_arguments(args))
         clip, processor = load_clip(args.base_model)
+        tokenizer = PromptTokenizer(processor, clip.config.text_config)
+        data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **cli.data_arguments(args))
         settings.config |= choose_preprocessing(data, processor, args.fit, accelerator).config
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)

@@ -7,14 +7,8 @@ A labelled data set is a `datasets.Dataset` with three columns:
 """
 
 from .checking import check_pictures, describe_bad
-from .labels import (
-    check_several_classes,
-    clean_class_name,
-    drop_empty_classes,
-    match_labels,
-    new_class_names,
-    read_class_names,
-)
+from .labels import check_several_classes, drop_empty_classes, match_labels, new_class_names
+from .names import check_distinct, clean_class_name, notes_on_codes, prompt_names, read_class_names
 from .pictures import PictureError, PictureFacts, examine_picture, read_picture
 from .preparation import PictureSource, TrainingData, beyond_range, choose_preprocessing, load_training_data
 from .preprocessing import Preprocessing
@@ -32,6 +26,7 @@ __all__ = [
     "TrainTransform",
     "TrainingData",
     "beyond_range",
+    "check_distinct",
     "check_pictures",
     "check_several_classes",
     "choose_preprocessing",
@@ -47,6 +42,8 @@ __all__ = [
     "load_training_data",
     "match_labels",
     "new_class_names",
+    "notes_on_codes",
+    "prompt_names",
     "read_class_names",
     "read_picture",
     "sample_few_shot",

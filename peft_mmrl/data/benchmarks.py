@@ -14,7 +14,7 @@ from typing import Any
 
 import datasets
 
-from .labels import clean_class_name, match_labels
+from .labels import match_labels
 from .layouts import (
     CLASS_NAMES_FILE,
     Benchmark,
@@ -24,6 +24,7 @@ from .layouts import (
     read_imagenet_variant,
     read_split_file,
 )
+from .names import prompt_names
 from .sources import labelled, load_named, split_names
 
 
@@ -162,7 +163,7 @@ def load_copy(name: str, source: str) -> BenchmarkData:
         test, _, _ = match_labels(test, class_names)
     benchmark = BENCHMARKS.get(name)
     title, template = (benchmark.title, benchmark.template) if benchmark else (name, "a photo of a {}.")
-    names = [clean_class_name(label) for label in class_names]
+    names = list(prompt_names(class_names)[0].values())
     return BenchmarkData(name, title, template, names, pictures if train else None, None, test)
 
 

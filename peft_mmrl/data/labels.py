@@ -1,57 +1,19 @@
-"""Class names and labels: cleaned for prompts, encoded, matched by name."""
+"""Labels: encoded, and matched by name."""
 
 from __future__ import annotations
 
-import csv
-import os
-import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 
 import datasets
 
-from .folders import natural_key
+from ..tuner.names import name_keys
+from ..tuner.prompts import PromptTokenizer
+from .names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
 
 
-PREFIX = re.compile(r"^n\d{8}[-_ ]+(?=.)|^\d{2,}\.(?=[^\W\d])")
-
-
-def clean_class_name(name: str) -> str:
-    """A folder's name as a prompt should say it.
-
-    Underscores become blanks, blanks are not doubled, and the numbers that data sets put in front of names go:
-    `n02085620-Chihuahua`, `001.Black_footed_Albatross`. Everything else stays, hyphens and capitals included; where
-    that is not what is meant, `read_class_names` reads better names.
-    """
-    return " ".join(PREFIX.sub("", name).replace("_", " ").split())
-
-
-def read_class_names(path: str | os.PathLike[str], folders: Iterable[str]) -> dict[str, str]:
-    """Read names for prompts from a file with a line `folder,name` for each class that is not named as its folder.
-
-    Args:
-        path: a CSV file without header.
-        folders: the classes that there are.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: a line of another form, an unknown folder, or one that is named twice.
-    """
-    known, names = set(folders), {}
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, skipinitialspace=True)
-        for row in rows:
-            if not row:
-                continue
-            where = f"{path}, line {rows.line_num}"
-            if len(row) != 2 or not row[1].strip():
-                raise ValueError(f"{where}: each line must be `folder,name`, got {','.join(row)!r}.")
-            folder, name = row[0].strip(), row[1].strip()
-            if folder not in known:
-                raise ValueError(f"{where}: there is no class {folder!r}, only {_listed(known)}.")
-            if folder in names:
-                raise ValueError(f"{where}: the class {folder!r} is named a second time.")
-            names[folder] = name
-    return names
+LISTED = 10  # pairs of names in a message
 
 
 def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str]) -> datasets.Dataset:
@@ -67,11 +29,6 @@ def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Seque
         dataset = dataset.remove_columns("label")
     feature = datasets.ClassLabel(names=list(names))
     return dataset.add_column("label", [position.get(label, -1) for label in labels], feature=feature)
-
-
-def in_natural_order(labels: Iterable[str]) -> list[str]:
-    """The classes that occur: `class 2` before `class 10`."""
-    return sorted(set(labels), key=natural_key)
 
 
 def label_names(dataset: datasets.Dataset) -> list[str]:
@@ -102,78 +59,148 @@ def check_several_classes(dataset: datasets.Dataset, source: str) -> None:
     """
     names = set(label_names(dataset))
     if len(names) < 2:
-        raise ValueError(f"{source} must have pictures of at least two classes, got {_listed(names)}.")
+        raise ValueError(f"{source} must have pictures of at least two classes, got {listed(names)}.")
 
 
 def match_labels(
-    dataset: datasets.Dataset, class_names: Sequence[str], renamed: dict[str, str] | None = None
+    dataset: datasets.Dataset,
+    class_names: Sequence[str],
+    renamed: dict[str, str] | None = None,
+    tokenizer: PromptTokenizer | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[datasets.Dataset, list[str], list[str]]:
     """Relabel pictures with positions in other class names, by name: never by position.
 
-    Names match where they are the same after `clean_class_name`; capitals count only where nothing else tells two
-    classes apart.
-
     Args:
         dataset: labelled pictures.
-        class_names: the classes that count, as folders or as prompts name them.
+        class_names: the classes that count, each once, as folders or as prompts name them.
         renamed: names of some of the data set's classes for prompts, see `read_class_names`.
+        tokenizer: the base model's, which says when two names are the same class, see
+            [`~peft_mmrl.tuner.names.name_keys`].
+        notes: takes what a user should know of the matching, a line each.
 
     Returns:
         the pictures of these classes, the data set's classes that are not among them (their pictures are left out),
         and those of `class_names` that have no picture.
 
     Raises:
-        ValueError: no class matches, or one matches two that differ in capitals alone.
+        ValueError: no class matches, or one could be any of two.
     """
-    renamed = renamed or {}
     labels = label_names(dataset)
-    same: dict[str, list[str]] = {}
-    for name in class_names:
-        same.setdefault(_key(name), []).append(name)
-    wanted = {name: renamed.get(name, name) for name in in_natural_order(labels)}
-    target = {name: _choose_name(other, same.get(_key(other), [])) for name, other in wanted.items()}
-    if not any(target.values()):
-        raise ValueError(
-            f"No class of these pictures is among the classes of the model. Theirs: {_listed(target)}. The model's: "
-            f"{_listed(class_names)}. Rename the folders, or pass names with --class_names."
-        )
-    matched = encode_labels(dataset, [target[name] or "" for name in labels], class_names)
-    matched = matched.select([index for index, name in enumerate(labels) if target[name]])
+    target, found_notes = match_names(in_natural_order(labels), class_names, renamed, tokenizer)
     unknown = [name for name, place in target.items() if place is None]
     found = set(target.values())
     missing = [name for name in class_names if name not in found]
+    close = _close_names(unknown, missing)
+    if len(unknown) == len(target):
+        raise ValueError(
+            f"No class of these pictures is among the classes of the model. Theirs: {listed(target)}. The model's: "
+            f"{listed(class_names)}. {''.join(f'{line}. ' for line in close)}Rename the folders, or pass names "
+            "with --class_names."
+        )
+    if notes is not None:
+        notes += [*found_notes, *(f"{line}; if they are the same, rename one, or use --class_names" for line in close)]
+    matched = encode_labels(dataset, [target[name] or "" for name in labels], class_names)
+    matched = matched.select([index for index, name in enumerate(labels) if target[name] is not None])
     return matched, unknown, missing
 
 
+def match_names(
+    names: Sequence[str],
+    class_names: Sequence[str],
+    renamed: Mapping[str, str] | None = None,
+    tokenizer: PromptTokenizer | None = None,
+) -> tuple[dict[str, str | None], list[str]]:
+    """For each of a data set's classes which of other class names it is, or None; and notes.
+
+    A number in front of a name counts only where the name is not found with it.
+
+    Args:
+        names, class_names, renamed, tokenizer: as for `match_labels`.
+
+    Raises:
+        ValueError: one could be any of two.
+    """
+    renamed = renamed or {}
+    said = {name: renamed.get(name, name) for name in names}
+    target = _match(said, class_names, tokenizer)
+    by_key = dict(zip(name_keys(list(renamed), tokenizer), renamed.values(), strict=True))
+    keys = zip(names, name_keys(names, tokenizer), strict=True)
+    again = {name: by_key[key] for name, key in keys if target[name] is None and key in by_key}
+    target |= _match(again, class_names, tokenizer)
+    # 101.White_Pelican is White Pelican, unless a further class, or class of the pictures, is that but for its number
+    ours, theirs = (name_keys(list(map(without_number, part)), tokenizer) for part in (names, class_names))
+    times, place = Counter(ours) + Counter(theirs), dict(zip(theirs, class_names, strict=True))
+    found = {
+        name: place[key]
+        for name, key in zip(names, ours, strict=True)
+        if target[name] is None and name not in renamed and key in place and times[key] == 2
+        if spaced(name) == without_number(name) or spaced(place[key]) == without_number(place[key])
+    }
+    notes = [f"a number in front makes no difference here: {_pairs(found)}"] if found else []
+    target |= found
+    several = Counter(place for place in target.values() if place is not None)
+    if merged := {name: place for name, place in target.items() if several[place] > 1}:
+        notes.append(f"several of these pictures' classes are one class of the model: {_pairs(merged)}")
+    return target, notes
+
+
+def _match(
+    said: Mapping[str, str], class_names: Sequence[str], tokenizer: PromptTokenizer | None
+) -> dict[str, str | None]:
+    same: dict[Hashable, list[str]] = {}
+    for name, key in zip(class_names, name_keys(class_names, tokenizer), strict=True):
+        same.setdefault(key, []).append(name)
+    keys = name_keys(list(said.values()), tokenizer)
+    return {
+        name: _choose_name(other, same.get(key, [])) for (name, other), key in zip(said.items(), keys, strict=True)
+    }
+
+
 def _choose_name(name: str, same: Sequence[str]) -> str | None:
-    """Which of the class names that differ from a name in spelling alone it means."""
-    exact = [other for other in same if clean_class_name(other) == clean_class_name(name)]
+    """Which of the class names that are the same class it means: one that is written alike, or the only one."""
+    exact = [other for other in same if spaced(other) == spaced(name)]
     found = set(exact or same)
     if len(found) > 1:
-        raise ValueError(f"The class {name!r} of these pictures could be any of {_listed(found)}: rename one.")
+        raise ValueError(f"The class {name!r} of these pictures could be any of {listed(found)}: rename one.")
     return (exact or same or [None])[0]
 
 
+def _pairs(found: Mapping[str, str]) -> str:
+    pairs = [f"{name!r} is {place!r}" for name, place in found.items()]
+    return ", ".join(pairs[:LISTED]) + (f" and {len(pairs) - LISTED} more" if len(pairs) > LISTED else "")
+
+
+def _close_names(unknown: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """Lines on names that look alike, and are different classes to the base model all the same."""
+    bare = {_bare(name): name for name in missing}
+    return [f"{name!a} is not {bare[_bare(name)]!a} to the model" for name in unknown if _bare(name) in bare][:LISTED]
+
+
+def _bare(name: str) -> str:
+    """Letters and digits alone, without accents, capitals and a number in front."""
+    letters = unicodedata.normalize("NFKD", without_number(name)).casefold()
+    return "".join(letter for letter in letters if letter.isalnum()) or name
+
+
 def new_class_names(
-    dataset: datasets.Dataset, class_names: Sequence[str], renamed: dict[str, str] | None = None
+    dataset: datasets.Dataset,
+    class_names: Sequence[str],
+    renamed: dict[str, str] | None = None,
+    tokenizer: PromptTokenizer | None = None,
+    notes: list[str] | None = None,
 ) -> list[str]:
     """Names, as prompts say them, of the data set's classes that are not among others.
 
     Args:
         dataset: labelled pictures.
         class_names: the others.
-        renamed: as for `match_labels`.
+        renamed, tokenizer, notes: as for `match_labels`.
     """
-    known = {_key(name) for name in class_names}
-    names = [(renamed or {}).get(name, clean_class_name(name)) for name in dataset.features["label"].names]
-    return [name for name in names if _key(name) not in known]
-
-
-def _key(name: str) -> str:
-    return clean_class_name(name).casefold()
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = in_natural_order(names)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + more if names else "none"
+    names = dataset.features["label"].names
+    target, _ = match_names(names, class_names, renamed, tokenizer)
+    said, more = prompt_names(names, tokenizer)
+    new = [(renamed or {}).get(name, said[name]) for name in names if target[name] is None]
+    if notes is not None and new:
+        notes += [*more, *notes_on_codes(new)]
+    return new

@@ -12,15 +12,11 @@ from pathlib import Path
 import datasets
 from accelerate import Accelerator, PartialState
 
+from ..tuner.prompts import PromptTokenizer
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .drawing import draw_readable_shots
-from .labels import (
-    check_several_classes,
-    clean_class_name,
-    drop_empty_classes,
-    match_labels,
-    read_class_names,
-)
+from .labels import check_several_classes, drop_empty_classes, match_labels
+from .names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .pictures import PictureFacts
 from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
@@ -119,6 +115,7 @@ def load_training_data(
     source: PictureSource,
     accelerator: Accelerator | PartialState,
     *,
+    tokenizer: PromptTokenizer | None = None,
     validation: PictureSource | None = None,
     class_names: Path | None = None,
     shots: int | None = None,
@@ -131,6 +128,8 @@ def load_training_data(
     Args:
         source: pictures to train on.
         accelerator: its processes share the work of checking that all pictures that are used can be decoded.
+        tokenizer: the base model's, which says when two names are the same class, see
+            [`~peft_mmrl.tuner.names.name_keys`].
         validation: pictures to validate with, matched by class name; None: a part of the others is held out.
         class_names: file of names for prompts, see `read_class_names`.
         shots: pictures of each class to train on; None: all.
@@ -139,12 +138,18 @@ def load_training_data(
         seed: of what is held out and which shots are drawn.
 
     Raises:
-        ValueError: a single class, no class in common, or, with "error", pictures that cannot be read.
+        ValueError: a single class, two that are the same, no class in common, or, with "error", pictures that cannot
+            be read.
         OSError: something isn't there.
     """
     pictures, notes = source.load()
     check_several_classes(pictures, str(source))
-    renamed = read_class_names(class_names, pictures.features["label"].names) if class_names is not None else {}
+    folders = pictures.features["label"].names
+    renamed = read_class_names(class_names, folders, tokenizer) if class_names is not None else {}
+    names_of, more = prompt_names([folder for folder in folders if folder not in renamed], tokenizer)
+    names_of |= renamed
+    check_distinct({folder: names_of[folder] for folder in folders}, tokenizer)
+    notes += [*more, *notes_on_codes(names_of.values())]
     fraction = validation_fraction if validation is None else 0
     if shots is None:
         pictures, bad = check_pictures(pictures, on_bad_image, accelerator=accelerator)
@@ -156,14 +161,13 @@ def load_training_data(
     if empty:
         notes.append(f"classes of which no picture can be read, left out: {', '.join(empty)}")
         check_several_classes(pictures, f"{source}, without pictures that cannot be read,")
-    folders = pictures.features["label"].names
-    names = [renamed.get(folder, clean_class_name(folder)) for folder in folders]
+    names = [names_of[folder] for folder in pictures.features["label"].names]
 
     found = pictures.select(range(len(kept), len(pictures))) if held else None
     pictures = pictures.select(range(len(kept)))
     if validation is not None:
         found, more = validation.load()
-        found, unknown, missing = match_labels(found, names, renamed)
+        found, unknown, missing = match_labels(found, names, renamed, tokenizer, more)
         found, bad = check_pictures(found, on_bad_image, accelerator=accelerator)
         notes += more + _left_out(bad)
         if unknown:

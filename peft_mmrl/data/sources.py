@@ -17,7 +17,8 @@ from typing import Any
 import datasets
 
 from .folders import is_hidden, is_picture, natural_key, walk
-from .labels import drop_empty_classes, encode_labels, in_natural_order
+from .labels import drop_empty_classes, encode_labels
+from .names import in_natural_order
 
 
 Source = tuple[datasets.Dataset, list[str]]

@@ -20,8 +20,10 @@ from ..data.folders import is_picture, walk
 from ..data.pictures import PictureError
 from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
-from ..tuner.loading import load_tokenizer
+from ..tuner.loading import load_prompt_tokenizer
+from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
+from ..tuner.prompts import PromptTokenizer
 from .answers import Answer
 
 
@@ -43,6 +45,15 @@ def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
     return config
 
 
+def base_tokenizer(config: MMRLConfig, base_model: str | None = None) -> PromptTokenizer | None:
+    """The tokenizer of an adapter's base model, or of `base_model` in its place; None where there is none."""
+    name, revision = (config.base_model_name_or_path, config.revision) if base_model is None else (base_model, None)
+    try:
+        return load_prompt_tokenizer(name, revision)
+    except OSError:
+        return None
+
+
 def load_classifier(
     adapter: str | os.PathLike[str], base_model: str | None = None, new_classes: Sequence[str] = ()
 ) -> tuple[PeftModelForZeroShotImageClassification, ImageProcessor]:
@@ -51,14 +62,17 @@ def load_classifier(
     Args:
         adapter: folder or Hub id.
         base_model: Hub id or folder, where the one that the adapter names is not reachable.
-        new_classes: names that are scored beside the adapter's own.
+        new_classes: names that are scored beside the adapter's own; those that are the same class as one of these to
+            the base model's tokenizer count as that one. Trained classes of one name (ImageNet's list has two such
+            pairs) are bound as one class, since names are all that tells them apart.
 
     Returns:
         the model in eval mode, and the image processor of the adapter's folder, or else of the base model.
 
     Raises:
         OSError: adapter, base model or image processor cannot be found.
-        ValueError: not an adapter of this kind, one that does not fit the base model, or no classes.
+        ValueError: not an adapter of this kind, one that does not fit the base model, no classes, or new ones that
+            are the same.
     """
     config = read_config(adapter)
     if base_model is not None:
@@ -69,10 +83,9 @@ def load_classifier(
     except (OSError, ValueError) as error:
         raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
     model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype=torch.float32)
-    known = {trained.casefold() for trained in model.classes or []}
-    new_classes = [new for new in new_classes if new.casefold() not in known]
-    if new_classes:
-        model.set_classes([*(model.classes or []), *new_classes], load_tokenizer(name, revision))
+    trained = config.classes or []
+    if new_classes or len(distinct_names(trained)) < len(trained):
+        _bind_classes(model, trained, new_classes, base_tokenizer(config))
     if model.classes is None:
         raise ValueError(f"The adapter {adapter} has no classes of its own: name them with --classes.")
     try:
@@ -80,6 +93,24 @@ def load_classifier(
     except OSError:
         image_processor = AutoImageProcessor.from_pretrained(name, revision=revision)
     return model.eval(), image_processor
+
+
+def _bind_classes(
+    model: PeftModelForZeroShotImageClassification,
+    trained: Sequence[str],
+    new: Sequence[str],
+    tokenizer: PromptTokenizer | None,
+) -> None:
+    """Bind trained classes, each name once, and new ones that are none of them."""
+    if tokenizer is None:
+        if new:
+            raise OSError("New classes need the base model's tokenizer, and it has none.")
+        return  # the trained classes stay bound as they were saved
+    keys = name_keys(clean_names(new), tokenizer) if new else []
+    check_unique(new, keys, "Name one of them otherwise, or leave it out.")
+    known = set(name_keys(trained, tokenizer))
+    others = [name for name, key in zip(new, keys, strict=True) if key not in known]
+    model.set_classes([*distinct_names(trained, tokenizer), *others], tokenizer.tokenizer)
 
 
 def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> Iterator[str]:

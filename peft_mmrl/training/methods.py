@@ -18,6 +18,8 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..data import Preprocessing
 from ..scoring.labelled import score
 from ..tuner.config import MMRLConfig
+from ..tuner.names import match_keys, name_keys
+from ..tuner.prompts import PromptTokenizer
 from ..tuner.validation import as_templates
 from .inputs import augmented
 from .loop import train
@@ -174,18 +176,20 @@ class LoraClassifier:
 class LinearProbeClassifier:
     """Logistic regression on frozen image features; classes that were not trained keep zero-shot's answer.
 
-    All scores are log-probabilities, so that both kinds of classes can compete.
+    All scores are log-probabilities, so that both kinds of classes can compete. Trained classes of one name (ImageNet
+    has two such pairs) are told apart by their order.
     """
 
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
         self.model = PromptedCLIP(clip, processor.tokenizer, templates).eval().to(accelerator.device)
+        self.prompt_tokenizer = PromptTokenizer(processor, clip.config.text_config)
         self.image_processor, self.accelerator = processor.image_processor, accelerator
 
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
         from sklearn.linear_model import LogisticRegression
 
         features, labels = self._features(train_set).numpy(), train_set["label"][:]
-        self.trained = [class_names[label] for label in sorted(set(labels))]
+        self.class_names, self.columns = class_names, {label: at for at, label in enumerate(sorted(set(labels)))}
         self.probe = LogisticRegression(C=10.0, max_iter=5000).fit(features, labels)
 
     def _features(self, dataset: datasets.Dataset) -> torch.Tensor:
@@ -201,9 +205,10 @@ class LinearProbeClassifier:
         if transfer is not None:
             return scores
         probe = torch.from_numpy(self.probe.predict_log_proba(features.numpy())).float()
-        for position, name in enumerate(class_names):
-            if name in self.trained:
-                scores[:, position] = probe[:, self.trained.index(name)]
+        places = match_keys(*(name_keys(names, self.prompt_tokenizer) for names in (class_names, self.class_names)))
+        for position, label in enumerate(places):
+            if label in self.columns:
+                scores[:, position] = probe[:, self.columns[label]]
         return scores
 
     def save(self, folder: Path) -> None:

@@ -1,14 +1,9 @@
-"""Class names, which of them are trained, and the classes that a forward pass scores.
-
-Two names are the same class when the tokenizer gives them the same ids, so case, white space and Unicode composition
-make no difference.
-"""
+"""The classes that a forward pass scores, and which of them are trained."""
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
@@ -18,6 +13,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from .config import MMRLConfig
+from .names import check_unique, clean_names, match_keys, name_keys
 from .prompts import (
     Prompts,
     PromptTokenizer,
@@ -106,66 +102,6 @@ class ExplicitPrompts:
         return [{name: getattr(self, name) for name in names if getattr(self, name) is not None}]
 
 
-def clean_names(names: Any) -> list[str]:
-    """Validate class names; underscores become blanks and outer white space goes."""
-    cleaned = []
-    for position, name in enumerate(as_list("names", names, "class names")):
-        if not isinstance(name, str):
-            raise InvalidTypeError(f"The class name at position {position} must be a string, got {name!r}.")
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"The class name at position {position} is no valid Unicode: {name!r}.") from error
-        cleaned.append(name.replace("_", " ").strip())
-        if not cleaned[-1]:
-            raise ValueError(f"The class name at position {position} is empty: {name!r}.")
-    return cleaned
-
-
-def name_keys(names: Sequence[str], tokenizer: PromptTokenizer) -> list[tuple[int, ...]]:
-    """What tells classes apart: the token ids of the bare name.
-
-    Raises:
-        ValueError: a name without any token.
-    """
-    keys = [tuple(ids) for ids in tokenizer(list(names))]
-    for position, key in enumerate(keys):
-        if len(key) <= 2:  # BOS and EOS
-            raise ValueError(f"The class name at position {position} is empty: {names[position]!r} gives no token.")
-    return keys
-
-
-def check_unique(names: Sequence[str], keys: Sequence[tuple[int, ...]]) -> None:
-    """Raise a ValueError where two names are the same class."""
-    first: dict[tuple[int, ...], int] = {}
-    for position, key in enumerate(keys):
-        if key in first:
-            raise ValueError(
-                f"The class name {names[position]!r} at position {position} is the same class as "
-                f"{names[first[key]]!r} at position {first[key]}: both have the same tokens. Remove one, or pass "
-                "`allow_duplicates=True`."
-            )
-        first[key] = position
-
-
-def match_keys(keys: Sequence[Hashable], known: Sequence[Hashable]) -> list[int | None]:
-    """The position of each key among known ones, or None.
-
-    Where a key is known several times (ImageNet's list has two names twice) its first occurrence means the first of
-    them, the second the second, and further ones the last.
-    """
-    places: dict[Hashable, list[int]] = {}
-    for position, key in enumerate(known):
-        places.setdefault(key, []).append(position)
-    times: Counter[Hashable] = Counter()
-    matched = []
-    for key in keys:
-        found = places.get(key)
-        matched.append(found[min(times[key], len(found) - 1)] if found else None)
-        times[key] += 1
-    return matched
-
-
 def class_weights(config: MMRLConfig, classes: BoundClasses | ExplicitPrompts) -> torch.Tensor | None:
     """Weights (C,) of the classes that are scored, by `class_weight` of a config; 1 where a class was not trained.
 
@@ -245,10 +181,11 @@ def bind_classes(
     if names is None:
         names, places = config.classes, list(range(len(config.classes)))
     else:
-        names = clean_names(names)
+        given = as_list("names", names, "class names")
+        names = clean_names(given)
         keys = name_keys(names, tokenizer)
         if not allow_duplicates:
-            check_unique(names, keys)
+            check_unique(given, keys)
         places = match_keys(keys, keys if is_fresh else name_keys(config.classes, tokenizer))
     flags = seen_mask(seen, [place is not None for place in places])
     prompts = prompt_ids(names, templates, tokenizer)

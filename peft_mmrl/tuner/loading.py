@@ -10,10 +10,11 @@ from typing import Any
 
 from peft import PeftModel
 from peft.utils import load_peft_weights
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 from transformers.integrations.peft import PeftAdapterMixin
 
 from .config import MMRLConfig
+from .prompts import PromptTokenizer
 
 
 MAX_FRAMES = 5  # between a loader and our constructors
@@ -103,6 +104,19 @@ def refuse_offload(kwargs: dict[str, Any]) -> None:
     """Raise a ValueError where PEFT's `ephemeral_gpu_offload` is asked for, which only LoRA has."""
     if kwargs.get("ephemeral_gpu_offload"):
         raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL, load the adapter without it.")
+
+
+def load_prompt_tokenizer(name: str, revision: str | None = None) -> PromptTokenizer:
+    """The tokenizer of a base model, as prompts and names need it.
+
+    Raises:
+        OSError: it has none, or no config of a text encoder.
+    """
+    tokenizer = load_tokenizer(name, revision)
+    try:
+        return PromptTokenizer(tokenizer, AutoConfig.from_pretrained(name, revision=revision).text_config)
+    except (OSError, ValueError, AttributeError) as error:
+        raise OSError(f"No config of a CLIP could be loaded from {name!r}.") from error
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

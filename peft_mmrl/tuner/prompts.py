@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import unicodedata
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,8 @@ class PromptTokenizer:
             )
 
     def __call__(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text from BOS to EOS, of any length."""
+        """Ids of each text from BOS to EOS, of any length. Texts are composed (NFC): not every tokenizer does it."""
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
         who = type(self.tokenizer).__name__
         try:
             encoded = self.tokenizer(texts)
