@@ -187,9 +187,9 @@ def test_a_folder_without_pictures(adapter, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--top_k", "0"], "`top_k` must be a positive whole number, got 0"),
-        (["--batch_size", "-1"], "`batch_size`"),
-        (["--threshold", "1.5"], "`threshold` must be a number from 0 to 1"),
+        (["--top_k", "0"], "`--top_k` must be a positive whole number, got 0"),
+        (["--batch_size", "-1"], "`--batch_size`"),
+        (["--threshold", "1.5"], "`--threshold` must be a number from 0 to 1"),
         (["--threshold"], r"has no threshold\.json"),
         (["--classes", "axolotl", "Axolotl"], "same class"),
     ],

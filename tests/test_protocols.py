@@ -327,9 +327,9 @@ def test_transfer_from_digits(tmp_path):
         (["--datasets", "dtd", "--data_dir", "/nowhere"], "/nowhere/dtd"),
         (["--datasets", "digits", "digits"], "'digits' is named twice"),
         (["--datasets", "digits_inverted"], "no training pictures"),
-        (["--datasets", "digits", "--shots", "0"], "`shots` must be a positive"),
-        (["--datasets", "digits", "--epochs", "0"], "`epochs` must be a positive"),
-        (["--datasets", "digits", "--seeds", "-1"], "--seeds must be whole numbers of at least 0, got -1"),
+        (["--datasets", "digits", "--shots", "0"], "`--shots` must be a positive"),
+        (["--datasets", "digits", "--epochs", "0"], "`--epochs` must be a positive"),
+        (["--datasets", "digits", "--seeds", "-1"], "`--seeds` must be a whole number from 0 to 4294967295, got -1"),
         (["--datasets", "digits", "--base_model", "/nowhere"], "The base model '/nowhere' can't be loaded"),
         (["--datasets", "digits", "--split_dir", "/nowhere"], "--split_dir: there is no /nowhere"),
         pytest.param(

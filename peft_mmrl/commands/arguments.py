@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..data.progress import is_watched
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import REG_WEIGHT
 from ..tuner.names import describe_equal_names
-from ..tuner.validation import FITS
+from ..tuner.validation import FITS, as_number, as_positive_int, as_whole
 
 
 # PEFT asks transformers 5.24 for an attribute that has a new name there.
@@ -47,25 +46,49 @@ def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentP
     return argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
 
 
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Say what is wrong with a user's input in one line on standard error and end with exit code 1.
+NOT_NEGATIVE = partial(as_whole, low=0)
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "alpha": partial(as_number, low=0, high=1),
+    "batch_size": as_positive_int,
+    "batch_sizes": as_positive_int,
+    "beta": partial(as_number, low=0, high=1),
+    "cached_views": NOT_NEGATIVE,
+    "checkpointing_steps": as_positive_int,
+    "classes": as_positive_int,
+    "crop_scale": partial(as_number, low=0.01, high=1),
+    "epochs": as_positive_int,
+    "gradient_accumulation_steps": as_positive_int,
+    "learning_rate": partial(as_number, low=0),
+    "max_textbook_classes": NOT_NEGATIVE,
+    "num_workers": NOT_NEGATIVE,
+    "reg_weight": partial(as_number, low=0),
+    "repeats": as_positive_int,
+    "seed": partial(as_whole, low=0, high=2**32 - 1),
+    "seeds": partial(as_whole, low=0, high=2**32 - 1),
+    "shots": as_positive_int,
+    "text_layers": NOT_NEGATIVE,
+    "threads": as_positive_int,
+    "threshold": partial(as_number, low=0, high=1),
+    "top_k": as_positive_int,
+    "validation_fraction": partial(as_number, low=0, high=1),
+    "vision_layers": NOT_NEGATIVE,
+}
 
-    Only for what is checked before anything is computed: later errors keep their traceback.
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Refuse numbers that mean nothing, before a command does anything.
+
+    Args:
+        args: the command line of any command; what is None or a word was not given as a number.
+
+    Raises:
+        ValueError: names the argument.
     """
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
-
-
-@contextmanager
-def resumable() -> Iterator[None]:
-    """Say how to go on after Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit("\ninterrupted. To go on, add --resume_from_checkpoint latest to the same arguments.")
+    for name, check in CHECKS.items():
+        given = getattr(args, name, None)
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, int | float):
+                check(f"--{name}", value)
 
 
 def check_precision(accelerator: Accelerator) -> None:

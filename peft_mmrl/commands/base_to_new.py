@@ -19,20 +19,22 @@ from pathlib import Path
 
 from .. import protocols
 from ..data.benchmarks import BENCHMARKS, VARIANTS
-from . import arguments as cli
 from . import protocol_arguments
+from .arguments import check_arguments
+from .console import clear_errors, command_line
 
 
 DATASETS = [name for name in BENCHMARKS if name not in VARIANTS]
 
 
+@command_line()
 def main(args: argparse.Namespace, others: protocol_arguments.Loaders | None = None) -> None:
     """Check everything, do what is missing, report; `others` are data sets beside the benchmarks."""
-    with cli.clear_errors():
+    with clear_errors():
+        check_arguments(args)
         data = protocol_arguments.load_data(args.datasets, args.data_dir, others or {})
         runs = protocol_arguments.plan_runs("base-to-new", args, data, [args.shots])
-    results = protocols.complete(runs, protocols.base_to_new, args)
-    protocols.report(runs, results, args.output_dir)
+    protocol_arguments.run_protocol(args, runs, protocols.base_to_new)
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:

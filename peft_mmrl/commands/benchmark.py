@@ -17,7 +17,6 @@ Compared on one random CLIP (speed does not depend on the weights), in turn, so 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -30,8 +29,10 @@ import torch
 
 from ..data.progress import progress_bar
 from ..reports import check_can_draw
+from ..training.run_folder import write_json
 from . import arguments as cli
 from .benchmark_steps import METHODS, MODELS, Setting
+from .console import clear_errors, command_line
 
 
 def seconds(run: Callable[[], None], device: str) -> float:
@@ -142,9 +143,11 @@ def plot(results: list[dict], path: Path, title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+@command_line()
 def main(args: argparse.Namespace) -> None:
     """Measure every setting."""
-    with cli.clear_errors():
+    with clear_errors():
+        cli.check_arguments(args)
         check_can_draw()
     torch.set_num_threads(args.threads)
     settings = [(c, b, d) for d in args.dtypes for b in args.batch_sizes for c in args.classes]
@@ -159,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
     content = {"model": args.model, "device": device, "torch": torch.__version__, "results": results}
     for setting in progress_bar(settings, unit="setting"):
         results.append(measure(args, *setting))
-        (args.output_dir / "benchmark.json").write_text(json.dumps(content, indent=2))  # kept if it is stopped
+        write_json(args.output_dir / "benchmark.json", content)  # kept if it is stopped
     print(f"{args.model} on {device}; times of the others as multiples of mmrl's")
     print_table(results, args.methods)
     if "cached" in args.methods:

@@ -10,30 +10,48 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from accelerate import PartialState
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from ..convert import convert_checkpoint
+from ..training.run_folder import RunFolder
 from . import arguments as cli
+from .console import clear_errors, command_line
 
 
+@command_line()
 def main(args: argparse.Namespace) -> None:
     """Read, convert, write."""
     classes, template = args.classes, args.template or ["a photo of a {}."]
-    with cli.clear_errors():
+    with clear_errors():
+        cli.check_arguments(args)
+        folder = RunFolder(args.output_dir, "the output folder")
+        folder.check("conversion", overwrite=args.overwrite_output_dir, own=[CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME])
+        names = {f"the file {name}": name for name in (args.checkpoint, *classes[: len(classes) == 1])}
+        folder.check_inputs(others={**names, "--base_model_name_or_path": args.base_model_name_or_path})
         if len(classes) == 1 and Path(classes[0]).is_file():
             classes = Path(classes[0]).read_text(encoding="utf-8").splitlines()
-        convert_checkpoint(
-            args.checkpoint,
-            args.output_dir,
-            base_model_name_or_path=args.base_model_name_or_path,
-            classes=classes,
-            template=template[0] if len(template) == 1 else template,
-            vision_layers=args.vision_layers,
-            text_layers=args.text_layers,
-            alpha=args.alpha,
-            reg_weight=args.reg_weight,
-            beta=args.beta,
-        )
+        run = {"kind": "conversion", "checkpoint": args.checkpoint, "base_model": args.base_model_name_or_path}
+        with TemporaryDirectory() as new:
+            convert_checkpoint(
+                args.checkpoint,
+                new,
+                base_model_name_or_path=args.base_model_name_or_path,
+                classes=classes,
+                template=template[0] if len(template) == 1 else template,
+                vision_layers=args.vision_layers,
+                text_layers=args.text_layers,
+                alpha=args.alpha,
+                reg_weight=args.reg_weight,
+                beta=args.beta,
+            )
+            folder.start(run, PartialState())
+            with folder.finish(run) as place:
+                shutil.copytree(new, place, dirs_exist_ok=True)
     print(f"Wrote the adapter to {args.output_dir}")
 
 
@@ -42,6 +60,7 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser = cli.make_parser(__doc__, prog)
     parser.add_argument("checkpoint", help="the file, model.pth.tar-N")
     parser.add_argument("output_dir", help="folder of the adapter to write")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace what a conversion wrote there")
     parser.add_argument("--base_model_name_or_path", required=True, help="the CLIP that was adapted")
     parser.add_argument("--classes", required=True, nargs="+", help="trained class names, or one text file of them")
     parser.add_argument(

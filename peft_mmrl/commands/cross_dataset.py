@@ -15,20 +15,22 @@ from pathlib import Path
 
 from .. import protocols
 from ..data.benchmarks import BENCHMARKS
-from . import arguments as cli
 from . import protocol_arguments
+from .arguments import check_arguments
+from .console import clear_errors, command_line
 
 
 TARGETS = [name for name in BENCHMARKS if name != "imagenet"]
 
 
+@command_line()
 def main(args: argparse.Namespace, others: protocol_arguments.Loaders | None = None) -> None:
     """Check everything, do what is missing, report; `others` are data sets beside the benchmarks."""
-    with cli.clear_errors():
+    with clear_errors():
+        check_arguments(args)
         source, *targets = protocol_arguments.load_data([args.source, *args.targets], args.data_dir, others or {})
         runs = protocol_arguments.plan_runs("cross-dataset", args, [source], [args.shots], targets)
-    results = protocols.complete(runs, partial(protocols.cross_dataset, targets=targets), args)
-    protocols.report(runs, results, args.output_dir)
+    protocol_arguments.run_protocol(args, runs, partial(protocols.cross_dataset, targets=targets))
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:

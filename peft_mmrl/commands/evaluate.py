@@ -28,16 +28,22 @@ from ..reports import check_can_draw, summary, write_report
 from ..scoring.labelled import predict
 from ..scoring.unlabelled import base_tokenizer, load_classifier, read_config
 from ..training import make_accelerator
+from ..training.run_folder import RunFolder, writing
 from ..tuner.names import distinct_names
 from . import arguments as cli
-from . import training_run as runs
+from .console import clear_errors, command_line, going_on
 
 
+@command_line()
 def main(args: argparse.Namespace) -> None:
     """Read, score, report."""
-    with cli.clear_errors():
+    with clear_errors():
+        cli.check_arguments(args)
         check_can_draw()
-        runs.check_output_dir(args.output_dir, "evaluation", overwrite=args.overwrite_output_dir)
+        folder = RunFolder(args.output_dir)
+        folder.check("evaluation", overwrite=args.overwrite_output_dir, own=["report.html", "metrics.json"])
+        others = {"the adapter": args.adapter, "--class_names": args.class_names, "--base_model": args.base_model}
+        folder.check_inputs({"the data": args.data}, others)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
@@ -53,17 +59,20 @@ def main(args: argparse.Namespace) -> None:
         pictures, _, missing = match_labels(pictures, [*trained, *new], renamed, tokenizer, notes)
         notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
         run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
-        runs.start_run(args.output_dir, run, accelerator)
+        folder.start(run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
     notes += cli.notes_on_equal_names(config.classes)
     notes += [f"new classes, on which it was not trained: {', '.join(new)}"] if new else []
     notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
     accelerator.print("\n".join([*notes, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
-    model.to(accelerator.device)
-    found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
+    with going_on(lambda: "Nothing was changed: repeat the command."):
+        model.to(accelerator.device)
+        found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
+        if accelerator.is_main_process:
+            with folder.finish(run) as new, writing(folder.path):
+                metrics = write_report(new, found, pictures, title=Path(args.adapter).name, settings=run)
     if accelerator.is_main_process:
-        metrics = write_report(args.output_dir, found, pictures, title=Path(args.adapter).name, settings=run)
         print("\n".join([*summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
     accelerator.end_training()
 

@@ -25,24 +25,26 @@ from ..scoring.answers import WRITERS, Answer
 from ..scoring.threshold import Threshold
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
-from ..tuner.validation import as_number, as_positive_int
 from . import arguments as cli
+from .console import CLOSED_PIPE, clear_errors, command_line, in_utf8, silence
 
 
 def main(args: argparse.Namespace, output: TextIO | None = None) -> None:
     """Load, name, write to a stream: standard output unless one is given, which then holds nothing else."""
-    if output is None:
-        output = sys.stdout
-        output.reconfigure(errors="backslashreplace")  # names of files need not be Unicode
-    with redirect_stdout(sys.stderr):  # whatever libraries print
-        write_answers(args, output)
+    answers = in_utf8(sys.stdout) if output is None else output
+    with command_line(), redirect_stdout(sys.stderr):  # whatever libraries print
+        try:
+            write_answers(args, answers)
+            answers.flush()
+        except BrokenPipeError:  # `| head`: nobody reads on
+            silence(answers)
+            sys.exit(CLOSED_PIPE)
 
 
 def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     """Load, name, write."""
-    with cli.clear_errors():
-        for name in ("top_k", "batch_size"):
-            as_positive_int(name, getattr(args, name))
+    with clear_errors():
+        cli.check_arguments(args)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         threshold = read_threshold(args) if args.threshold is not None else 0.0
@@ -82,7 +84,7 @@ def count(answers: Iterable[Answer], counts: Counter[str]) -> Iterator[Answer]:
 def read_threshold(args: argparse.Namespace) -> float:
     """The threshold that is given, or the adapter's own."""
     if args.threshold != "saved":
-        return as_number("threshold", args.threshold, 0, 1)
+        return args.threshold
     saved = Threshold.load(args.adapter)
     print(saved, file=sys.stderr)
     if args.classes:

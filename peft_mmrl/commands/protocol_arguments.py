@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..auto import load_clip
-from ..data.benchmarks import BenchmarkData, load_benchmark, load_copy
-from ..protocols.runs import Run, check_split, read_scores
-from ..protocols.tasks import check_all_classes_occur, check_classes
+from ..data.benchmarks import BENCHMARKS, BenchmarkData, load_benchmark, load_copy
+from ..protocols.runs import Run, check_split, complete, read_scores
+from ..protocols.tables import report
+from ..protocols.tasks import Scores, check_all_classes_occur, check_classes
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
+from ..training.run_folder import RunFolder
 from ..tuner.names import describe_equal_names
-from ..tuner.validation import as_positive_int
 from .arguments import DEFAULT_BASE_MODEL, check_precision, make_parser
+from .console import going_on
 
 
 Loaders = Mapping[str, Callable[[], BenchmarkData]]  # data sets beside the benchmarks, by name
@@ -67,6 +70,26 @@ def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[Ben
     return data
 
 
+def run_protocol(args: argparse.Namespace, runs: Sequence[Run], score: Callable[..., Scores]) -> None:
+    """Do what is missing of planned runs, and report all of them.
+
+    Args:
+        args: from `make_protocol_parser`.
+        runs: from `plan_runs`.
+        score: one of `peft_mmrl.protocols.tasks`.
+    """
+    with going_on(lambda: "Finished runs are kept: to go on, repeat the command."):
+        report(runs, complete(runs, score, args), args.output_dir)
+
+
+def _data_folders(args: argparse.Namespace) -> dict[str, Any]:
+    """Folders of pictures, by what names them: copies that are named, and those of the benchmarks in `--data_dir`."""
+    names = args.datasets if "datasets" in args else [args.source, *args.targets]
+    copies = {name: source for name, _, source in (text.partition("=") for text in names) if source}
+    folders = {benchmark.folder for benchmark in BENCHMARKS.values()}
+    return copies | {f"--data_dir with {folder}:": args.data_dir / folder for folder in folders}
+
+
 def plan_runs(
     protocol: str,
     args: argparse.Namespace,
@@ -86,10 +109,9 @@ def plan_runs(
     Raises:
         OSError, ValueError: data, settings, base model or a folder of an earlier run do not fit.
     """
-    for count in shots:
-        as_positive_int("shots", count)
-    if min(args.seeds) < 0:
-        raise ValueError(f"--seeds must be whole numbers of at least 0, got {min(args.seeds)}.")
+    folder = RunFolder(args.output_dir)
+    folder.check(protocol, overwrite=True, own=["results.txt", "results.json", "results.png"])
+    folder.check_inputs(_data_folders(args), {"--base_model": args.base_model})
     for data in sources:
         check_classes(data, protocol)
     for data in targets:

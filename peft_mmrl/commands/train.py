@@ -13,50 +13,79 @@ gets the adapter with its model card, and in `report` a page to open in a browse
 from __future__ import annotations
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import get_peft_model
 
 from ..auto import load_clip
-from ..data import choose_preprocessing, load_training_data
-from ..hub.upload import check_can_push, push_folder
+from ..data import TrainingData, choose_preprocessing, load_training_data
 from ..reports import check_can_draw
-from ..scoring.labelled import predict
-from ..training import make_accelerator, mmrl_config, train, training_pictures
+from ..scoring.labelled import Predictions, predict
+from ..training import TrainingSettings, make_accelerator, mmrl_config, train, training_pictures
+from ..training.run_folder import CHECKPOINT
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.prompts import PromptTokenizer
 from . import arguments as cli
+from . import pushing as hub
 from . import training_run as runs
+from .console import clear_errors, command_line, going_on, way_on_from
 
 
+@command_line()
 def main(args: argparse.Namespace) -> None:
     """Check everything, train, evaluate, write."""
-    with cli.clear_errors():
+    with clear_errors():
+        cli.check_arguments(args)
         check_can_draw()
-        settings = cli.training_settings(args)
+        settings, sources = cli.training_settings(args), cli.data_arguments(args)
         cli.check_tracker(args.with_tracking)
         resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
-        runs.check_output_dir(
-            args.output_dir, "training", resume_from=resume_from, overwrite=args.overwrite_output_dir
-        )
+        folder = runs.check_output_dir(args, resume_from)
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
         cli.check_precision(accelerator)
-        repo_id = None
-        if args.push_to_hub and accelerator.is_main_process:
-            repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name)
+        repo_id = hub.check(args) if accelerator.is_main_process else None
         clip, processor = load_clip(args.base_model)
         tokenizer = PromptTokenizer(processor, clip.config.text_config)
-        data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **cli.data_arguments(args))
+        data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **sources)
         settings.config |= choose_preprocessing(data, processor, args.fit, accelerator).config
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
         run = runs.describe_run(args, settings, data, accelerator)
-        runs.start_run(args.output_dir, run, accelerator, resume_from=resume_from)
+        if resume_from is not None:
+            runs.check_same_run(resume_from, run)
+        folder.start(run, accelerator)
 
+    with going_on(partial(way_on_from, folder.path / CHECKPOINT)):
+        history, after = fit(args, model, processor, data, settings, accelerator, run, resume_from)
+        if accelerator.is_main_process:
+            lines = runs.write_results(folder, model, data, run, history, after, repo_id)
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        failure = hub.push(folder.path, repo_id, args.private) if repo_id is not None else None
+        print("\n".join(lines))
+        if failure is not None:
+            sys.exit(f"error: {failure}")
+
+
+def fit(
+    args: argparse.Namespace,
+    model: PeftModelForZeroShotImageClassification,
+    processor: Any,
+    data: TrainingData,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    run: dict[str, Any],
+    resume_from: Path | None,
+) -> tuple[list[dict[str, float]], Predictions | None]:
+    """Train and say how it goes; returns a record of each epoch, and the answers to validation pictures at the end."""
     plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
     accelerator.print("\n".join([*data.notes, str(plan)]))
     score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
@@ -79,25 +108,21 @@ def main(args: argparse.Namespace) -> None:
     if args.with_tracking:
         plain = {name: value for name, value in run.items() if isinstance(value, int | float | str)}
         accelerator.init_trackers("peft_mmrl", config=plain)
-    with cli.resumable():
-        history = train(
-            model,
-            training_pictures(model, data.train, processor, settings, plan.views),
-            settings,
-            accelerator,
-            on_epoch=validate,
-            checkpoint_dir=args.output_dir / runs.CHECKPOINT,
-            checkpointing_steps=args.checkpointing_steps,
-            num_workers=args.num_workers,
-            resume_from=resume_from,
-        )
+    history = train(
+        model,
+        training_pictures(model, data.train, processor, settings, plan.views),
+        settings,
+        accelerator,
+        on_epoch=validate,
+        checkpoint_dir=args.output_dir / CHECKPOINT,
+        checkpointing_steps=args.checkpointing_steps,
+        num_workers=args.num_workers,
+        resume_from=resume_from,
+        run=run,
+    )
     if before is not None and after is before:  # the run that was resumed had finished its last epoch
         after = score(zero_shot=before.zero_shot)
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        print("\n".join(runs.write_results(args.output_dir, model, data, run, history, after, repo_id)))
-        if repo_id is not None:
-            push_folder(args.output_dir, repo_id)
+    return history, after
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -118,6 +143,5 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         help="views of each picture that are computed once; 0: none (8 on a CPU, where that pays)",
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
-    group.add_argument("--push_to_hub", action="store_true")
-    group.add_argument("--hub_model_id", help="me/my-adapter (your own, named as the output folder)")
+    hub.add_arguments(parser.add_argument_group("Hugging Face Hub"))
     return parser.parse_args(argv)

@@ -10,48 +10,45 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from ..data import TrainingData
-from ..hub.card import write_card
+from ..hub.card import CARD_FILE, write_card
 from ..reports import summary, write_report
 from ..scoring.labelled import Predictions
-from ..scoring.threshold import Threshold
+from ..scoring.threshold import THRESHOLD_FILE, Threshold
 from ..training import Epoch, TrainingSettings, num_views
-from ..training.checkpoints import find_checkpoint
+from ..training.checkpoints import find_checkpoint, is_checkpoint, read_progress
+from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
-RUN_FILE, CHECKPOINT, REPORT = "run.json", "checkpoint", "report"
+REPORT = "report"
 MEASURED = ("accuracy", "zero_shot_accuracy", "mean_recall", "zero_shot_mean_recall")  # of an epoch
 
 
-def check_output_dir(folder: Path, kind: str, *, resume_from: Path | None = None, overwrite: bool = False) -> None:
-    """Refuse a folder in which something would be lost.
+def check_output_dir(args: argparse.Namespace, resume_from: Path | None) -> RunFolder:
+    """The folder of a training run, in which nothing is lost by it.
 
     Args:
-        folder: where the run will write.
-        kind: of run, "training" or "evaluation": one is never replaced by the other.
+        args: the command line.
         resume_from: checkpoint that the run goes on from; where it is one of this folder, all is well.
-        overwrite: what is there may be replaced.
 
     Raises:
-        ValueError: a file, a folder with other things in it, or a run that is neither resumed nor overwritten.
+        ValueError: a run or other things that are there would be lost, or pictures and the folder lie in each other.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--output_dir {folder} is a file.")
-    is_own = resume_from is not None and resume_from.parent.resolve() == folder.resolve()
-    if is_own or not folder.exists() or not any(folder.iterdir()):
-        return
-    found = (read_run(folder) or {}).get("kind")
-    if found != kind:
-        what = f"the {found} of another script" if found else "other things"
-        raise ValueError(f"--output_dir {folder} is not empty, it holds {what}: choose another folder.")
-    if not overwrite:
-        go_on = "go on with --resume_from_checkpoint latest, " if kind == "training" else ""
-        raise ValueError(
-            f"--output_dir {folder} holds a run already: {go_on}replace it with --overwrite_output_dir, or choose "
-            "another folder."
-        )
+    folder = RunFolder(args.output_dir)
+    if resume_from is None or resume_from.parent.resolve() != folder.path.resolve():
+        own = [CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, THRESHOLD_FILE]
+        checkpoint = folder.path / CHECKPOINT
+        has_checkpoint = is_checkpoint(checkpoint)
+        advice = "go on with --resume_from_checkpoint latest, " if has_checkpoint else ""
+        own += [] if has_checkpoint else [CHECKPOINT]
+        folder.check("training", overwrite=args.overwrite_output_dir, advice=advice, own=own)
+    names = ("train_dir", "eval_dir", "dataset_name", "train_file", "eval_file", "class_names", "base_model")
+    inputs = {f"--{name}": getattr(args, name) for name in names}
+    folder.check_inputs({name: inputs.pop(name) for name in ("--train_dir", "--eval_dir", "--dataset_name")}, inputs)
+    return folder
 
 
 def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:
@@ -81,42 +78,20 @@ def describe_run(
     return json.loads(json.dumps(run))
 
 
-def read_run(folder: Path) -> dict[str, Any] | None:
-    """What a run wrote about itself when it started; None where there is none."""
-    path = folder / RUN_FILE
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def start_run(folder: Path, run: dict[str, Any], accelerator: Accelerator, *, resume_from: Path | None = None) -> None:
-    """Write what a run is, in an empty folder.
+def check_same_run(resume_from: Path, run: dict[str, Any]) -> None:
+    """Raise a ValueError where a checkpoint belongs to another run.
 
     Args:
-        folder: its output folder, see `check_output_dir`.
-        run: what makes its result what it is, see `describe_run`.
-        accelerator: the main process writes.
-        resume_from: the checkpoint that the run goes on from.
-
-    Raises:
-        ValueError: that checkpoint belongs to another run.
-        OSError: the processes do not see the same folder.
+        resume_from: the checkpoint.
+        run: from `describe_run`.
     """
-    if resume_from is not None:
-        before = read_run(resume_from.parent) or {}
-        changed = [name for name in run if before.get(name) != run[name]]
-        if changed:
-            raise ValueError(
-                f"--resume_from_checkpoint: {resume_from} belongs to another run, with another value of "
-                f"{', '.join(changed)}. Repeat that run's arguments, or start a new one."
-            )
-    accelerator.wait_for_everyone()  # all have read what is about to be replaced
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir() if resume_from is None else ():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        (folder / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n")
-    accelerator.wait_for_everyone()
-    if read_run(folder) != run:
-        raise OSError(f"--output_dir {folder} must be a folder that all machines share.")
+    before = read_progress(resume_from).run
+    changed = [name for name in run if before.get(name) != run[name]]
+    if changed:
+        raise ValueError(
+            f"--resume_from_checkpoint: {resume_from} belongs to another run, with another value of "
+            f"{', '.join(changed)}. Repeat that run's arguments, or start a new one."
+        )
 
 
 class Plan:
@@ -168,7 +143,7 @@ def epoch_line(record: dict[str, float]) -> str:
 
 
 def write_results(
-    folder: Path,
+    folder: RunFolder,
     model: PeftModelForZeroShotImageClassification,
     data: TrainingData,
     run: dict[str, Any],
@@ -176,7 +151,7 @@ def write_results(
     predictions: Predictions | None,
     repo_id: str | None = None,
 ) -> list[str]:
-    """Save the adapter with its card, and what there is to say about validation pictures.
+    """Put the adapter with its card, and what there is to say of validation pictures, in the place of an earlier run.
 
     Args:
         folder: of the run.
@@ -189,36 +164,45 @@ def write_results(
 
     Returns:
         lines on what was gained and what was lost.
+
+    Raises:
+        OSError: something cannot be written; what was there before is whole.
     """
-    model.save_pretrained(folder)
-    lines = [f"{folder} holds the adapter; without pictures to validate with nothing is known of its accuracy"]
-    if predictions is not None:
-        threshold = Threshold.choose(predictions.probabilities, predictions.labels)
-        threshold.save(folder)
-        report = folder / REPORT
-        metrics = write_report(
-            report,
-            predictions,
-            data.validation,
-            title=folder.resolve().name,
-            settings={name: value for name, value in run.items() if name not in ("classes", "split")},
-            history=history,
-            split=run["split"],
-            threshold=asdict(threshold),
-        )
-        write_card(
-            folder,
-            model,
-            data=data.source,
-            metrics={"accuracy": predictions.accuracy, "mean_recall": predictions.mean_recall},
-            zero_shot={"accuracy": predictions.zero_shot_accuracy, "mean_recall": predictions.zero_shot_mean_recall},
-            per_class=metrics["per_class"],
-            eval_data=data.validation_source,
-            repo_id=repo_id,
-            training={"epochs": len(history), **{name: run[name] for name in ("batch_size", "learning_rate", "seed")}},
-            pictures=[report / "per_class.png", report / "reliability.png"],
-        )
-        page = report / "report.html"
-        lines = [*summary(metrics), str(threshold), f"{folder} holds the adapter; open {page} in a browser"]
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
+    place, name, facts = folder.path, folder.path.resolve().name, {}
+    lines = [f"{place} holds the adapter; without pictures to validate with nothing is known of its accuracy"]
+    with folder.finish(run) as new:
+        if (place / CARD_FILE).is_file():
+            shutil.copyfile(place / CARD_FILE, new / CARD_FILE)  # what people wrote into it stays
+        with writing(place / SAFETENSORS_WEIGHTS_NAME):
+            model.save_pretrained(new)
+        if predictions is not None:
+            threshold = Threshold.choose(predictions.probabilities, predictions.labels)
+            with writing(place / REPORT):
+                threshold.save(new)
+                metrics = write_report(
+                    new / REPORT,
+                    predictions,
+                    data.validation,
+                    title=name,
+                    settings={key: value for key, value in run.items() if key not in ("classes", "split")},
+                    history=history,
+                    split=run["split"],
+                    threshold=asdict(threshold),
+                )
+            facts = {
+                "metrics": {"accuracy": predictions.accuracy, "mean_recall": predictions.mean_recall},
+                "zero_shot": {
+                    "accuracy": predictions.zero_shot_accuracy,
+                    "mean_recall": predictions.zero_shot_mean_recall,
+                },
+                "per_class": metrics["per_class"],
+                "eval_data": data.validation_source,
+                "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
+            }
+            page = place / REPORT / "report.html"
+            lines = [*summary(metrics), str(threshold), f"{place} holds the adapter; open {page} in a browser"]
+        training = {"epochs": len(history), **{key: run[key] for key in ("batch_size", "learning_rate", "seed")}}
+        with writing(place / CARD_FILE):
+            write_card(new, model, data=data.source, repo_id=repo_id, name=name, training=training, **facts)
+    shutil.rmtree(place / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with
     return lines

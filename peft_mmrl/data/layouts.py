@@ -43,7 +43,7 @@ def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
     path = root / benchmark.needs[0]
     try:
         rows = {
-            part: [(name, label, title) for name, label, title in json.loads(path.read_text())[part]]
+            part: [(name, label, title) for name, label, title in json.loads(path.read_text(encoding="utf-8"))[part]]
             for part in ("train", "val", "test")
         }
     except (ValueError, KeyError, TypeError) as error:
@@ -78,7 +78,7 @@ def _names_by_label(path: Path, rows: Sequence[tuple[str, int, str]]) -> dict[in
 
 def read_aircraft(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
     """Text files: `variants.txt` with the classes, `images_variant_*.txt` with picture and class in each line."""
-    names = [line.strip() for line in (root / "variants.txt").read_text().splitlines() if line.strip()]
+    names = [line.strip() for line in (root / "variants.txt").read_text(encoding="utf-8").splitlines() if line.strip()]
     items: Items = {}
     for part in ("train", "val", "test"):
         pairs = _read_pairs(root / f"images_variant_{part}.txt", "number of a picture and its class (1025794 707-320)")
@@ -117,7 +117,7 @@ def read_wordnet_names(root: Path) -> dict[str, str]:
 
 def _read_pairs(path: Path, what: str) -> list[tuple[str, str]]:
     """The first word of each line, and the rest of it."""
-    lines = [line.strip().split(" ", 1) for line in path.read_text().splitlines() if line.strip()]
+    lines = [line.strip().split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines or not all(len(line) == 2 for line in lines):
         raise ValueError(f"{path}: each line must be a {what}.")
     return [(first, rest.strip()) for first, rest in lines]

@@ -90,7 +90,10 @@ def save_split(path: str | os.PathLike[str], parts: Mapping[str, datasets.Datase
 
     Paths are those of the data set's column `path`, so the file means the same pictures on another machine.
     """
-    Path(path).write_text(json.dumps({name: part["path"][:] for name, part in parts.items()}, indent=2) + "\n")
+    content = json.dumps({name: part["path"][:] for name, part in parts.items()}, indent=2) + "\n"
+    part = Path(f"{path}.part")  # so that there is the whole file or none
+    part.write_text(content, encoding="utf-8")
+    part.replace(path)
 
 
 def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
@@ -105,7 +108,7 @@ def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Data
         ValueError: it is no file of `save_split`, lacks a part, or names a picture that there is not.
     """
     try:
-        parts = json.loads(Path(path).read_text())
+        parts = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError:
         parts = None
     if not isinstance(parts, dict) or not all(isinstance(names, list) for names in parts.values()):

@@ -20,13 +20,14 @@ from urllib.parse import quote
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..tuner.validation import as_number, is_hub_id
-from .card_text import AdapterFacts, RunFacts, card_text, without_path
+from .card_text import LOCAL_BASE, AdapterFacts, RunFacts, card_text, code, without_path
 
 
 if TYPE_CHECKING:
     from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 TASK = "zero-shot-image-classification"
+CARD_FILE = "README.md"
 PICTURES = "pictures"  # the folder beside the card
 NOTE = "written anew whenever the adapter is saved, unless somebody has edited it"
 BLOCK = re.compile(r"<!-- peft_mmrl (?P<digest>\w+)[^\n]*-->\n(?P<text>.*)\n<!-- end of peft_mmrl -->", re.DOTALL)
@@ -44,6 +45,7 @@ def write_card(
     eval_data: str | None = None,
     license: str | None = None,
     repo_id: str | None = None,
+    name: str | None = None,
     pictures: Sequence[str | os.PathLike[str]] = (),
     tags: Iterable[str] = (),
 ) -> None:
@@ -62,7 +64,8 @@ def write_card(
         per_class: for each class `class`, `pictures`, `recall` and `zero_shot_recall`, as in a report's metrics.json.
         eval_data: what the results were measured on, as `data`. None: the pictures of `data` that were not trained on.
         license: the adapter's licence, as the Hub abbreviates it. None: what the card says already.
-        repo_id: name of the adapter on the Hub. None: the name of its folder.
+        repo_id: name of the adapter on the Hub, where it is or will be there.
+        name: of the adapter otherwise. None: the name of its folder.
         pictures: files to show, copied into the folder.
         tags: further tags.
 
@@ -81,7 +84,7 @@ def write_card(
         )
     pictures = _check_pictures(pictures)
 
-    adapter = AdapterFacts(model, repo_id or folder.resolve().name, is_published=repo_id is not None)
+    adapter = AdapterFacts(model, repo_id or name or folder.resolve().name, is_published=repo_id is not None)
     written = ModelCardData(
         base_model=adapter.base_model,
         datasets=[data] if is_hub_id(data) else None,
@@ -94,7 +97,7 @@ def write_card(
         tags=_tags(adapter, tags),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "README.md"
+    path = folder / CARD_FILE
     card = _load(path) if path.exists() else ModelCard("---\n{}\n---\n")
     if card is None:
         return
@@ -110,6 +113,29 @@ def write_card(
     )
     _update(card, written, card_text(adapter, run))
     card.save(path)
+
+
+def published_card(content: str, repo_id: str) -> str:
+    """A card as it is uploaded: its code loads the adapter from the Hub, and no base model from this machine's disk.
+
+    Args:
+        content: of the file; where somebody has edited the text that is written here, it stays as it is.
+        repo_id: name of the adapter on the Hub.
+    """
+    card = ModelCard(content, ignore_metadata_errors=True)
+    block = BLOCK.search(card.text)
+    if block is None or block["digest"] != _digest(block["text"], card.data):
+        return content
+    text = block["text"]
+    for pattern, line in (
+        (r"# `.*`", f"# {code(repo_id.rpartition('/')[2])}"),
+        (r"adapter = .*", f"adapter = {json.dumps(repo_id)}"),
+        (r"from peft import PeftConfig, PeftModel", "from peft import PeftModel"),
+        (r"base = PeftConfig\..*", f'base = "{LOCAL_BASE}"'),
+    ):
+        text = re.sub(f"^{pattern}$", lambda match, line=line: line, text, count=1, flags=re.MULTILINE)
+    _put_text(card, block, text)
+    return str(card)
 
 
 def _check_pictures(pictures: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -170,6 +196,10 @@ def _update(card: ModelCard, written: ModelCardData, text: str) -> None:
             stacklevel=3,
         )
         return
+    _put_text(card, block, text)
+
+
+def _put_text(card: ModelCard, block: re.Match[str] | None, text: str) -> None:
     new = f"<!-- peft_mmrl {_digest(text, card.data)}: {NOTE} -->\n{text}\n<!-- end of peft_mmrl -->"
     if block is None:
         card.text = "\n" + f"{card.text.strip()}\n\n{new}\n".lstrip()

@@ -19,6 +19,7 @@ from ..tuner.validation import is_hub_id
 if TYPE_CHECKING:
     from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
+LOCAL_BASE = "path/to/clip"  # stands for a base model that is not on the Hub
 CLASSES_IN_FULL = 100  # longer lists show their beginning
 CLASSES_SHOWN = 20
 
@@ -184,7 +185,7 @@ def _use(adapter: AdapterFacts) -> str:
     if adapter.base_model is None and adapter.has_base and not adapter.is_published:
         peft_names, base = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     elif adapter.base_model is None:
-        base, note = '"path/to/clip"', "The base model is not on the Hub: `base` is where your copy of it lies.\n\n"
+        base, note = f'"{LOCAL_BASE}"', "The base model is not on the Hub: `base` is where your copy of it lies.\n\n"
     name, subfolder = adapter.name, ""
     if adapter.adapter_name != "default" and adapter.is_published:
         subfolder = f", subfolder={_quoted(adapter.adapter_name)}"

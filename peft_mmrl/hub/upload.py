@@ -5,47 +5,59 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from httpx import TransportError
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 from peft.utils import CONFIG_NAME
 
 from ..scoring.threshold import THRESHOLD_FILE
 from ..tuner.validation import InvalidTypeError, is_hub_id
-from .card import write_card
+from .card import CARD_FILE, published_card, write_card
 
 
 if TYPE_CHECKING:
     from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 # what is uploaded of a folder that may hold a whole run
-ADAPTER_FILES = ("README.md", CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")
+ADAPTER_FILES = (CARD_FILE, CONFIG_NAME, "adapter_model.*", THRESHOLD_FILE, "pictures/*")
+WAITS = (1, 2, 4)  # seconds before the Hub is asked again
+NO_PERMISSION = (
+    "the access token does not allow to write there. Is the namespace yours, and has the token write access?"
+)
+Result = TypeVar("Result")
 
 
 def check_can_push(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Create a repository on the Hub where there is none, and make sure that it can be written to.
+    """Find out whether an adapter can be pushed to a repository on the Hub, and change nothing.
 
     Called before a training, it tells then what would otherwise be found out after it.
 
     Args:
         repo_id: `"namespace/name"`, or a name in the user's own namespace.
-        private: whether a new repository is private. None: as the namespace has it.
+        private: whether the repository is to be private. None: as the namespace has it.
         token: access token. None: the one that `hf auth login` has stored, or that of the variable `HF_TOKEN`.
 
     Returns:
         The repository's full name.
 
     Raises:
-        ValueError: no valid name.
+        ValueError: no valid name, or a repository that is public already and should be private.
         OSError: no token, no permission, or the Hub cannot be reached.
     """
     if not isinstance(repo_id, str):
@@ -53,16 +65,56 @@ def check_can_push(repo_id: str, *, private: bool | None = None, token: str | No
     if (token or get_token()) is None:
         raise OSError(f"Pushing to {repo_id!r} needs an access token: run `hf auth login` or set `HF_TOKEN`.")
     api = HfApi(token=token)
+    with plain_errors(repo_id):
+        validate_repo_id(repo_id)
+        user = _who_am_i(api)
+        if user is None:
+            return repo_id
+        full_name = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
+        try:
+            is_private = retried(lambda: api.model_info(full_name)).private
+            retried(lambda: api.auth_check(full_name, write=True))
+        except RepositoryNotFoundError as error:  # nobody's, or a private one of somebody else
+            owned = [user["name"], *(organisation["name"] for organisation in user.get("orgs") or [])]
+            may_write = (user.get("auth") or {}).get("accessToken", {}).get("role") != "read"
+            if full_name.partition("/")[0] not in owned or not may_write:
+                raise OSError(f"Cannot push to {repo_id!r}: {NO_PERMISSION}") from error
+        else:
+            if private and not is_private:
+                raise ValueError(f"{full_name} is public already: make it private on the Hub, or choose another name.")
+    return full_name
+
+
+def _who_am_i(api: HfApi) -> dict[str, Any] | None:
+    """The user; None on a Hub of another make, which does not say: what may be written shows when it is."""
     try:
-        full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        api.auth_check(full_name, write=True)  # creating says nothing where there is a repository already
+        return retried(api.whoami)
+    except HfHubHTTPError as error:
+        if error.response.status_code == 404:
+            return None
+        raise
+
+
+@contextmanager
+def plain_errors(repo_id: str) -> Iterator[None]:
+    """Say in plain words why something cannot be pushed to a repository.
+
+    Raises:
+        ValueError: no valid name.
+        OSError: everything else that the Hub or the network refuse.
+    """
+    try:
+        yield
     except HFValidationError as error:
         raise ValueError(f"`repo_id` must be the name of a repository on the Hub, got {repo_id!r}: {error}") from error
     except HfHubHTTPError as error:
         raise OSError(f"Cannot push to {repo_id!r}: {_reason(error)}") from error
-    except Exception as error:  # no network shows as an error of whatever HTTP client is in use
+    except (
+        OfflineModeIsEnabled,
+        TransportError,
+        RuntimeError,
+    ) as error:  # RuntimeError: a large file did not get there
         raise OSError(f"Cannot push to {repo_id!r}: the Hub cannot be reached ({error}).") from error
-    return full_name
 
 
 def _reason(error: HfHubHTTPError) -> str:
@@ -70,10 +122,22 @@ def _reason(error: HfHubHTTPError) -> str:
     if status == 401:
         return "the Hub does not accept the access token. Run `hf auth login` again or set another `HF_TOKEN`."
     if status in (403, 404):  # the Hub does not tell strangers that there is a private repository
-        return (
-            "the access token does not allow to write there. Is the namespace yours, and has the token write access?"
-        )
-    return str(error)
+        return NO_PERMISSION
+    return f"the Hub answers {' '.join(str(error).split())}"
+
+
+def retried(ask: Callable[[], Result]) -> Result:
+    """What the Hub answers, asked again after a moment where it is busy or the network fails."""
+    for wait in WAITS:
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in (408, 429) and error.response.status_code < 500:
+                raise
+        except TransportError:
+            pass
+        time.sleep(wait)
+    return ask()
 
 
 def push_model(
@@ -96,14 +160,14 @@ def push_model(
         commit: as for [`push_folder`].
     """
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)  # before there is a repository that would stay empty
+        repo_id = retried(partial(api.create_repo, repo_id, private=private, exist_ok=True)).repo_id
         try:
-            card = api.hf_hub_download(repo_id, "README.md", revision=commit.get("revision"))
-            shutil.copyfile(card, Path(folder, "README.md"))
+            card = api.hf_hub_download(repo_id, CARD_FILE, revision=commit.get("revision"))
+            shutil.copyfile(card, Path(folder, CARD_FILE))
         except (EntryNotFoundError, RevisionNotFoundError):
             pass
-        model.save_pretrained(folder)
         write_card(folder, model, repo_id=repo_id, tags=tags or ())
         return push_folder(folder, repo_id, token=token, files=("**/*",), **commit)
 
@@ -112,6 +176,7 @@ def push_folder(
     folder: str | os.PathLike[str],
     repo_id: str,
     *,
+    private: bool | None = None,
     token: str | bool | None = None,
     files: Iterable[str] = ADAPTER_FILES,
     commit_message: str = "Upload adapter",
@@ -123,7 +188,8 @@ def push_folder(
 
     Args:
         folder: where the adapter is saved.
-        repo_id: name of the repository.
+        repo_id: name of the repository, which is created where there is none.
+        private: whether a new repository is private. None: as the namespace has it.
         token: access token. None: the stored one.
         files: what of the folder is uploaded, as patterns.
         commit_message: first line of the commit.
@@ -139,23 +205,28 @@ def push_folder(
     if not any(path.name == CONFIG_NAME for path in paths):
         raise FileNotFoundError(f"There is no adapter in {folder}: it has no {CONFIG_NAME}.")
     api = HfApi(token=token)
+    repo_id = retried(partial(api.create_repo, repo_id, private=private, exist_ok=True)).repo_id
     if revision is not None and not create_pr and not revision.startswith("refs/"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
-    return api.create_commit(
+    commit = partial(
+        api.create_commit,
         repo_id,
-        [CommitOperationAdd(path.relative_to(folder).as_posix(), _published(path)) for path in paths],
+        [CommitOperationAdd(path.relative_to(folder).as_posix(), _published(path, repo_id)) for path in paths],
         commit_message=commit_message,
         commit_description=commit_description,
         revision=revision,
         create_pr=create_pr,
     )
+    return retried(commit)
 
 
-def _published(path: Path) -> Path | bytes:
-    """A file as it is uploaded: an adapter's config without the path of a base model that lies on this machine."""
+def _published(path: Path, repo_id: str) -> Path | bytes:
+    """A file as it is uploaded: a card with its name on the Hub, a config without a path of this machine."""
+    if path.name == CARD_FILE:
+        return published_card(path.read_text(encoding="utf-8"), repo_id).encode()
     if path.name != CONFIG_NAME:
         return path
-    config = json.loads(path.read_text())
+    config = json.loads(path.read_text(encoding="utf-8"))
     if not is_hub_id(config["base_model_name_or_path"]):
         config["base_model_name_or_path"] = None
     return json.dumps(config, indent=2, sort_keys=True).encode()

@@ -58,7 +58,7 @@ def published_results() -> dict[str, Any]:
 
     `sources` says where they were read. Few-shot results are published as curves, without numbers.
     """
-    return json.loads(files(__package__).joinpath("paper_results.json").read_text())
+    return json.loads(files(__package__).joinpath("paper_results.json").read_text(encoding="utf-8"))
 
 
 def published_scores(source: str, protocol: str, dataset: str, method: str, shots: int = 16) -> Scores:

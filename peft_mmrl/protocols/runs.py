@@ -6,21 +6,24 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
+from accelerate import PartialState
 
 from ..auto import load_clip
 from ..data import load_split, sample_few_shot, save_split
 from ..data.benchmarks import BenchmarkData
 from ..training import Classifier, TrainingSettings, fit, make_accelerator
+from ..training.run_folder import FILES, RUN_FILE, UNFINISHED, RunFolder, read_json, write_json, writing
 from .tasks import Scores
 
 
-RUN_FILE, SPLIT_FILE, RESULT_FILE, ADAPTER = "run.json", "split.json", "result.json", "adapter"
+SPLIT_FILE, RESULT_FILE, ADAPTER = "split.json", "result.json", "adapter"
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,20 @@ def read_scores(run: Run, output_dir: Path) -> Scores | None:
         ValueError: its folder holds something else, or a run with other settings.
     """
     folder = run.folder(output_dir)
-    before, asked = _read_json(folder / RUN_FILE), run.description()
+    before, asked = read_json(folder / RUN_FILE), run.description()
     if before is None:
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no run: choose another --output_dir.")
         return None
-    changed = [name for name in sorted(asked.keys() | before.keys()) if asked.get(name) != before.get(name)]
+    names = sorted((asked.keys() | before.keys()) - {FILES})
+    changed = [name for name in names if asked.get(name) != before.get(name)]
     if changed:
         name = changed[0]
         raise ValueError(
             f"{folder} holds a run with another value of {', '.join(changed)} ({name}: {before.get(name)!r} there, "
             f"{asked.get(name)!r} now): repeat its arguments, or choose another --output_dir."
         )
-    result = _read_json(folder / RESULT_FILE)
+    result = read_json(folder / RESULT_FILE)
     return None if result is None else result["scores"]
 
 
@@ -123,7 +127,7 @@ def check_split(run: Run, output_dir: Path, split_dir: Path | None) -> None:
         split_dir: see `sample`.
     """
     path = run.folder(output_dir) / SPLIT_FILE
-    before = _read_json(path)
+    before = read_json(path)
     if before is None and split_dir is None:
         return
     asked = {name: part["path"][:] for name, part in sample(run, split_dir).items()}
@@ -146,6 +150,7 @@ def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.N
         the scores of each run.
     """
     results = []
+    RunFolder(args.output_dir).start({"kind": runs[0].protocol}, PartialState())
     for number, run in enumerate(runs, start=1):
         scores = read_scores(run, args.output_dir)
         if scores is None:
@@ -153,16 +158,17 @@ def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.N
             title = f"{run.data.title}, {run.method}, {run.shots} shots, seed {run.seed}"
             if accelerator.is_main_process:
                 print(f"run {number} of {len(runs)}: {title}", file=sys.stderr)
-            folder, parts = run.folder(args.output_dir), sample(run, args.split_dir)
-            accelerator.wait_for_everyone()  # all have seen that the run is not finished
-            if accelerator.is_main_process:
-                folder.mkdir(parents=True, exist_ok=True)
-                _write_json(folder / RUN_FILE, run.description())
-                save_split(folder / SPLIT_FILE, parts)
-            keep = folder / ADAPTER if args.save_adapters else None
-            scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
-            if accelerator.is_main_process:
-                _write_json(folder / RESULT_FILE, {"scores": scores})
+            folder, parts = RunFolder(run.folder(args.output_dir)), sample(run, args.split_dir)
+            folder.start(run.description(), accelerator)
+            is_main = accelerator.is_main_process
+            if is_main:
+                with writing(folder.path / SPLIT_FILE):
+                    save_split(folder.path / SPLIT_FILE, parts)
+            with folder.finish(run.description()) if is_main else nullcontext():
+                keep = folder.path / UNFINISHED / ADAPTER if args.save_adapters else None
+                scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
+                if is_main:
+                    write_json(folder.path / UNFINISHED / RESULT_FILE, {"scores": scores})
             accelerator.wait_for_everyone()
         results.append(scores)
     return results
@@ -174,16 +180,6 @@ def _fit(
     clip, processor = load_clip(run.base_model)
     classifier = fit(run.method, clip, processor, train, names, template, run.settings, accelerator)
     if keep is not None:
-        classifier.save(keep)
+        with writing(keep):
+            classifier.save(keep)
     return classifier
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a file that is either whole or not there."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import PartialState
 
+from ..training.run_folder import RunFolder, write_json, writing
 from .chart import draw
 from .rows import METHODS, SOURCES, TITLES, Row, make_rows, published_results, title
 from .runs import Run
@@ -55,13 +55,13 @@ def report(runs: Sequence[Run], results: Sequence[Scores], output_dir: Path) -> 
         return
     rows = make_rows(runs, results)
     text = table(rows)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "results.txt").write_text(text + "\n")
     single = [
         {"dataset": run.data.name, "method": run.method, "shots": run.shots, "seed": run.seed, "scores": scores}
         for run, scores in zip(runs, results, strict=True)
     ]
     content = {"protocol": runs[0].protocol, "rows": [asdict(row) for row in rows], "runs": single}
-    (output_dir / "results.json").write_text(json.dumps(content, indent=2) + "\n")
-    draw(rows, output_dir / "results.png")
+    with RunFolder(output_dir).finish({"kind": runs[0].protocol}) as new, writing(output_dir / "results.json"):
+        write_json(new / "results.json", content)
+        (new / "results.txt").write_text(text + "\n", encoding="utf-8")
+        draw(rows, new / "results.png")
     print(text)

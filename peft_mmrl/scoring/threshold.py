@@ -85,7 +85,7 @@ class Threshold:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `threshold.json` beside an adapter."""
-        Path(folder, THRESHOLD_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        Path(folder, THRESHOLD_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, adapter: str | os.PathLike[str]) -> Threshold:
@@ -105,7 +105,7 @@ class Threshold:
                 f"The adapter {adapter} has no {THRESHOLD_FILE}: training writes one where it has validation pictures."
             ) from error
         try:
-            return cls(**json.loads(Path(path).read_text()))
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no threshold: {error}") from error
 

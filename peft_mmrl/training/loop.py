@@ -53,6 +53,7 @@ def train(
     checkpointing_steps: int | None = None,
     num_workers: int = 0,
     resume_from: Path | None = None,
+    run: dict[str, Any] | None = None,
     description: str = "training",
 ) -> list[dict[str, float]]:
     """Train the weights that require a gradient.
@@ -71,6 +72,7 @@ def train(
         checkpointing_steps: also write it after so many optimizer steps of an epoch.
         num_workers: further processes that read pictures.
         resume_from: folder of the state to go on from.
+        run: what makes the result what it is, kept with the state.
         description: for the progress bar.
 
     Returns:
@@ -78,6 +80,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
+        OSError: the state cannot be written; the last checkpoint stays.
     """
     dataset = SeededDataset(dataset, settings.seed)
     per_epoch = Epoch.of(len(dataset), settings, accelerator.num_processes)
@@ -91,6 +94,7 @@ def train(
     num_epochs = settings.num_epochs(per_epoch.steps)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     progress = Progress() if resume_from is None else load_checkpoint(resume_from, accelerator)
+    progress.run = run or {}
 
     own, weight = (of(accelerator.process_index) for of in (per_epoch.own_pictures, per_epoch.weight))
     done = progress.epoch * per_epoch.steps + progress.step // per_epoch.accumulation

@@ -40,6 +40,16 @@ def as_positive_int(name: str, value: Any) -> int:
     return int(value)
 
 
+def as_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """Return `value` as a Python integer of the closed interval [low, high]."""
+    allowed = f"a whole number of at least {low}" if math.isinf(high) else f"a whole number from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
+    if not low <= value <= high:
+        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+    return int(value)
+
+
 def as_number(name: str, value: Any, low: float, high: float = math.inf, *, below: float = math.inf) -> float:
     """Return `value` as a finite float of the closed interval [low, high], and smaller than `below`."""
     allowed = f"a number of at least {low:g}" if math.isinf(high) else f"a number from {low:g} to {high:g}"
