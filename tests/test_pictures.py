@@ -4,14 +4,18 @@ import io
 import pickle
 import re
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import pytest
 import torch
 from PIL import ImageCms, ImageDraw, PngImagePlugin
 
-from peft_mmrl.data import PictureError, read_picture
+from peft_mmrl.data import PictureError, PictureFacts, examine_picture, read_picture
+from peft_mmrl.data.pictures import FORMATS
 
 
 def gradient(mode="RGB", size=(40, 30)):
@@ -179,3 +183,102 @@ def test_the_error_survives_worker_processes():
     error = pickle.loads(pickle.dumps(PictureError("the file is empty", "cat/a.jpg")))
     assert (error.path, error.reason, str(error)) == ("cat/a.jpg", "the file is empty", "cat/a.jpg: the file is empty")
     assert str(PictureError("as torch raises it again")) == "as torch raises it again"
+
+
+# --- what is opened ---------------------------------------------------------------------------------------------
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+OTHERS = {
+    "EPS": EPS,
+    "PSD": b"8BPS\0\1" + bytes(40),
+    "PDF": b"%PDF-1.7\n" + bytes(40),
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    "FITS": b"SIMPLE  =                    T" + bytes(80),
+    **{format: encode(gradient(), format) for format in ("TGA", "PCX", "ICO", "SGI", "DDS")},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("extension", ["png", "jpg", "eps", ""])
+def test_other_formats_are_refused_whatever_they_are_called(kind, extension, tmp_path, monkeypatch):
+    def reached(*arguments, **kwargs):
+        raise AssertionError("a file was handed to another program or decoder")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", reached)
+    monkeypatch.setattr("subprocess.Popen", reached)
+    for name, (_, accept) in list(PIL.Image.OPEN.items()):
+        if name not in FORMATS:
+            monkeypatch.setitem(PIL.Image.OPEN, name, (reached, accept))
+    path = tmp_path / f"x.{extension}"
+    path.write_bytes(OTHERS[kind])
+    for look in (read_picture, examine_picture):
+        for image in (path, OTHERS[kind], {"bytes": OTHERS[kind], "path": "x.png"}):
+            with pytest.raises(PictureError, match="not opened"):
+                look(image)
+
+
+def test_a_picture_that_somebody_else_has_opened_is_not_decoded_either(monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)
+    assert "EPS" in reason(PIL.Image.open(io.BytesIO(EPS))).reason
+    icon = PIL.Image.open(io.BytesIO(OTHERS["PCX"]))
+    icon.load()  # who does that knows what it is
+    assert read_picture(icon).size == (40, 30)
+
+
+@pytest.mark.parametrize("length", range(16))
+def test_the_first_bytes_of_anything_are_no_error_of_another_kind(length):
+    for content in (*OTHERS.values(), bytes(16), b"\xff" * 16):
+        with pytest.raises(PictureError):
+            read_picture(content[:length])
+
+
+# --- what is found out beforehand -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"words", "not a picture"),
+        (encode(gradient(size=(200, 200)))[:400], "damaged"),
+        (encode(gradient(size=(1000, 700)), "JPEG", quality=95)[:-3000], "damaged"),
+        (encode(gradient(size=(1000, 700)), "JPEG", progressive=True)[:-500], "damaged"),
+    ],
+)
+def test_an_examination_finds_what_reading_finds(content, message):
+    for look in (read_picture, examine_picture):
+        with pytest.raises(PictureError, match=message):
+            look(content)
+
+
+def test_an_examination_says_what_a_picture_is_like():
+    assert examine_picture(encode(gradient(size=(1000, 700)), "JPEG")) == PictureFacts(1000, 700)
+    assert examine_picture(encode(gradient("L", size=(40, 10)))).elongation == 4
+
+
+def test_large_jpeg_files_are_examined_in_an_eighth_of_their_size(monkeypatch):
+    sizes = []
+    load = PIL.ImageFile.ImageFile.load
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda self: sizes.append(self.size) or load(self))
+    examine_picture(encode(gradient(size=(1600, 800)), "JPEG"))
+    assert sizes[0] == (200, 100)
+
+
+def test_of_large_pictures_one_at_a_time_is_held(monkeypatch):
+    held, most, load = [], [], PIL.ImageFile.ImageFile.load
+
+    def slow_load(self):
+        held.append(id(self))
+        most.append(len(held))
+        time.sleep(0.01)
+        held.remove(id(self))
+        return load(self)
+
+    monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", slow_load)
+    content = encode(gradient())
+    for limit, expected in ((100, {1}), (10000, {2})):
+        monkeypatch.setattr("peft_mmrl.data.pictures.LARGE", limit)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(examine_picture, [content] * 6))
+        assert {max(most)} == expected
+        most.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +119,8 @@ class Preprocessing:
         names = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
         names += ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
         settings = self.image_processor.to_dict()
-        return {**self.config, "image_processor": {name: settings.get(name) for name in names}}
+        content = {**self.config, "image_processor": {name: settings.get(name) for name in names}}
+        return json.loads(json.dumps(content))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preprocessing) and self.to_dict() == other.to_dict()
