@@ -23,7 +23,6 @@ from demo_parts.captions import CONTEXT_LENGTH, Caption, attribute_bits, train_t
 from demo_parts.glyphs import Concept, Glyph, draw_glyphs, list_fonts, list_glyphs
 from digits import CLASS_NAMES, TEMPLATE, load_digits
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -33,6 +32,8 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 from transformers.image_utils import PILImageResampling
+
+from peft_mmrl.data.progress import progress_bar
 
 
 # Share of each group of concepts in a batch. Digits stay one subject among many: with more of them, few-shot
@@ -191,7 +192,7 @@ def train(
     losses = []
     model.set_attn_implementation("eager")  # on a CPU in bf16 plain attention is twice as fast as the fused one
     model.train()
-    progress = tqdm(range(steps), desc="pretraining", mininterval=1)
+    progress = progress_bar(range(steps), desc="pretraining", mininterval=1)
     for _ in progress:
         indices = sampler.sample(batch_size)
         batch = [glyphs[index] for index in indices]

@@ -16,9 +16,11 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
+from peft_mmrl.commands.console import clear_errors
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
+from peft_mmrl.data.progress import is_watched
 from peft_mmrl.hub.upload import check_can_push
-from peft_mmrl.training import TrainingSettings, augmented, mmrl_config
+from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config, needs_cpu
 from peft_mmrl.tuner.prompts import PromptTokenizer
 
 
@@ -30,7 +32,8 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     """Check everything, train, save."""
     push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
-    with cli.clear_errors():
+    with clear_errors():
+        check_joined(PartialState().num_processes)
         smoothing, arguments.label_smoothing_factor = arguments.label_smoothing_factor, 0.0  # MMRL smooths in its loss
         changes = {**cli.config_changes(args), "label_smoothing": smoothing}
         config = mmrl_config(args.method, args.template, TrainingSettings(config=changes))
@@ -66,6 +69,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argpar
     parser = HfArgumentParser(
         TrainingArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    # on a CPU Trainer would else run a copy in each process, and in a log show each state of its bar
+    parser.set_defaults(use_cpu=needs_cpu(), disable_tqdm=not is_watched())
     cli.add_data_arguments(parser)
     cli.add_method_arguments(parser)
     return parser.parse_args_into_dataclasses(argv)

@@ -208,3 +208,32 @@ def download(handler, repo, revision, path):
         return handler.send_json({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
     etag = hashlib.sha256(content).hexdigest()
     return handler.send(200, content, ETag=f'"{etag}"', X_Repo_Commit=commit)
+
+
+# Data sets: a repository's name begins with "datasets/" here.
+
+
+@route("GET", "/api/(?P<repo>datasets/[^/]+/[^/]+)(/revision/{revision})?")
+def dataset_info(handler, repo, revision):
+    repo_info(handler, repo, revision)
+
+
+@route("GET", "/api/(?P<repo>datasets/[^/]+/[^/]+)/tree/{revision}(/(?P<path>.*))?")
+def tree(handler, repo, revision, path):
+    """The files of a commit as the Hub lists them, and folders of one level."""
+    files = handler.server.commits[handler.commit_of(repo, revision)]
+    found = [{"type": "directory", "path": name, "oid": "0" * 40, "size": 0} for name in folders(files)]
+    found += [
+        {"type": "file", "path": name, "oid": hashlib.sha1(content).hexdigest(), "size": len(content)}
+        for name, content in files.items()
+    ]
+    handler.send_json([entry for entry in found if path is None or entry["path"].startswith(f"{path}/")])
+
+
+@route("HEAD GET", "/(?P<repo>datasets/[^/]+/[^/]+)/resolve/{revision}/(?P<path>.+)")
+def dataset_download(handler, repo, revision, path):
+    download(handler, repo, revision, path)
+
+
+def folders(files):
+    return sorted({path.rpartition("/")[0] for path in files} - {""})

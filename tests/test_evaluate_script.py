@@ -76,7 +76,8 @@ def test_two_processes_count_every_picture_once(adapter, seven, tmp_path):
     evaluate_everything(adapter, seven, tmp_path / "one", "--batch_size", 2)
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", str(EXAMPLES / "evaluate.py")]
     command += arguments(adapter, seven, tmp_path / "two", "--batch_size", 2)
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+    assert done.stdout.count("7 pictures, ") == 1  # one report, not one of each process
     one, two = (check_seven(tmp_path / folder) for folder in ("one", "two"))
     assert one.pop("per_class") == two.pop("per_class")
     assert one == pytest.approx(two, abs=1e-6)

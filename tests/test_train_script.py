@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -233,6 +234,35 @@ def test_bad_input_is_refused_before_anything_is_written(photos, tmp_path, capsy
     for name in ("one", "two"):
         shutil.rmtree(photos / name)
     assert "at least two classes" in refused(capsys, folder, *source)
+
+
+@pytest.mark.parametrize(
+    ("tracker", "installed", "message"),
+    [
+        ("wandb", ["tensorboard"], "--with_tracking wandb: install wandb with pip; installed are tensorboard"),
+        ("all", [], "--with_tracking all: install a tracker, tensorboard say, with pip; installed are none"),
+        ("wandd", ["tensorboard"], "--with_tracking must be one of all, .*wandb.* got 'wandd'"),
+    ],
+)
+def test_a_tracker_that_would_log_nothing_is_refused(
+    tracker, installed, message, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(cli, "get_available_trackers", lambda: installed)
+    assert re.search(message, refused(capsys, tmp_path / "run", "--train_dir", photos, "--with_tracking", tracker))
+
+
+def test_uneven_classes_are_noted_before_training_and_recall_stands_beside_accuracy(photos, tmp_path, capsys):
+    for path in sorted(photos.glob("two/*"))[1:]:
+        path.unlink()
+    folder = tmp_path / "adapter"
+    run(folder, "--train_dir", photos, "--epochs", "1", "--validation_fraction", "0.4")
+    said = capsys.readouterr().out
+    noted = said.index("classes are uneven: 4 pictures of one, 1 of two. A rare class can vanish while accuracy rises")
+    assert noted < said.index("epoch 1: loss ")
+    assert re.search(r"epoch 1: .*accuracy .*, mean recall \d", said)
+    assert re.search(r"accuracy on \d+ pictures: .*\nmean recall of \d classes: .*; weakest: ", said)
+    assert re.search(r"\| mean recall \| \d", (folder / "README.md").read_text())
+    assert "Recall of each class" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("tracker", ["tensorboard", "trackio"])

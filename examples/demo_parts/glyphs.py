@@ -14,7 +14,8 @@ import matplotlib
 import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
+
+from peft_mmrl.data.progress import progress_bar
 
 
 FONT_DIR = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -235,7 +236,7 @@ def draw_glyphs(glyphs: list[Glyph]) -> tuple[list[Glyph], np.ndarray]:
         for name in {glyph.font for glyph in glyphs}
     }
     drawn, pictures = [], []
-    for glyph in tqdm(glyphs, desc="drawing glyphs"):
+    for glyph in progress_bar(glyphs, desc="drawing glyphs"):
         picture = draw_glyph(glyph.character, fonts[glyph.font])
         if picture is not None:
             drawn.append(glyph)

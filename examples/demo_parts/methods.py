@@ -20,11 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2 import InterpolationMode, RandomAffine
-from tqdm import tqdm
 from transformers import CLIPModel, CLIPProcessor, get_cosine_schedule_with_warmup
 
 import peft_mmrl
 from peft_mmrl.data import sample_shots
+from peft_mmrl.data.progress import progress_bar
 
 
 DEMO_CLIP = Path(__file__).parents[1] / "demo_clip"
@@ -148,7 +148,7 @@ def train(
     scheduler = get_cosine_schedule_with_warmup(optimizer, len(loader), steps)
     model, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
     model.train()
-    with tqdm(total=steps, desc=f"{description:>12}", unit="step", leave=False) as progress:
+    with progress_bar(total=steps, desc=f"{description:>12}", unit="step", leave=False) as progress:
         for _ in range(settings.epochs):
             for pixels, targets in loader:
                 pixels = torch.stack([augment(picture) for picture in pixels])

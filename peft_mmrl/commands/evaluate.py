@@ -2,7 +2,7 @@
 
     peft-mmrl evaluate my-adapter photos/test --output_dir evaluation    # photos/test/cat/1.jpg, ...
     peft-mmrl evaluate my-adapter labels.csv --output_dir evaluation     # columns: image, label
-    accelerate launch -m peft_mmrl evaluate me/my-adapter beans --split test --output_dir evaluation
+    accelerate launch -m peft_mmrl evaluate me/my-adapter AI-Lab-Makerere/beans --split test --output_dir evaluation
 
 Labels are matched by name with the classes that the adapter was trained on; all of these compete. Other classes of the
 data count as new ones, which the class feature alone scores. The output folder gets a row per picture

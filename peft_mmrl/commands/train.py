@@ -2,7 +2,8 @@
 
     peft-mmrl train --train_dir photos --output_dir my-adapter        # photos/cat/1.jpg, photos/dog/7.png
     peft-mmrl train --train_file labels.csv --output_dir my-adapter   # columns: image, label
-    accelerate launch -m peft_mmrl train --dataset_name beans --output_dir my-adapter --mixed_precision bf16
+    accelerate launch -m peft_mmrl train --dataset_name AI-Lab-Makerere/beans --output_dir my-adapter \\
+        --mixed_precision bf16
     accelerate launch -m peft_mmrl train --train_dir train --eval_dir test --output_dir my-adapter \\
         --push_to_hub --hub_model_id me/my-adapter
 

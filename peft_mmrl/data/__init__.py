@@ -7,8 +7,8 @@ A labelled data set is a `datasets.Dataset` with three columns:
 """
 
 from .checking import check_pictures, describe_bad
+from .class_names import check_distinct, clean_class_name, notes_on_codes, prompt_names, read_class_names
 from .labels import check_several_classes, drop_empty_classes, match_labels, new_class_names
-from .names import check_distinct, clean_class_name, notes_on_codes, prompt_names, read_class_names
 from .pictures import PictureError, PictureFacts, examine_picture, read_picture
 from .preparation import PictureSource, TrainingData, beyond_range, choose_preprocessing, load_training_data
 from .preprocessing import Preprocessing

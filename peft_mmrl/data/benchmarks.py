@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 
+from .class_names import prompt_names
 from .labels import match_labels
 from .layouts import (
     CLASS_NAMES_FILE,
@@ -24,7 +25,6 @@ from .layouts import (
     read_imagenet_variant,
     read_split_file,
 )
-from .names import prompt_names
 from .sources import labelled, load_named, split_names
 
 

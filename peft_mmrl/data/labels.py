@@ -10,7 +10,7 @@ import datasets
 
 from ..tuner.names import name_keys
 from ..tuner.prompts import PromptTokenizer
-from .names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
+from .class_names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
 
 
 LISTED = 10  # pairs of names in a message

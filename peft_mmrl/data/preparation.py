@@ -14,9 +14,9 @@ from accelerate import Accelerator, PartialState
 
 from ..tuner.prompts import PromptTokenizer
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
+from .class_names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .drawing import draw_readable_shots
 from .labels import check_several_classes, drop_empty_classes, match_labels
-from .names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .pictures import PictureFacts
 from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out

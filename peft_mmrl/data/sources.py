@@ -16,9 +16,9 @@ from typing import Any
 
 import datasets
 
+from .class_names import in_natural_order
 from .folders import is_hidden, is_picture, natural_key, walk
 from .labels import drop_empty_classes, encode_labels
-from .names import in_natural_order
 
 
 Source = tuple[datasets.Dataset, list[str]]

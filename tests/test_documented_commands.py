@@ -1,0 +1,160 @@
+"""The command lines of the documents, run as they stand there: on a folder with what they name, and a stand-in Hub."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+from conftest import DEMO_CLIP, EXAMPLES
+from demo_parts.methods import load_clip
+from hub_server import HubServer
+from peft import get_peft_model
+
+from peft_mmrl import MMRLConfig
+
+
+ROOT = EXAMPLES.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", EXAMPLES / "README.md", *sorted(EXAMPLES.glob("*.py"))]
+DOCUMENTS += sorted((ROOT / "peft_mmrl").rglob("*.py"))
+LAUNCHERS = ("accelerate launch", "make", "peft-mmrl", "pip install", "python", "srun", "torchrun")
+
+# What is not run here, as regular expressions, and why: to be run by hand.
+BY_HAND = {
+    r"^(peft-mmrl|python -m peft_mmrl|accelerate launch -m peft_mmrl)( [\w-]+)?$": "a name, no call",
+    r"^make\b": "sets up an environment and runs this suite, or is run by test_demo.py",
+    r"^pip install\b": "asks for the network",
+    r"-m pytest\b": "parts of this suite",
+    r"\.\.\.|\bCOMMAND\b|\bNAME\b": "stands for other commands",
+    r"--multi_gpu\b|--device cuda": "needs GPUs",
+    r"--data_dir\b": "needs the papers' data sets",
+    r"\b(base.to.new|few.shot|cross.dataset)\b": "trains for minutes; in short it is in test_protocols.py",
+    r"\b(benchmark|demo|tune_demo|pretrain_demo_clip)\b": "runs for minutes; in short it is in tests of its name",
+    r"\bconvert\b": "needs a checkpoint of the papers' code; test_convert.py makes some",
+}
+
+
+def spans(document):
+    """Texts of a document that may be commands: lines of code, with those that they go on with, and code in a line."""
+    text = document.read_text(encoding="utf-8")
+    if document.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+        blocks = re.findall(r"^    .*$", text, re.MULTILINE)
+    else:
+        blocks = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+        text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    lines = re.sub(r"\\\n\s*", "", "\n".join(blocks)).splitlines()
+    return lines + [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def documented():
+    """Every command once, with the documents that have it."""
+    found = {}
+    for document in DOCUMENTS:
+        for span in spans(document):
+            command = re.sub(r"\s+#.*", "", span).strip()
+            if any(command.startswith(f"{launcher} ") for launcher in LAUNCHERS):
+                found.setdefault(command, []).append(document.relative_to(ROOT).as_posix())
+    return found
+
+
+COMMANDS = documented()
+RUN = [command for command in COMMANDS if not any(re.search(pattern, command) for pattern in BY_HAND)]
+
+
+def test_all_kinds_of_commands_are_found_and_no_reason_is_out_of_date():
+    assert {command.split()[0] for command in RUN} >= {"accelerate", "python", "torchrun"}
+    for word in ("train", "predict", "evaluate", "train_with_trainer"):
+        assert any(re.search(rf"\b{word}\b", command) for command in RUN), word
+    for pattern in BY_HAND:
+        assert any(re.search(pattern, command) for command in COMMANDS), pattern
+
+
+@pytest.fixture(scope="module")
+def site(digit_folders, tmp_path_factory):
+    """A folder with everything that the commands name."""
+    site = tmp_path_factory.mktemp("site")
+    for name in ("photos", "train"):
+        shutil.copytree(digit_folders / "train", site / name)
+    for name in ("test", "test-photos", "more-photos"):
+        shutil.copytree(digit_folders / "test", site / name)
+    shutil.copytree(digit_folders / "test", site / "split" / "test")  # for photos/test
+    pictures = sorted(site.glob("photos/*/*.png"))
+    for name in ("photo.jpg", "holiday.jpg"):
+        shutil.copyfile(pictures[0], site / name)
+    rows = [f"{path.relative_to(site).as_posix()},{path.parent.name}\n" for path in pictures]
+    (site / "labels.csv").write_text("image,label\n" + "".join(rows))
+    clip, processor = load_clip()
+    model = get_peft_model(clip, MMRLConfig(rep_dim=16))
+    model.set_classes(["zero", "one", "two"], processor)
+    model.peft_config["default"].base_model_name_or_path = "openai/clip-vit-base-patch16"
+    model.save_pretrained(site / "my-adapter")
+    return site
+
+
+@pytest.fixture(scope="module")
+def environment(site, digit_folders, tmp_path_factory):
+    """The variables under which the Hub has base model, adapter and data set of those names."""
+    home = tmp_path_factory.mktemp("home")
+    programs = home / "bin"
+    programs.mkdir()
+    (programs / "python").symlink_to(sys.executable)
+    if shutil.which("peft-mmrl") is None:
+        (programs / "peft-mmrl").write_text(f'#!/bin/sh\nexec {sys.executable} -m peft_mmrl "$@"\n')
+        (programs / "peft-mmrl").chmod(0o755)
+    with HubServer() as hub:
+        for name, folder in (("openai/clip-vit-base-patch16", DEMO_CLIP), ("me/my-adapter", site / "my-adapter")):
+            hub.commit(name, "main", {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+        files = {}
+        for split in ("train", "test"):
+            data = datasets.load_dataset("imagefolder", data_dir=str(digit_folders / split), split="train")
+            data.to_parquet(home / f"{split}.parquet")
+            files[f"data/{split}-00000-of-00001.parquet"] = (home / f"{split}.parquet").read_bytes()
+        hub.commit("datasets/AI-Lab-Makerere/beans", "main", files)
+        path = os.pathsep.join(map(str, (programs, Path(sys.executable).parent, os.environ["PATH"])))
+        unset = {"HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "ACCELERATE_USE_CPU"}
+        yield {name: value for name, value in os.environ.items() if name not in unset} | {
+            "PATH": path,
+            "PYTHONPATH": str(ROOT),
+            "HF_HOME": str(home / "hf"),
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": "me",
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+
+@pytest.mark.parametrize("command", RUN, ids=lambda command: re.sub(r"\s+", " ", command))
+def test_a_documented_command_works_as_it_stands(command, site, environment, tmp_path):
+    folder = Path(shutil.copytree(site, tmp_path / "site"))
+    (folder / "examples").symlink_to(EXAMPLES)
+    words = shlex.split(command)
+    if "photos/test" in words:
+        shutil.rmtree(folder / "photos")
+        (folder / "split").rename(folder / "photos")
+    output_dir = words[words.index("--output_dir") + 1] if "--output_dir" in words else None
+    if output_dir is not None and (folder / output_dir).exists():
+        shutil.rmtree(folder / output_dir)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, f"{COMMANDS[command]}: {done.stderr}"
+    if output_dir is not None:
+        assert {"adapter_config.json", "report.html"} & {path.name for path in (folder / output_dir).iterdir()}
+    if re.search(r"\bpredict\b", command):
+        answers = folder / words[-1] if ">" in words else None
+        text = answers.read_text() if answers else done.stdout
+        named = sum(
+            len(list(folder.glob(f"{word.rstrip('/')}/*/*"))) or 1 for word in words if is_source(folder, word)
+        )
+        assert len(text.splitlines()) - text.startswith("path,") == named  # each picture once
+
+
+def is_source(folder, word):
+    """Whether a word of a command names pictures."""
+    return word.rstrip("/").endswith(("photos", ".jpg")) and (folder / word).exists()
