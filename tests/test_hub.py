@@ -250,8 +250,8 @@ def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folder
         "threshold.json",
     ]
     card = huggingface_hub.ModelCard(files["README.md"].decode())
-    (result,) = card.data.eval_results
-    assert (result.metric_type, result.dataset_name) == ("accuracy", "test")
+    assert "accuracy" in [result.metric_type for result in card.data.eval_results]
+    assert {result.dataset_name for result in card.data.eval_results} == {"test"}
     assert 'adapter = "me/digits"' in card.text
     assert str(digit_folders) not in files["README.md"].decode()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
