@@ -24,7 +24,9 @@ class HubServer(ThreadingHTTPServer):
         self.branches = {}  # (repo, branch) -> commit
         self.commits = {}  # commit -> {path: content}
         self.large_files = {}  # sha256 -> content
+        self.private = set()  # repos
         self.unknown_requests = []
+        self.busy = []  # parts of addresses, each of which is answered once with 503
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -60,6 +62,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         self.user = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        for part in self.server.busy:
+            if part in self.path:
+                self.server.busy.remove(part)
+                return self.fail(503, None, "Service unavailable")
         for method, pattern, answer in self.routes:
             match = re.fullmatch(pattern, self.path.split("?")[0])
             if self.command in method and match:
@@ -105,6 +111,14 @@ def route(methods, pattern):
     return register
 
 
+@route("GET", "/api/whoami-v2")
+def who_am_i(handler):
+    if handler.user is None or handler.user == "expired":
+        return handler.fail(401, None, "Invalid credentials in Authorization header")
+    role = "read" if handler.user == "reader" else "write"
+    return handler.send_json({"name": handler.user, "orgs": [], "auth": {"accessToken": {"role": role}}})
+
+
 @route("POST", "/api/repos/create")
 def create_repo(handler):
     wanted = json.loads(handler.body)
@@ -116,12 +130,16 @@ def create_repo(handler):
     exists = (repo, "main") in handler.server.branches
     if not exists:
         handler.server.commit(repo, "main", {})
+        if wanted.get("private") or wanted.get("visibility") == "private":
+            handler.server.private.add(repo)
     return handler.send_json({"url": f"{handler.server.url}/{repo}"}, 409 if exists else 200)
 
 
 @route("GET", "/api/models/{repo}/auth-check/write")
 def check_write(handler, repo):
-    if handler.may_write(repo):
+    if (repo, "main") not in handler.server.branches:
+        handler.fail(404, "RepoNotFound")
+    elif handler.may_write(repo):
         handler.send_json({})
 
 
@@ -131,7 +149,16 @@ def repo_info(handler, repo, revision):
     if commit is None:
         return handler.fail(404, "RevisionNotFound" if (repo, "main") in handler.server.branches else "RepoNotFound")
     files = [{"rfilename": path} for path in handler.server.commits[commit]]
-    return handler.send_json({"id": repo, "modelId": repo, "sha": commit, "siblings": files, "tags": []})
+    return handler.send_json(
+        {
+            "id": repo,
+            "modelId": repo,
+            "sha": commit,
+            "siblings": files,
+            "tags": [],
+            "private": repo in handler.server.private,
+        }
+    )
 
 
 @route("POST", "/api/models/{repo}/branch/{revision}")

@@ -29,12 +29,8 @@ def main(args: argparse.Namespace) -> None:
     classes, template = args.classes, args.template or ["a photo of a {}."]
     with clear_errors():
         cli.check_arguments(args)
-        folder = RunFolder(args.output_dir, "the output folder")
-        folder.check("conversion", overwrite=args.overwrite_output_dir, own=[CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME])
-        names = {f"the file {name}": name for name in (args.checkpoint, *classes[: len(classes) == 1])}
-        folder.check_inputs(others={**names, "--base_model_name_or_path": args.base_model_name_or_path})
         if len(classes) == 1 and Path(classes[0]).is_file():
-            classes = Path(classes[0]).read_text(encoding="utf-8").splitlines()
+            classes = Path(classes[0]).read_text(encoding="utf-8-sig").splitlines()
         run = {"kind": "conversion", "checkpoint": args.checkpoint, "base_model": args.base_model_name_or_path}
         with TemporaryDirectory() as new:
             convert_checkpoint(
@@ -49,6 +45,11 @@ def main(args: argparse.Namespace) -> None:
                 reg_weight=args.reg_weight,
                 beta=args.beta,
             )
+            folder = RunFolder(args.output_dir, "the output folder")
+            own = [CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME]
+            folder.check("conversion", overwrite=args.overwrite_output_dir, own=own)
+            inputs = {"the checkpoint": args.checkpoint, "--base_model_name_or_path": args.base_model_name_or_path}
+            folder.check_inputs(others={**inputs, "--classes": args.classes[0] if len(args.classes) == 1 else None})
             folder.start(run, PartialState())
             with folder.finish(run) as place:
                 shutil.copytree(new, place, dirs_exist_ok=True)

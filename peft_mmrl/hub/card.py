@@ -76,8 +76,8 @@ def write_card(
     folder = Path(folder)
     metrics, zero_shot = dict(metrics or {}), dict(zero_shot or {})
     for argument, results in (("metrics", metrics), ("zero_shot", zero_shot)):
-        for name, value in results.items():
-            as_number(f"{argument}[{name!r}]", value, 0, 1)
+        for metric, value in results.items():
+            as_number(f"{argument}[{metric!r}]", value, 0, 1)
     if metrics and data is None and eval_data is None:
         raise ValueError(
             "`metrics` need `data` or `eval_data`: results mean nothing without what they were measured on."

@@ -13,13 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from httpx import TransportError
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -72,16 +70,18 @@ def check_can_push(repo_id: str, *, private: bool | None = None, token: str | No
             return repo_id
         full_name = repo_id if "/" in repo_id else f"{user['name']}/{repo_id}"
         try:
-            is_private = retried(lambda: api.model_info(full_name)).private
-            retried(lambda: api.auth_check(full_name, write=True))
-        except RepositoryNotFoundError as error:  # nobody's, or a private one of somebody else
+            is_public = not retried(partial(api.model_info, full_name)).private
+            retried(partial(api.auth_check, full_name, write=True))
+            may_write = True
+        except RepositoryNotFoundError:  # nobody's, or a private one of somebody else
+            is_public = False
             owned = [user["name"], *(organisation["name"] for organisation in user.get("orgs") or [])]
-            may_write = (user.get("auth") or {}).get("accessToken", {}).get("role") != "read"
-            if full_name.partition("/")[0] not in owned or not may_write:
-                raise OSError(f"Cannot push to {repo_id!r}: {NO_PERMISSION}") from error
-        else:
-            if private and not is_private:
-                raise ValueError(f"{full_name} is public already: make it private on the Hub, or choose another name.")
+            role = (user.get("auth") or {}).get("accessToken", {}).get("role")
+            may_write = full_name.partition("/")[0] in owned and role != "read"
+    if not may_write:
+        raise OSError(f"Cannot push to {repo_id!r}: {NO_PERMISSION}")
+    if private and is_public:
+        raise ValueError(f"{full_name} is public already: make it private on the Hub, or choose another name.")
     return full_name
 
 
@@ -109,11 +109,7 @@ def plain_errors(repo_id: str) -> Iterator[None]:
         raise ValueError(f"`repo_id` must be the name of a repository on the Hub, got {repo_id!r}: {error}") from error
     except HfHubHTTPError as error:
         raise OSError(f"Cannot push to {repo_id!r}: {_reason(error)}") from error
-    except (
-        OfflineModeIsEnabled,
-        TransportError,
-        RuntimeError,
-    ) as error:  # RuntimeError: a large file did not get there
+    except Exception as error:  # no network shows as an error of whatever HTTP client is in use
         raise OSError(f"Cannot push to {repo_id!r}: the Hub cannot be reached ({error}).") from error
 
 
@@ -134,8 +130,9 @@ def retried(ask: Callable[[], Result]) -> Result:
         except HfHubHTTPError as error:
             if error.response.status_code not in (408, 429) and error.response.status_code < 500:
                 raise
-        except TransportError:
-            pass
+        except Exception as error:  # see `plain_errors`
+            if isinstance(error, ValueError | TypeError | OSError):  # no valid name or file, or HF_HUB_OFFLINE is set
+                raise
         time.sleep(wait)
     return ask()
 
