@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 import train_with_trainer
 from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import PeftModel
+from safetensors.torch import load_file
 
 
 def run(*arguments):
@@ -27,6 +29,20 @@ def test_it_trains_evaluates_and_saves(digit_folders, tmp_path, capsys):
     model = PeftModel.from_pretrained(load_clip()[0], folder)
     assert model.classes == ["one", "two", "zero"]
     assert model.peft_config["default"].reg_weight == 2
+
+
+def test_label_smoothing_is_that_of_the_method(digit_folders, tmp_path, recwarn):
+    weights = {}
+    for reg_weight in ("0", "50"):
+        folder = tmp_path / reg_weight
+        run(
+            *("--train_dir", digit_folders / "train", "--validation_fraction", "0", "--output_dir", folder),
+            *("--reg_weight", reg_weight, "--label_smoothing_factor", "0.1"),
+        )
+        weights[reg_weight] = load_file(folder / "adapter_model.safetensors")
+        assert json.loads((folder / "adapter_config.json").read_text())["label_smoothing"] == 0.1
+    assert any(not torch.allclose(weights["0"][name], weights["50"][name], atol=1e-4) for name in weights["0"])
+    assert not [warning for warning in recwarn if "MMRL's loss" in str(warning.message)]
 
 
 def test_bad_input_is_refused_before_training(digit_folders, tmp_path):
