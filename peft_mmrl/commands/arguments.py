@@ -178,7 +178,11 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch_size", type=int, help="pictures per step and process (4)")
     group.add_argument("--learning_rate", type=float, help="after one epoch of warm-up (0.001)")
     group.add_argument("--gradient_accumulation_steps", type=int, help="batches per step (1)")
-    group.add_argument("--crop_scale", type=float, help="smallest part of a picture that a random crop keeps (0.5)")
+    group.add_argument(
+        "--crop_scale",
+        type=float,
+        help="smallest part of a picture that a random crop keeps (0.5; 0.8 of padded and squeezed ones)",
+    )
     group.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
