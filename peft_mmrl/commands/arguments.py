@@ -211,7 +211,12 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--label_smoothing", type=float, help="share of each label spread over all classes, below 1 (0)"
     )
-    group.add_argument("--crop_scale", type=float, help="smallest part of a picture that a random crop keeps (0.5)")
+    )
+    group.add_argument(
+        "--crop_scale",
+        type=float,
+        help="smallest part of a picture that a random crop keeps (0.5; 0.8 of padded and squeezed ones)",
+    )
     group.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")

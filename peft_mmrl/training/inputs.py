@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..data import PictureDataset, Preprocessing, TrainTransform
-from ..data.preprocessing import ImageProcessor
+from ..data.preprocessing import ImageProcessor, as_preprocessing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.validation import as_positive_int
 from .cached_views import CachedViews
@@ -22,7 +22,9 @@ def augmented(
     dataset: datasets.Dataset, preprocessing: Preprocessing | ImageProcessor, settings: TrainingSettings
 ) -> PictureDataset:
     """Pictures, prepared as it is said or as the base model's image processor does it, with a run's augmentation."""
-    transform = TrainTransform(preprocessing, scale=(settings.crop_scale, 1.0), flip=settings.flip)
+    preprocessing = as_preprocessing(preprocessing)
+    crop_scale = settings.crop_scale or settings.CROP_SCALE[preprocessing.fit]
+    transform = TrainTransform(preprocessing, scale=(crop_scale, 1.0), flip=settings.flip)
     return PictureDataset(dataset, transform)
 
 

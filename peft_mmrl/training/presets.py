@@ -100,7 +100,8 @@ def paper_settings(method: str, protocol: str, dataset: str, seed: int = 1, **ch
         settings |= PLUS_PLUS_FEW_SHOT
     if method == "lora":
         settings |= {"learning_rate": 2e-4, "weight_decay": 1e-2}
-    return TrainingSettings(**{**settings, "config": _config(method, protocol, dataset), "seed": seed, **changes})
+    settings |= {"config": _config(method, protocol, dataset), "seed": seed, "crop_scale": 0.5}
+    return TrainingSettings(**{**settings, **changes})
 
 
 def _config(method: str, protocol: str, dataset: str) -> dict[str, Any]:

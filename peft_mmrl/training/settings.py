@@ -20,7 +20,8 @@ class TrainingSettings:
         weight_decay: of AdamW.
         warmup_epochs: epochs at `WARMUP_LEARNING_RATE`, where there are more epochs than these.
         gradient_accumulation_steps: forward passes per optimizer step.
-        crop_scale: smallest part of a picture's area that a random crop keeps; 1 crops nothing.
+        crop_scale: smallest part of a picture's area that a random crop keeps; 1 crops nothing. None: 0.5, and 0.8 of
+            pictures that are padded or squeezed, since what matters may be at their ends.
         flip: whether half of the views are mirrored. Not for pictures with letters, digits or a left and a right.
         seed: of initial weights, order of pictures and augmentation.
         config: fields of [`~peft_mmrl.MMRLConfig`] that differ from its defaults.
@@ -32,7 +33,7 @@ class TrainingSettings:
     weight_decay: float = 5e-4
     warmup_epochs: int = 1
     gradient_accumulation_steps: int = 1
-    crop_scale: float = 0.5
+    crop_scale: float | None = None
     flip: bool = True
     seed: int = 1
     config: dict[str, Any] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class TrainingSettings:
     MIN_STEPS = 200
     EPOCHS = (5, 50)
     WARMUP_LEARNING_RATE = 1e-5
+    CROP_SCALE = {"crop": 0.5, "pad": 0.8, "squeeze": 0.8}
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "gradient_accumulation_steps"):
@@ -50,7 +52,8 @@ class TrainingSettings:
             as_number(name, getattr(self, name), 0)
         self.learning_rate = as_number("learning_rate", self.learning_rate, 0)
         self.weight_decay = as_number("weight_decay", self.weight_decay, 0)
-        self.crop_scale = as_number("crop_scale", self.crop_scale, 0.01, 1)
+        if self.crop_scale is not None:
+            self.crop_scale = as_number("crop_scale", self.crop_scale, 0.01, 1)
 
     def num_epochs(self, steps_per_epoch: int) -> int:
         """Epochs of a run whose epochs have so many optimizer steps."""
