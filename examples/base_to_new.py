@@ -11,7 +11,7 @@ from peft_mmrl.commands import base_to_new
 
 
 parse_args = base_to_new.parse_args
-main = partial(base_to_new.main, others=digits.BENCHMARKS)
+main = partial(base_to_new.main, others=digits.DIGIT_BENCHMARKS)
 
 if __name__ == "__main__":
     main(parse_args())

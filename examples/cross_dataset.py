@@ -11,7 +11,7 @@ from peft_mmrl.commands import cross_dataset
 
 
 parse_args = cross_dataset.parse_args
-main = partial(cross_dataset.main, others=digits.BENCHMARKS)
+main = partial(cross_dataset.main, others=digits.DIGIT_BENCHMARKS)
 
 if __name__ == "__main__":
     main(parse_args())

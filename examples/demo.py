@@ -19,8 +19,8 @@ from statistics import mean, pstdev
 import torch
 from demo_parts.methods import (
     DEMO_CLIP,
+    DIGIT_SPLITS,
     SETTINGS,
-    SPLITS,
     Task,
     linear_probe_logits,
     load_clip,
@@ -95,7 +95,7 @@ def main(args: argparse.Namespace) -> None:
         "five digits."
     )
     metrics = {}
-    for split in SPLITS if args.split == "all" else [args.split]:
+    for split in DIGIT_SPLITS if args.split == "all" else [args.split]:
         results: Results = {}
         for seed in args.seeds:
             task = make_task(pictures, split, args.shots, seed)
@@ -129,7 +129,7 @@ Load the adapter that was just made:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=[*SPLITS, "all"], default="0-4", help="the trained digits")
+    parser.add_argument("--split", choices=[*DIGIT_SPLITS, "all"], default="0-4", help="the trained digits")
     parser.add_argument("--shots", type=int, default=16, help="pictures per trained digit")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--baselines", action="store_true", help="also LoRA and a linear probe")

@@ -80,4 +80,4 @@ def as_benchmark(name: str = "digits", inverted: bool = False) -> BenchmarkData:
     )
 
 
-BENCHMARKS = {"digits": as_benchmark, "digits_inverted": lambda: as_benchmark("digits_inverted", inverted=True)}
+DIGIT_BENCHMARKS = {"digits": as_benchmark, "digits_inverted": lambda: as_benchmark("digits_inverted", inverted=True)}

@@ -11,7 +11,7 @@ from peft_mmrl.commands import few_shot
 
 
 parse_args = few_shot.parse_args
-main = partial(few_shot.main, others=digits.BENCHMARKS)
+main = partial(few_shot.main, others=digits.DIGIT_BENCHMARKS)
 
 if __name__ == "__main__":
     main(parse_args())

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from demo_parts.augment import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, augment
+from demo_parts.augment import IMAGE_MEAN, IMAGE_STD, augment
 from demo_parts.captions import CONTEXT_LENGTH, Caption, attribute_bits, train_tokenizer, write_caption
 from demo_parts.glyphs import Concept, Glyph, draw_glyphs, list_fonts, list_glyphs
-from digits import CLASS_NAMES, TEMPLATE, load_digits
+from digits import CLASS_NAMES, IMAGE_SIZE, TEMPLATE, load_digits
 from torch import Tensor
 from transformers import (
     CLIPConfig,

@@ -4,7 +4,7 @@
     python examples/tune_demo.py --methods mmrl
 
 Every candidate is trained on each of the demo's four splits with shots of seed 0; the one with the best mean harmonic
-mean H on the rest of the training pool is printed. `SETTINGS` in demo_methods.py holds what it found.
+mean H on the rest of the training pool is printed. `SETTINGS` in demo_parts/methods.py holds what it found.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from statistics import mean
 
 import torch
 from demo_parts.methods import (
-    SPLITS,
+    DIGIT_SPLITS,
     Settings,
     Task,
     linear_probe_logits,
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     """Try every candidate and print the best of each method."""
     torch.set_num_threads(1)  # as the demo does
     pictures = load_pictures(load_clip()[1])
-    tasks = [make_task(pictures, split, args.shots, SEED) for split in SPLITS]
+    tasks = [make_task(pictures, split, args.shots, SEED) for split in DIGIT_SPLITS]
     for method in args.methods:
         results = []
         for settings in CANDIDATES[method]:

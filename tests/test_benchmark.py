@@ -14,7 +14,7 @@ def test_it_measures_every_method(tmp_path, capsys):
     benchmark.main(benchmark.parse_args([*arguments, "--output_dir", str(tmp_path)]))
     content = json.loads((tmp_path / "benchmark.json").read_text())
     (result,) = content["results"]
-    assert set(result["ratio_to_mmrl"]) == set(benchmark_steps.METHODS)
+    assert set(result["ratio_to_mmrl"]) == set(benchmark_steps.STEPS)
     assert result["ratio_to_mmrl"]["mmrl"] == 1
     assert all(value > 0 for value in result["seconds"].values())
     trunk_states, frozen_feature = 50 * 768, 512  # 7 x 7 patches and CLS; the projected feature

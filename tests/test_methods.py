@@ -8,7 +8,7 @@ from digits import CLASS_NAMES, TEMPLATE, load_digits
 
 from peft_mmrl.scoring.labelled import predict
 from peft_mmrl.training import TrainingSettings, make_accelerator
-from peft_mmrl.training.methods import METHODS, fit
+from peft_mmrl.training.classifiers import METHODS, fit
 
 
 TRAINED = ["seven", "three"]  # not in the order of their digits
@@ -60,7 +60,7 @@ def test_a_method_learns_its_classes_and_answers_for_others(method, zero_shot, t
     clip, processor = load_clip()
     shots = pictures("train", TRAINED, 8)
     classifier = fit(method, clip, processor, shots, TRAINED, TEMPLATE, SETTINGS, accelerator)
-    assert accuracy(classifier.logits(test_set, TRAINED), test_set) > 0.85 > accuracy(zero_shot, test_set)
+    assert accuracy(classifier.logits(test_set, TRAINED), test_set) > accuracy(zero_shot, test_set) + 0.1
     mixed = ["zero", *TRAINED]
     logits = classifier.logits(pictures("test", mixed, 10), mixed)
     assert logits.shape == (30, 3)

@@ -7,10 +7,10 @@ import math
 
 import torch
 import torch.nn.functional as F
+from digits import IMAGE_SIZE
 from torch import Tensor
 
 
-IMAGE_SIZE = 32
 IMAGE_MEAN, IMAGE_STD = 0.3, 0.33
 SCAN_SIZE, SCAN_LEVELS = 8, 16  # the resolution and the grey levels of scikit-learn's handwritten digits
 

@@ -28,7 +28,13 @@ from peft_mmrl.data.progress import progress_bar
 
 
 DEMO_CLIP = Path(__file__).parents[1] / "demo_clip"
-SPLITS = {"0-4": range(5), "5-9": range(5, 10), "even": range(0, 10, 2), "odd": range(1, 10, 2)}  # trained digits
+# Name of a split -> the trained digits.
+DIGIT_SPLITS = {
+    "0-4": range(5),
+    "5-9": range(5, 10),
+    "even": range(0, 10, 2),
+    "odd": range(1, 10, 2),
+}
 
 
 @dataclass
@@ -90,7 +96,7 @@ def load_pictures(processor: CLIPProcessor, data: DatasetDict | None = None) -> 
 
 def make_task(pictures: dict[str, Pictures], split: str, shots: int, seed: int) -> Task:
     """Sample the shots of all ten digits, then keep those of the trained ones (the field's protocol)."""
-    trained, pool = list(SPLITS[split]), pictures["train"]
+    trained, pool = list(DIGIT_SPLITS[split]), pictures["train"]
     chosen = sample_shots(pool.digits.tolist(), shots, random.Random(seed))
     rest = sorted(set(range(len(pool.digits))) - set(chosen))
     return Task(

@@ -17,14 +17,14 @@ from matplotlib.axes import Axes
 from .methods import Task, score
 
 
-COLORS = {
+BAR_COLORS = {
     "zero_shot": "#9aa5b1",
     "mmrl": "#1f6feb",
     "mmrl++": "#0b3d91",
     "lora": "#e08e0b",
     "linear probe": "#c9b458",
 }
-LABELS = {
+BAR_LABELS = {
     "zero_shot": "zero-shot CLIP",
     "mmrl": "MMRL",
     "mmrl++": "MMRL++",
@@ -118,7 +118,7 @@ def draw_bars(axes: Axes, scores: dict[str, dict[str, float]]) -> None:
     for index, (method, values) in enumerate(scores.items()):
         positions = [group + (index - (len(scores) - 1) / 2) * width for group in range(len(groups))]
         heights = [values[name] for name in groups]
-        bars = axes.bar(positions, heights, width * 0.94, color=COLORS[method], label=LABELS[method])
+        bars = axes.bar(positions, heights, width * 0.94, color=BAR_COLORS[method], label=BAR_LABELS[method])
         axes.bar_label(bars, fmt="%.1f", fontsize=9, padding=2)
     axes.set_xticks(range(len(groups)), groups.values())
     axes.set_ylim(0, 112)

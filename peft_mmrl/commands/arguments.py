@@ -211,7 +211,6 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--label_smoothing", type=float, help="share of each label spread over all classes, below 1 (0)"
     )
-    )
     group.add_argument(
         "--crop_scale",
         type=float,

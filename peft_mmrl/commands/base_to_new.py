@@ -18,13 +18,10 @@ import argparse
 from pathlib import Path
 
 from .. import protocols
-from ..data.benchmarks import BENCHMARKS, VARIANTS
+from ..data.benchmarks import TRAINING_BENCHMARKS
 from . import protocol_arguments
 from .arguments import check_arguments
 from .console import clear_errors, command_line
-
-
-DATASETS = [name for name in BENCHMARKS if name not in VARIANTS]
 
 
 @command_line()
@@ -40,6 +37,7 @@ def main(args: argparse.Namespace, others: protocol_arguments.Loaders | None = N
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
     """The command line."""
     parser = protocol_arguments.make_protocol_parser(__doc__, prog, Path("outputs/base_to_new"))
-    parser.add_argument("--datasets", nargs="+", default=DATASETS, help=f"{', '.join(DATASETS)} (all)")
+    known = ", ".join(TRAINING_BENCHMARKS)
+    parser.add_argument("--datasets", nargs="+", default=TRAINING_BENCHMARKS, help=f"{known} (all)")
     parser.add_argument("--shots", type=int, default=16, help="pictures of each base class (%(default)s)")
     return parser.parse_args(argv)

@@ -31,7 +31,7 @@ from ..data.progress import progress_bar
 from ..reports import check_can_draw
 from ..training.run_folder import write_json
 from . import arguments as cli
-from .benchmark_steps import METHODS, MODELS, Setting
+from .benchmark_steps import MODELS, STEPS, Setting
 from .console import clear_errors, command_line
 
 
@@ -128,7 +128,7 @@ def plot(results: list[dict], path: Path, title: str) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         shown = [result for result in results if (result["batch_size"], result["dtype"]) == panel]
-        for method in METHODS:
+        for method in STEPS:
             points = [
                 (result["classes"], result["seconds"][method]) for result in shown if method in result["seconds"]
             ]
@@ -178,13 +178,13 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[4])
     parser.add_argument("--dtypes", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
     parser.add_argument("--max_textbook_classes", type=int, default=500, help="beyond, it takes more than 24 GiB")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
-    parser.add_argument("--only_memory", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--only_memory", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"))
     args = parser.parse_args(argv)
     if "mmrl" not in args.methods:

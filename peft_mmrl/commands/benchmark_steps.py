@@ -22,7 +22,7 @@ from ..tuner.textbook import textbook_forward, textbook_weights
 BOS, EOS, A_PHOTO_OF_A, FULL_STOP = 49406, 49407, [320, 1125, 539, 320], 269
 CONTEXT = 77
 MODELS = {"ViT-B/16": 16, "ViT-B/32": 32}
-METHODS = ("mmrl", "cached", "textbook", "lora", "forward", "layers")
+STEPS = ("mmrl", "cached", "textbook", "lora", "forward", "layers")
 
 
 def tokenizer(texts: list[str]) -> dict[str, list[list[int]]]:

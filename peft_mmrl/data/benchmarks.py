@@ -96,6 +96,7 @@ BENCHMARKS = {
     "imagenet_r": _imagenet("ImageNet-R", "imagenet-rendition", "imagenet-r"),
 }
 VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # of ImageNet, for tests only
+TRAINING_BENCHMARKS = [name for name in BENCHMARKS if name not in VARIANTS]
 
 
 def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData:

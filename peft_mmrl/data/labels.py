@@ -13,7 +13,7 @@ from ..tuner.prompts import PromptTokenizer
 from .class_names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
 
 
-LISTED = 10  # pairs of names in a message
+SHOWN_PAIRS = 10  # pairs of names in a message
 
 
 def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str]) -> datasets.Dataset:
@@ -168,13 +168,17 @@ def _choose_name(name: str, same: Sequence[str]) -> str | None:
 
 def _pairs(found: Mapping[str, str]) -> str:
     pairs = [f"{name!r} is {place!r}" for name, place in found.items()]
-    return ", ".join(pairs[:LISTED]) + (f" and {len(pairs) - LISTED} more" if len(pairs) > LISTED else "")
+    return ", ".join(pairs[:SHOWN_PAIRS]) + (
+        f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
+    )
 
 
 def _close_names(unknown: Sequence[str], missing: Sequence[str]) -> list[str]:
     """Lines on names that look alike, and are different classes to the base model all the same."""
     bare = {_bare(name): name for name in missing}
-    return [f"{name!a} is not {bare[_bare(name)]!a} to the model" for name in unknown if _bare(name) in bare][:LISTED]
+    return [f"{name!a} is not {bare[_bare(name)]!a} to the model" for name in unknown if _bare(name) in bare][
+        :SHOWN_PAIRS
+    ]
 
 
 def _bare(name: str) -> str:

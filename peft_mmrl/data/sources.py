@@ -24,7 +24,7 @@ from .labels import drop_empty_classes, encode_labels
 Source = tuple[datasets.Dataset, list[str]]
 IMAGE_COLUMNS = ("image", "path", "file", "file_name", "filename", "filepath", "image_path", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
+SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
 
 
 def load_folder(root: str | os.PathLike[str]) -> Source:
@@ -52,7 +52,7 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
                 others[path.suffix.lower() or "without extension"] += 1
     present = set(labels)
     names = [folder for folder in folders if folder in present]
-    if not names or {name.lower() for name in names} <= SPLITS:
+    if not names or {name.lower() for name in names} <= SPLIT_NAMES:
         raise ValueError(
             f"There are no class folders under {root}: expected {root / 'cat' / '1.jpg'}, {root / 'dog' / '2.jpg'} "
             f"and so on, found {', '.join(folders[:5]) or 'no folder'}"
@@ -185,7 +185,7 @@ def load_named(
     label_column = _find_label_column(dataset, label_column, image_column, source)
     labels, names = _label_texts(dataset, label_column, source)
     classes = in_natural_order(labels)
-    if {name.lower() for name in classes} <= SPLITS:
+    if {name.lower() for name in classes} <= SPLIT_NAMES:
         raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
     pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     pictures = pictures.cast_column("image", datasets.Image(decode=False))

@@ -56,7 +56,7 @@ LIMITS = """\
 - It fits the base model that it was trained on, and cannot be merged into it.
 - What is known of the base model's limits and biases holds for the adapter too."""
 
-CITATION = """\
+CITATIONS = """\
 ```bibtex
 @inproceedings{guo2025mmrl,
   title={MMRL: Multi-Modal Representation Learning for Vision-Language Models},
@@ -133,7 +133,7 @@ def card_text(adapter: AdapterFacts, run: RunFacts) -> str:
         _training(run),
         LIMITS,
         f"## Licence\n\n{run.license or 'None was named for this adapter.'} The base model has its own.",
-        f"## Citation\n\n{CITATION}",
+        f"## Citation\n\n{CITATIONS}",
     ]
     return "\n\n".join(section for section in sections if section)
 

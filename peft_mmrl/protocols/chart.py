@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .rows import METHODS, TITLES, Row, title
+from .rows import METHOD_TITLES, SCORE_TITLES, Row, title
 
 
 try:
@@ -16,7 +16,13 @@ try:
 except ImportError as error:
     raise ImportError('The protocols draw with matplotlib: pip install "peft_mmrl[examples]".') from error
 
-COLORS = {"mmrl": "#1f5fa8", "mmrl++": "#d9822b", "zero-shot": "#7a7a7a", "lora": "#3d8b52", "linear-probe": "#8a5aa8"}
+METHOD_COLORS = {
+    "mmrl": "#1f5fa8",
+    "mmrl++": "#d9822b",
+    "zero-shot": "#7a7a7a",
+    "lora": "#3d8b52",
+    "linear-probe": "#8a5aa8",
+}
 MARKERS = {"mmrl": "o", "mmrl++": "s", "zero-shot": "X", "lora": "^", "linear-probe": "D"}
 
 
@@ -39,7 +45,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     else:
         figure = Figure(figsize=(max(4.5, 0.8 * len(datasets) + 1.5), 4.0), layout="constrained")
         _draw_datasets(figure.subplots(), datasets, rows, metric)
-    figure.supylabel(f"{TITLES[metric]} in %")
+    figure.supylabel(f"{SCORE_TITLES[metric]} in %")
     _add_legend(figure)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150)
@@ -70,13 +76,13 @@ def _draw_shots(axis: Axes, dataset: str, rows: Sequence[Row], metric: str) -> N
 
 def _draw_method(axis: Axes, positions: Sequence[float], rows: Sequence[Row], metric: str, line: str) -> None:
     method = rows[0].method
-    style = {"color": COLORS[method], "marker": MARKERS[method], "markersize": 5}
+    style = {"color": METHOD_COLORS[method], "marker": MARKERS[method], "markersize": 5}
     spreads = [row.spread.get(metric, 0.0) if row.seeds > 1 else 0.0 for row in rows]
     means = [row.mean[metric] for row in rows]
-    axis.errorbar(positions, means, spreads, linestyle=line, elinewidth=1, label=METHODS[method], **style)
+    axis.errorbar(positions, means, spreads, linestyle=line, elinewidth=1, label=METHOD_TITLES[method], **style)
     known = [(place, row.paper[metric]) for place, row in zip(positions, rows, strict=True) if row.paper]
     if known:
-        label = f"{METHODS[method]}, paper"
+        label = f"{METHOD_TITLES[method]}, paper"
         axis.plot(*zip(*known, strict=True), linestyle="", label=label, fillstyle="none", **style | {"markersize": 9})
 
 

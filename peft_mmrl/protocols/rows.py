@@ -17,8 +17,8 @@ from .tasks import Scores
 
 
 SOURCES = ("paper", "rerun")
-TITLES = {"base": "base", "new": "new", "h": "H", "accuracy": "accuracy"}
-METHODS = {
+SCORE_TITLES = {"base": "base", "new": "new", "h": "H", "accuracy": "accuracy"}
+METHOD_TITLES = {
     "mmrl": "MMRL",
     "mmrl++": "MMRL++",
     "zero-shot": "zero-shot",
@@ -33,7 +33,7 @@ class Row:
 
     Args:
         dataset: its name, or what was averaged.
-        method: one of `METHODS`.
+        method: one of `METHOD_TITLES`.
         shots: pictures of each class that were trained on.
         seeds: number of runs.
         mean: of each score, in percent. H is that of mean base and mean new, as the papers report it.

@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from ..training.run_folder import RunFolder, write_json, writing
 from .chart import draw
-from .rows import METHODS, SOURCES, TITLES, Row, make_rows, published_results, title
+from .rows import METHOD_TITLES, SCORE_TITLES, SOURCES, Row, make_rows, published_results, title
 from .runs import Run
 from .tasks import Scores
 
@@ -21,10 +21,16 @@ def table(rows: Sequence[Row]) -> str:
     several_shots = len({row.shots for row in rows}) > 1
     sources = [source for source in SOURCES if any(getattr(row, source) for row in rows)]
     lines = [
-        ["data set", "method", *(["shots"] if several_shots else []), *(TITLES[name] for name in names), *sources]
+        [
+            "data set",
+            "method",
+            *(["shots"] if several_shots else []),
+            *(SCORE_TITLES[name] for name in names),
+            *sources,
+        ]
     ]
     for row in rows:
-        cells = [title(row.dataset), METHODS[row.method], *([str(row.shots)] if several_shots else [])]
+        cells = [title(row.dataset), METHOD_TITLES[row.method], *([str(row.shots)] if several_shots else [])]
         for name in names:
             spread = f" ± {row.spread[name]:.2f}" if row.seeds > 1 and row.spread else ""
             cells.append(f"{row.mean[name]:.2f}{spread}")

@@ -15,7 +15,7 @@ from .results import by_change, confused_pairs, fits_matrix
 from .verdict import lost_classes, verdict, weakest_class
 
 
-MOST_CLASSES = 16  # on the first screens; the table at the end has all
+MOST_CLASSES_FIRST = 16  # on the first screens; the table at the end has all
 MOST_MISTAKES = 5
 MOST_LOST = 5
 MEASURES = {
@@ -67,8 +67,8 @@ def render_page(
         better=sum(change > 0 for change in changes),
         worse=sum(change < 0 for change in changes),
         same=sum(change == 0 for change in changes),
-        classes=by_change(metrics["per_class"], MOST_CLASSES),
-        left_out=max(len(with_pictures) - MOST_CLASSES, 0),
+        classes=by_change(metrics["per_class"], MOST_CLASSES_FIRST),
+        left_out=max(len(with_pictures) - MOST_CLASSES_FIRST, 0),
         is_matrix=fits_matrix(predictions),
         mistakes=[
             (names[actual], names[called], count)

@@ -18,8 +18,8 @@ from .page import render_page
 from .results import by_change, compute_metrics
 
 
-MOST_CLASSES = 40  # in a figure
-TITLES = {
+MOST_CLASSES_DRAWN = 40  # in a figure
+CHANGE_TITLES = {
     "gained": "Recognised only after training",
     "lost": "Recognised only before training",
     "wrong": "Recognised neither before nor after",
@@ -117,7 +117,7 @@ def draw_figures(
     names = fonts.drawable_names(predictions.class_names, families)
     name_of = dict(zip(predictions.class_names, names, strict=True))
     groups = {
-        TITLES[kind]: [
+        CHANGE_TITLES[kind]: [
             (item.picture, f"{name_of[item.label]}\nnot {name_of[item.mistake]}")
             for item in items
             if item.picture is not None
@@ -127,7 +127,7 @@ def draw_figures(
     groups = {title: pictures for title, pictures in groups.items() if pictures}
     with figures.style(families):
         drawn = {
-            "per_class": figures.draw_per_class(by_change(metrics["per_class"], MOST_CLASSES), names),
+            "per_class": figures.draw_per_class(by_change(metrics["per_class"], MOST_CLASSES_DRAWN), names),
             "confusion": figures.draw_confusion(predictions, names),
             "reliability": figures.draw_reliability(predictions),
         }

@@ -1,10 +1,10 @@
 """Training of MMRL, MMRL++ and baselines on labelled pictures, with Accelerate."""
 
+from .classifiers import METHODS, Classifier, Transfer, fit, mmrl_config
 from .epochs import Epoch
 from .inputs import augmented, num_views, training_pictures
 from .launching import check_joined, make_accelerator, needs_cpu
 from .loop import train
-from .methods import METHODS, Classifier, Transfer, fit, mmrl_config
 from .presets import paper_settings
 from .settings import TrainingSettings
 

@@ -13,7 +13,7 @@ from .config import MMRLConfig
 
 
 # What changes the outputs of an encoder and shows in no weight.
-SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size")
+COMPARED_SETTINGS = ("hidden_act", "layer_norm_eps", "num_attention_heads", "patch_size")
 SIGNS_PER_WEIGHT = 64
 
 
@@ -31,7 +31,7 @@ def fingerprint_of(model: nn.Module) -> str | None:
     """
     digest = hashlib.sha256()
     for part in (model.config.text_config, model.config.vision_config):
-        digest.update(repr([getattr(part, name, None) for name in SETTINGS]).encode())
+        digest.update(repr([getattr(part, name, None) for name in COMPARED_SETTINGS]).encode())
     for name, weight in model.named_parameters():
         if "mmrl_" in name:
             continue

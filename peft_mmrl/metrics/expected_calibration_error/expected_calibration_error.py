@@ -1,5 +1,6 @@
 """Expected calibration error (ECE) as an `evaluate` module."""
 
+import inspect
 from typing import Any
 
 import datasets
@@ -8,19 +9,6 @@ import evaluate
 from peft_mmrl.metrics import functions
 
 
-DESCRIPTION = """
-How far the probability of the predicted class is from the share of right predictions: predictions are sorted by their
-probability into bins of equal width, open to the left and closed to the right; the distances of mean probability and
-accuracy are averaged over the bins, weighted by their number of pictures.
-"""
-INPUTS = """
-Args:
-    predictions: probabilities, a row of C numbers per picture that sum to 1.
-    references: true labels, from 0 to C - 1.
-    n_bins: number of bins between 0 and 1.
-Returns:
-    expected_calibration_error, from 0 to 1.
-"""
 CITATION = """
 @inproceedings{guo2017calibration,
   title={On Calibration of Modern Neural Networks},
@@ -32,7 +20,11 @@ CITATION = """
 
 
 class ExpectedCalibrationError(evaluate.Metric):
-    """Expected calibration error."""
+    """How far the probability of the predicted class is from the share of right predictions.
+
+    Predictions are sorted by their probability into bins of equal width, open to the left and closed to the right; the
+    distances of mean probability and accuracy are averaged over the bins, weighted by their number of pictures.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         # float64 for labels: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
@@ -41,8 +33,20 @@ class ExpectedCalibrationError(evaluate.Metric):
             "references": datasets.Value("float64"),
         }
         return evaluate.MetricInfo(
-            description=DESCRIPTION, citation=CITATION, inputs_description=INPUTS, features=datasets.Features(features)
+            description=inspect.getdoc(type(self)),
+            citation=CITATION,
+            inputs_description=inspect.getdoc(self._compute),
+            features=datasets.Features(features),
         )
 
     def _compute(self, predictions: list[list[float]], references: list[float], n_bins: int = 15) -> dict[str, Any]:
+        """Compute the measure.
+
+        Args:
+            predictions: probabilities, a row of C numbers per picture that sum to 1.
+            references: true labels, from 0 to C - 1.
+            n_bins: number of bins between 0 and 1.
+        Returns:
+            expected_calibration_error, from 0 to 1.
+        """
         return {"expected_calibration_error": functions.expected_calibration_error(predictions, references, n_bins)}

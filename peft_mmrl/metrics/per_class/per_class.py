@@ -1,5 +1,6 @@
 """Precision, recall and F1 of each class as an `evaluate` module."""
 
+import inspect
 from typing import Any
 
 import datasets
@@ -8,27 +9,28 @@ import evaluate
 from peft_mmrl.metrics import functions
 
 
-DESCRIPTION = "Precision, recall, F1 and number of pictures of each class, and their means over classes."
-INPUTS = """
-Args:
-    predictions: predicted labels.
-    references: true labels.
-    num_classes: C; labels run from 0 to C - 1.
-Returns:
-    precision, recall, f1, support: lists of C. A class without pictures has None for the first three.
-    macro_precision, macro_recall, macro_f1: means over the classes that have pictures.
-"""
-
-
 class PerClass(evaluate.Metric):
-    """Precision, recall, F1 and support per class."""
+    """Precision, recall, F1 and number of pictures of each class, and their means over classes."""
 
     def _info(self) -> evaluate.MetricInfo:
         # float64: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
         features = {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
         return evaluate.MetricInfo(
-            description=DESCRIPTION, citation="", inputs_description=INPUTS, features=datasets.Features(features)
+            description=inspect.getdoc(type(self)),
+            citation="",
+            inputs_description=inspect.getdoc(self._compute),
+            features=datasets.Features(features),
         )
 
     def _compute(self, predictions: list[float], references: list[float], num_classes: int) -> dict[str, Any]:
+        """Compute the measure.
+
+        Args:
+            predictions: predicted labels.
+            references: true labels.
+            num_classes: C; labels run from 0 to C - 1.
+        Returns:
+            precision, recall, f1, support: lists of C. A class without pictures has None for the first three.
+            macro_precision, macro_recall, macro_f1: means over the classes that have pictures.
+        """
         return functions.per_class(predictions, references, num_classes)

@@ -2,8 +2,7 @@
 
 A tower takes the place of a CLIP's `text_model` or `vision_model` and runs the frozen layers inside. The layers below
 the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them. What
-differs between the encoders is in text_tower.py, vision_tower.py and bert_text_tower.py; backbones.py says which
-architecture takes which.
+differs between the encoders is in text.py, vision.py and bert.py; backbones.py says which architecture takes which.
 
 Shapes: B rows (images or prompts), n tokens, K representation tokens, L adapted layers, d the tower's width.
 """
