@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import peft
 import pytest
 import torch
 from conftest import IDS, VARIANTS, Case, WordTokenizer, make_clip, scramble
@@ -106,6 +107,63 @@ def test_another_width_is_named_and_the_base_stays(model, with_config, tmp_path)
     with pytest.raises(ValueError, match=r"does not fit this base model.*mmrl_aligner.*48.*should be.*32"):
         PeftModel.from_pretrained(other, tmp_path, **kwargs)
     assert untouched(other)
+
+
+@pytest.mark.parametrize("is_trainable", [False, True])
+def test_a_refused_second_model_leaves_the_first(model, images, is_trainable, tmp_path):
+    model.save_pretrained(tmp_path)
+    clip = make_clip(vision_hidden_size=32)
+    first = get_peft_model(clip, MMRLConfig(rep_dim=8))
+    first.set_classes(["cat", "dog"], WordTokenizer())
+    expected = first(pixel_values=images).logits
+    flags = {name: weight.requires_grad for name, weight in first.named_parameters()}
+    with pytest.raises(ValueError, match="does not fit this base model"):
+        PeftModel.from_pretrained(clip, tmp_path, adapter_name="two", is_trainable=is_trainable)
+    assert (list(first.peft_config), first.active_adapters) == (["default"], ["default"])
+    assert {name: weight.requires_grad for name, weight in first.named_parameters()} == flags
+    assert torch.equal(first(pixel_values=images).logits, expected)
+
+
+@pytest.mark.parametrize("enable", ["gradient_checkpointing_enable", "enable_input_require_grads", "train"])
+def test_a_refused_load_leaves_the_hooks_of_gradient_checkpointing_as_they_were(model, enable, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = make_clip(vision_hidden_size=32)
+    getattr(other, enable)()
+    attributes, hooks = set(other.__dict__), [len(module._forward_hooks) for module in other.modules()]
+    with pytest.raises(ValueError, match="does not fit this base model"):
+        PeftModel.from_pretrained(other, tmp_path)
+    assert untouched(other)
+    assert set(other.__dict__) == attributes
+    assert [len(module._forward_hooks) for module in other.modules()] == hooks
+
+
+def test_a_live_model_survives_a_refused_load_with_a_key_mapping(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    live = get_peft_model(make_clip(vision_hidden_size=32), MMRLConfig(rep_dim=8))
+    live.set_classes(["cat", "dog"], WordTokenizer())
+    expected = live(pixel_values=images).logits
+    with pytest.raises(ValueError, match="does not fit this base model"):
+        live.load_adapter(tmp_path, "default", key_mapping={"nothing": "else"})
+    assert torch.equal(live(pixel_values=images).logits, expected)
+
+
+def test_loading_reads_the_weights_once(model, monkeypatch, tmp_path):
+    model.save_pretrained(tmp_path)
+    read = []
+    load = peft.utils.save_and_load.safe_load_file
+    monkeypatch.setattr(peft.utils.save_and_load, "safe_load_file", lambda *a, **k: read.append(a) or load(*a, **k))
+    PeftModel.from_pretrained(make_clip(), tmp_path)
+    assert len(read) == 1
+
+
+def test_key_mappings_rename_what_is_saved(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    save_file({name.replace("text_model", "old_text"): weight for name, weight in load_file(file).items()}, file)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path, key_mapping={"^old_text": "text_model"})
+    assert torch.equal(loaded(pixel_values=images).logits, model(pixel_values=images).logits)
+    with pytest.raises(ValueError, match="missing"):
+        PeftModel.from_pretrained(make_clip(), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["default", "new"])

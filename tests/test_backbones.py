@@ -24,8 +24,7 @@ from transformers import (
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
 from peft_mmrl.auto import load_clip
 from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
-from peft_mmrl.tuner.towers.backbones import BACKBONES, Towers
-from peft_mmrl.tuner.towers.encoder_layer import can_split
+from peft_mmrl.tuner.towers.backbones import BACKBONES, Backbone
 
 
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -111,8 +110,10 @@ def test_eager_attention_is_the_textbooks_too(family, images):
 
 def test_short_cuts_are_taken_in_the_vision_tower_and_in_causal_text_towers(family):
     clip = adapted(family).get_base_model()
-    assert all(map(can_split, clip.vision_model.layers))
-    assert all(map(can_split, clip.text_model.layers)) == (family.encode_text is FAMILIES["clip"].encode_text)
+    assert all(map(clip.vision_model.can_split, clip.vision_model.layers))
+    assert all(map(clip.text_model.can_split, clip.text_model.layers)) == (
+        family.encode_text is FAMILIES["clip"].encode_text
+    )
     assert clip.text_model.can_share(clip.text_projection)
 
 
@@ -365,10 +366,11 @@ def test_a_copy_of_clip_takes_one_line_and_runs_by_whole_layers(images, monkeypa
         text = {**TEXT, "bos_token_id": 98, "eos_token_id": 99}
         return CLIPSegModel(CLIPSegConfig(text_config=text, vision_config=VISION, projection_dim=24))
 
-    monkeypatch.setitem(BACKBONES, CLIPSegModel, Towers())
+    monkeypatch.setitem(BACKBONES, CLIPSegModel, Backbone())
     family = Family(make_clipseg)
     model, images = adapted(family, dtype=torch.double), images.double()
-    assert not any(map(can_split, model.get_base_model().vision_model.layers))
+    tower = model.get_base_model().vision_model
+    assert not any(map(tower.can_split, tower.layers))
     ids, _ = prompts(family)
     weights = textbook_weights(model)
     theirs = textbook_forward(family.model().double(), model.peft_config["default"], weights, ids, images, LABELS)

@@ -9,8 +9,9 @@ from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.tuner.prompts import Prompts
-from peft_mmrl.tuner.towers.text import MMRLTextTower
-from peft_mmrl.tuner.towers.vision import MMRLVisionTower
+from peft_mmrl.tuner.towers.clip_text import CLIPTextTower
+from peft_mmrl.tuner.towers.forward_pass import ForwardPass
+from peft_mmrl.tuner.towers.vision import VisionTower
 
 
 LABELS = torch.tensor([0, 1, 2, 3])
@@ -77,8 +78,8 @@ def test_short_cuts_equal_whole_layers(config, template, attention, images, monk
     model = make_model(config, template)
     model.get_base_model().set_attn_implementation(attention)
     fast = loss_and_gradients(model, images)
-    monkeypatch.setattr(MMRLTextTower, "can_share", lambda self: False)
-    monkeypatch.setattr(MMRLVisionTower, "is_recording", lambda self, kwargs: True)
+    monkeypatch.setattr(CLIPTextTower, "can_share", lambda self, *parts: False)
+    monkeypatch.setattr(VisionTower, "is_recording", lambda self, kwargs: True)
     whole = loss_and_gradients(model, images)
     assert_same(fast, whole, 1e-5)
 
@@ -217,16 +218,19 @@ def test_inductor_gives_the_same_loss_and_gradients(images):
 def test_towers_compile_without_graph_breaks(model, images, chunk_size):
     model.text_chunk_size = chunk_size
     clip, prompts = model.get_base_model(), model._bound["default"].prompts[0]
-    trunk, tokens = clip.text_model.prompt_trunk(prompts), clip.text_model.tokens("default")
+    beta = model.peft_config["default"].beta
+    trunk = clip.text_model.prompt_trunk(prompts, clip.text_model.first_layer("default"), chunk_size)
+    tokens = clip.text_model.tokens("default", beta)
     assert len(trunk.chunks) == (2 if chunk_size == 2 else 1)
     text = torch.compile(clip.text_model.encode, backend="eager", fullgraph=True)
     ours, expected = text(trunk, tokens), clip.text_model.encode(trunk, tokens)
     assert torch.allclose(ours, expected, atol=1e-5)
-    gradients = [torch.autograd.grad(states.sum(), tokens)[0] for states in (ours, expected)]
+    gradients = [torch.autograd.grad(states.sum(), tokens.values)[0] for states in (ours, expected)]
     assert torch.allclose(*gradients, atol=1e-5)
     vision = torch.compile(clip.vision_model, backend="eager", fullgraph=True)
-    ours = vision(pixel_values=images, with_frozen=True, pooled_only=True)
-    expected = clip.vision_model(pixel_values=images, with_frozen=True, pooled_only=True)
+    forward_pass = ForwardPass("default", beta, with_frozen=True, with_states=False)
+    ours = vision(pixel_values=images, forward_pass=forward_pass)
+    expected = clip.vision_model(pixel_values=images, forward_pass=forward_pass)
     assert torch.allclose(ours.pooler_output, expected.pooler_output, atol=1e-5)
     assert torch.allclose(ours.frozen_pooler_output, expected.frozen_pooler_output, atol=1e-5)
 
@@ -238,13 +242,13 @@ def test_towers_compile_without_graph_breaks(model, images, chunk_size):
 def encodings(monkeypatch):
     """Counts how often prompts go through the text encoder's adapted layers."""
     calls = []
-    encode = MMRLTextTower.encode
+    encode = CLIPTextTower.encode
 
     def counted(self, trunk, tokens):
         calls.append("frozen" if tokens is None else "adapted")
         return encode(self, trunk, tokens)
 
-    monkeypatch.setattr(MMRLTextTower, "encode", counted)
+    monkeypatch.setattr(CLIPTextTower, "encode", counted)
     return calls
 
 
@@ -264,7 +268,7 @@ def test_frozen_class_features_are_computed_once(model, images, encodings):
 
 
 def test_without_labels_the_frozen_pass_is_not_run(model, images, monkeypatch, encodings):
-    monkeypatch.setattr(MMRLVisionTower, "frozen_pooled", lambda *args: pytest.fail("frozen pass"))
+    monkeypatch.setattr(VisionTower, "frozen_pooled", lambda *args: pytest.fail("frozen pass"))
     model.eval()
     model(pixel_values=images)
     assert "frozen" not in encodings

@@ -20,6 +20,7 @@ from ..scoring.labelled import score
 from ..tuner.config import MMRLConfig
 from ..tuner.names import match_keys, name_keys
 from ..tuner.prompts import PromptTokenizer
+from ..tuner.towers.backbones import backbone_of
 from ..tuner.validation import as_templates
 from .inputs import augmented
 from .loop import train
@@ -146,12 +147,9 @@ class PromptedCLIP(torch.nn.Module):
 class LoraClassifier:
     """PEFT's LoRA on the attention projections of both encoders."""
 
-    # CLIP's names, and those of the BERTs that AltCLIP and Chinese-CLIP have for text.
-    target_modules = ("q_proj", "k_proj", "v_proj", "out_proj")
-    target_modules += ("self.query", "self.key", "self.value", "attention.output.dense")
-
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, templates: list[str]) -> None:
-        config = LoraConfig(r=4, lora_alpha=8, target_modules=list(self.target_modules))
+        targets = backbone_of(clip).attention_projections
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=list(targets))
         self.model = PromptedCLIP(get_peft_model(clip, config), processor.tokenizer, templates)
         self.image_processor, self.accelerator = processor.image_processor, accelerator
 

@@ -24,7 +24,7 @@ from .prompts import (
     prompt_ids,
     trim_at_eos,
 )
-from .towers.text import MMRLTextTower
+from .towers.text import TextTower
 from .validation import InvalidTypeError, as_list, as_templates
 
 
@@ -52,7 +52,7 @@ class BoundClasses:
         """Whether all of them are saved with the adapter as trained."""
         return None not in self.trained
 
-    def text_inputs(self, tower: MMRLTextTower) -> list[dict[str, Any]]:
+    def text_inputs(self, tower: TextTower) -> list[dict[str, Any]]:
         """Arguments of the text tower, a dictionary per template."""
         return [tower.prompt_inputs(template) for template in self.prompts]
 
@@ -96,7 +96,7 @@ class ExplicitPrompts:
         """Whether all rows are prompts of trained classes."""
         return all(self.seen)
 
-    def text_inputs(self, tower: MMRLTextTower) -> list[dict[str, Any]]:
+    def text_inputs(self, tower: TextTower) -> list[dict[str, Any]]:
         """Arguments of the text tower, or of the plain base model."""
         names = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
         return [{name: getattr(self, name) for name in names if getattr(self, name) is not None}]

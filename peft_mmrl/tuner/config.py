@@ -25,6 +25,24 @@ from .validation import (
 extend_peft_enums()
 
 
+def refuse_offload(ephemeral_gpu_offload: bool) -> None:
+    """Raise a ValueError where PEFT's `ephemeral_gpu_offload` is asked for, which only LoRA has."""
+    if ephemeral_gpu_offload:
+        raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL, load the adapter without it.")
+
+
+class _RuntimeConfig:
+    """Where `PeftModel.from_pretrained` writes whether it was asked for offloading."""
+
+    @property
+    def ephemeral_gpu_offload(self) -> bool:
+        return False
+
+    @ephemeral_gpu_offload.setter
+    def ephemeral_gpu_offload(self, value: bool) -> None:
+        refuse_offload(value)
+
+
 @dataclass
 class MMRLConfig(PeftConfig):
     """
@@ -138,8 +156,9 @@ class MMRLConfig(PeftConfig):
         default=None, metadata={"help": "Digest of the base model, set when the adapter is saved."}
     )
 
-    # PEFT reads this attribute from every config; MMRL always adapts both towers, so it is no field.
+    # PEFT reads these attributes from every config. They are no fields: MMRL always adapts both towers.
     target_modules = None
+    runtime_config = _RuntimeConfig()
 
     def __post_init__(self) -> None:
         self.peft_type = PeftType(PEFT_TYPE)

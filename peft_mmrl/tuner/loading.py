@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
-from peft.utils import load_peft_weights
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
-from transformers.integrations.peft import PeftAdapterMixin
 
 from .config import MMRLConfig
 from .prompts import PromptTokenizer
-
-
-MAX_FRAMES = 5  # between a loader and our constructors
 
 
 def check_weights_fit(
@@ -46,13 +42,13 @@ def check_weights_fit(
     if other_kwargs.get("ignore_mismatched_sizes"):
         return
     try:
-        weights = load_peft_weights(model_id, device="cpu", key_mapping=key_mapping, **hub_kwargs)
+        saved = saved_shapes(model_id, key_mapping, **hub_kwargs)
     except Exception as error:  # a damaged or missing file shows as almost any error
         raise OSError(f"The adapter's weights in {model_id} cannot be read: {error}") from error
     wrong = [
-        f"{name} is {tuple(weights[name].shape) if name in weights else 'missing'}, should be {shape}"
+        f"{name} is {saved.get(name, 'missing')}, should be {shape}"
         for name, shape in shapes.items()
-        if name not in weights or tuple(weights[name].shape) != shape
+        if saved.get(name) != shape
     ]
     if wrong:
         raise ValueError(
@@ -61,49 +57,34 @@ def check_weights_fit(
         )
 
 
-def arguments_of(loader: Callable[..., Any]) -> dict[str, Any] | None:
-    """Local variables of a running call of `loader`, where it is what calls this package a few frames further up.
+def saved_shapes(
+    model_id: str | os.PathLike[str], key_mapping: dict[str, str] | None = None, **hub_kwargs: Any
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's saved weights by name, from the header of the safetensors file.
 
-    PEFT's and transformers' loaders tell our constructors nothing of the folder, and change the base model before
-    they read the weights. A look at their frames is the only way to find out in time that the weights do not fit.
+    Args:
+        model_id: folder or Hub repository of the adapter.
+        key_mapping: as in PEFT's `load_adapter`.
+        hub_kwargs: as for `hf_hub_download`.
     """
-    code = inspect.unwrap(loader).__code__
-    frame = sys._getframe(1)
-    for _ in range(MAX_FRAMES):
-        frame = frame.f_back
-        if frame is None:
-            return None
-        if frame.f_code is code:
-            return frame.f_locals
-    return None
+    path = None if key_mapping else _safetensors_file(model_id, **hub_kwargs)
+    if path is not None:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    # Pickles have no header, and PEFT renames only what it has read.
+    device = "cpu" if key_mapping else "meta"
+    weights = load_peft_weights(model_id, device=device, key_mapping=key_mapping, **hub_kwargs)
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
-def arguments_of_from_pretrained() -> dict[str, Any] | None:
-    """What `PeftModel.from_pretrained` was called with, where it constructs a model."""
-    variables = arguments_of(PeftModel.from_pretrained.__func__)
-    if variables is None or variables["model_id"] is None:
+def _safetensors_file(model_id: str | os.PathLike[str], subfolder: str | None = None, **hub_kwargs: Any) -> str | None:
+    if os.path.isdir(model_id):
+        path = os.path.join(model_id, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
+        return path if os.path.exists(path) else None
+    try:
+        return hf_hub_download(model_id, SAFETENSORS_WEIGHTS_NAME, subfolder=subfolder, **hub_kwargs)
+    except EntryNotFoundError:
         return None
-    names = ("model_id", "key_mapping", "ephemeral_gpu_offload")
-    return {**{name: variables.get(name) for name in names}, **variables.get("kwargs", {})}
-
-
-def arguments_of_load_adapter() -> dict[str, Any] | None:
-    """What transformers' `clip.load_adapter` was called with, where it injects the adapter of a folder."""
-    variables = arguments_of(PeftAdapterMixin.load_adapter)
-    if variables is None or variables["peft_model_id"] is None or variables["adapter_state_dict"] is not None:
-        return None
-    load_config = variables["load_config"]
-    return {
-        "model_id": variables["peft_model_id"],
-        "ignore_mismatched_sizes": load_config.ignore_mismatched_sizes,
-        **load_config.download_kwargs,
-    }
-
-
-def refuse_offload(kwargs: dict[str, Any]) -> None:
-    """Raise a ValueError where PEFT's `ephemeral_gpu_offload` is asked for, which only LoRA has."""
-    if kwargs.get("ephemeral_gpu_offload"):
-        raise ValueError("`ephemeral_gpu_offload` is not supported by MMRL, load the adapter without it.")
 
 
 def load_prompt_tokenizer(name: str, revision: str | None = None) -> PromptTokenizer:

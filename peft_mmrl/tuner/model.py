@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -13,8 +14,7 @@ from transformers import CLIPModel
 
 from .config import MMRLConfig
 from .fingerprint import fingerprint_of, warn_if_other_base
-from .loading import arguments_of_load_adapter, check_weights_fit
-from .towers.backbones import Towers, towers_for
+from .towers.backbones import backbone_of
 from .towers.base import MMRLTower
 from .trainer_labels import name_labels_in_forward, restore_forward
 from .validation import InvalidTypeError
@@ -67,19 +67,10 @@ class MMRLModel(BaseTuner):
     ) -> None:
         config = peft_config[adapter_name] if isinstance(peft_config, dict) else peft_config
         check_adapter(model, adapter_name, config)  # PEFT enters the config into the model before it injects
-        loading = arguments_of_load_adapter()
-        if loading is not None:
-            check_weights_fit(model, config, adapter_shapes(model, config), **loading)
         super().__init__(model, peft_config, adapter_name, *args, **kwargs)
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
-        """Add an adapter, after checking all that can be wrong with it.
-
-        Raises:
-            ValueError: an unsupported base model, layers that it does not have, or an adapter name that PEFT could
-                not save.
-        """
-        check_adapter(model, adapter_name, self.peft_config[adapter_name])
+        """Add an adapter that `check_adapter` has passed."""
         warn_if_other_base(model, self.base_fingerprint, self.peft_config[adapter_name])
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         name_labels_in_forward(model)
@@ -94,7 +85,7 @@ class MMRLModel(BaseTuner):
 
     @staticmethod
     def _check_target_module_exists(peft_config: PeftConfig, key: str) -> bool:
-        return key in Towers._fields
+        return key in ("text_model", "vision_model")
 
     def _create_and_replace(
         self,
@@ -107,8 +98,9 @@ class MMRLModel(BaseTuner):
         parameter_name: str | None = None,
     ) -> None:
         if not isinstance(target, MMRLTower):
+            backbone = backbone_of(parent)
             shared = {"text_tower": parent.text_model} if target_name == "vision_model" else {}
-            target = getattr(towers_for(parent), target_name)(target, self.peft_config, **shared)
+            target = backbone.towers[target_name](target, self.peft_config, backbone, **shared)
             self._replace_module(parent, target_name, target, target.base_layer)
         target.update_layer(adapter_name, peft_config, parent.visual_projection.out_features)
 
@@ -142,18 +134,53 @@ class MMRLModel(BaseTuner):
         return model
 
 
+@dataclass(frozen=True)
+class BaseState:
+    """How a base model was before an adapter was put into it.
+
+    Args:
+        trainable: names of the parameters that required a gradient.
+        active_adapters: MMRL adapters that were active; None: it had no towers.
+        has_input_grads: it had transformers' hooks for gradient checkpointing.
+    """
+
+    trainable: frozenset[str]
+    active_adapters: list[str] | None
+    has_input_grads: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> BaseState:
+        """The state of `model`."""
+        trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
+        towers = (module for module in model.modules() if isinstance(module, MMRLTower))
+        active_adapters = next((list(tower.active_adapters) for tower in towers), None)
+        return cls(trainable, active_adapters, bool(getattr(model, "_require_grads_hooks", None)))
+
+    def restore(self, tuner: MMRLModel, adapter_name: str) -> None:
+        """Take the adapter, and towers that came with it, out again."""
+        if self.active_adapters is None:
+            model = tuner.unload()
+            if self.has_input_grads:
+                model.enable_input_require_grads()
+        else:
+            tuner.set_adapter(self.active_adapters)
+            tuner.delete_adapter(adapter_name)
+        for name, parameter in tuner.model.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
+
+
 def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> None:
     """Raise where an adapter cannot be added to `model`, before anything is changed."""
     if not isinstance(config, MMRLConfig):
         raise InvalidTypeError(f"MMRL needs an `MMRLConfig`, got {type(config).__name__}.")
-    towers = towers_for(model)
+    towers = backbone_of(model).towers
     check_base(model, config)
     try:
         nn.ModuleDict({adapter_name: nn.Identity()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"`adapter_name`={adapter_name!r} cannot be the name of a module: {error}.") from error
     names: set[str] = {"base_model", "model"}
-    for tower_name, tower_cls in towers._asdict().items():
+    for tower_name, tower_cls in towers.items():
         encoder = frozen_encoder(model, tower_name)
         tower_cls.layers_of(config, encoder)  # raises for layers that the tower does not have
         names |= {tower_name, "base_layer", *tower_cls.adapter_layer_names}
@@ -206,7 +233,7 @@ def adapter_shapes(model: CLIPModel, config: MMRLConfig) -> dict[str, tuple[int,
     """Shapes of an adapter's weights on `model`, by the names that PEFT saves them under."""
     shapes = {}
     with torch.device("meta"):
-        for tower_name, tower_cls in towers_for(model)._asdict().items():
+        for tower_name, tower_cls in backbone_of(model).towers.items():
             encoder = frozen_encoder(model, tower_name)
             modules = tower_cls.adapter_modules(config, encoder, model.visual_projection.out_features)
             for what, module in modules.items():

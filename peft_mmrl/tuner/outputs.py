@@ -15,12 +15,10 @@ class MMRLTowerOutput(BaseModelOutputWithPooling):
 
     Args:
         rep_pooler_output (`torch.Tensor` of shape `(B, d)`): mean of the K normalised representation tokens (vision).
-        trunk_output (`torch.Tensor` of shape `(B, n, d)`): states that enter the first adapted layer.
         frozen_pooler_output (`torch.Tensor` of shape `(B, d)`): what the frozen encoder pools for the same input.
     """
 
     rep_pooler_output: torch.Tensor | None = None
-    trunk_output: torch.Tensor | None = None
     frozen_pooler_output: torch.Tensor | None = None
 
 

@@ -11,22 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from .validation import InvalidTypeError, context_length
-
-
-def eos_index(input_ids: torch.Tensor, text_config: PreTrainedConfig) -> torch.Tensor:
-    """Position of the last token of each prompt, (B, n) -> (B,): the first EOS. A row without EOS gives 0.
-
-    CLIP configs made before the EOS id was corrected say 2; for them CLIPTextModel takes the largest id. Elsewhere 2
-    is EOS. Chinese-CLIP's config names no EOS: its prompts end before the padding.
-    """
-    eos = text_config.eos_token_id
-    if eos is None:
-        positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        return ((input_ids != text_config.pad_token_id) * positions).argmax(dim=-1)
-    if eos == 2 and text_config.model_type == "clip_text_model":
-        return input_ids.argmax(dim=-1)
-    return (input_ids == eos).int().argmax(dim=-1)
+from .towers.backbones import context_length, eos_index
+from .validation import InvalidTypeError
 
 
 class PromptTokenizer:
@@ -227,13 +213,12 @@ class Prompts:
             chunks.append(PromptChunk(classes, own, lengths[classes] - 1))
         return chunks
 
-    @torch.compiler.disable
-    def cached(self, name: str, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """What `compute` gives, from the cache where it was computed under the same key.
+    def kept(self, name: str, key: Hashable) -> Any:
+        """What was kept under this name with the same key, or None."""
+        kept_key, value = self.cache.get(name, (None, None))
+        return value if kept_key == key else None
 
-        It runs without gradients and outside of `inference_mode`, whose tensors would break a later backward pass.
-        """
-        if self.cache.get(name, (None,))[0] != key:
-            with torch.inference_mode(False), torch.no_grad():
-                self.cache[name] = key, compute()
-        return self.cache[name][1]
+    def keep(self, name: str, key: Hashable, value: Any) -> Any:
+        """Keep a value in the place of an earlier one of this name; returns it."""
+        self.cache[name] = key, value
+        return value

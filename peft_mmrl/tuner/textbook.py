@@ -20,7 +20,7 @@ from torch.nn.functional import log_softmax, normalize, one_hot
 from transformers import CLIPModel
 
 from .config import MMRLConfig, adapted_layers
-from .prompts import eos_index
+from .towers.backbones import eos_index
 
 
 def textbook_forward(

@@ -154,16 +154,9 @@ def check_pixel_values(pixel_values: Any, vision_config: PreTrainedConfig) -> No
 
 
 def check_states(
-    clip: CLIPModel,
-    pixel_values: Any,
-    trunk_states: Any,
-    frozen_image_embeds: Any,
-    with_frozen: bool,
-    is_frozen: bool,
+    clip: CLIPModel, trunk_states: Any, frozen_image_embeds: Any, with_frozen: bool, is_frozen: bool
 ) -> None:
     """Raise where precomputed image states cannot take the place of images."""
-    if pixel_values is not None:
-        raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
     if is_frozen:
         raise ValueError("`trunk_states` are for a running adapter; with the adapter disabled pass `pixel_values`.")
     width, joint = clip.config.vision_config.hidden_size, clip.config.projection_dim
@@ -180,16 +173,11 @@ def check_states(
         )
 
 
-def context_length(text_config: PreTrainedConfig) -> int:
-    """Number of tokens that a prompt may have. AltCLIP counts positions from behind the padding's, as RoBERTa does."""
-    first = text_config.pad_token_id + 1 if text_config.model_type == "altclip_text_model" else 0
-    return text_config.max_position_embeddings - first
-
-
 @torch.compiler.disable  # reads values
-def check_input_ids(input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig) -> None:
-    """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context."""
-    context = context_length(text_config)
+def check_input_ids(
+    input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig, context: int
+) -> None:
+    """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context length."""
     _check_ids("input_ids", input_ids, text_config.vocab_size)
     if not 1 <= input_ids.shape[-1] <= context:
         raise ValueError(

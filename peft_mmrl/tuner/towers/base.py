@@ -2,7 +2,12 @@
 
 A tower takes the place of a CLIP's `text_model` or `vision_model` and runs the frozen layers inside. The layers below
 the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them. What
+<<<<<<< HEAD
 differs between the encoders is in text.py, vision.py and bert.py; backbones.py says which architecture takes which.
+=======
+differs between the encoders is in text.py and its two kinds clip_text.py and bert.py, and in vision.py; backbones.py
+says which architecture takes which.
+>>>>>>> tuner~0
 
 Shapes: B rows (images or prompts), n tokens, K representation tokens, L adapted layers, d the tower's width.
 """
@@ -12,8 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -25,26 +29,38 @@ from ..config import MMRLConfig, adapted_layers
 from ..layer import Aligner, SharedResidualAligner
 from ..outputs import MMRLTowerOutput
 from ..validation import refuse_mixed_batch
+from .encoder_layer import has_hooks
+from .forward_pass import ForwardPass, LayerTokens
+
+
+if TYPE_CHECKING:
+    from .backbones import Backbone
 
 
 class MMRLTower(nn.Module, BaseTunerLayer):
     """Common part of the two towers: holds the adapters' weights and runs the layers.
 
+    The encoder inside is frozen: dropout stays off in it, since the method compares its features with the adapted
+    ones, and keeps them.
+
     Args:
         base_layer: the frozen encoder, transformers' `CLIPVisionModel`, `CLIPTextModel` or one like them.
         configs: the adapters' configs by name; the tuner's own dictionary, read at every call.
+        backbone: what is said of the base model's architecture.
     """
 
     adapter_layer_names: tuple[str, ...] = ("mmrl_aligner",)
     layers_field: str  # the config field that lists the adapted layers
     layer_kwargs: dict[str, Any] = {}  # what the frozen encoder passes to each of its layers
 
-    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig]) -> None:
+    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], backbone: Backbone) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.configs = configs
+        self.backbone = backbone
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ModuleDict())
+        self.train(base_layer.training)
 
     def __getattr__(self, name: str) -> Any:
         """Forward unknown attributes (`encoder`, `config`, ...) to the frozen encoder."""
@@ -54,6 +70,14 @@ class MMRLTower(nn.Module, BaseTunerLayer):
             if name == "base_layer":
                 raise
             return getattr(self.base_layer, name)
+
+    def train(self, mode: bool = True) -> MMRLTower:
+        """As in torch, but for the frozen encoder's dropout."""
+        super().train(mode)
+        self.base_layer.eval()
+        for layer in self.layers:
+            layer.training = mode  # what gradient checkpointing goes by; dropout is in modules below
+        return self
 
     # --- adapters -------------------------------------------------------------------------------------------------
 
@@ -109,26 +133,26 @@ class MMRLTower(nn.Module, BaseTunerLayer):
             raise ValueError(f"MMRL runs one adapter at a time, got `adapter_name`={list(adapter_names)}.")
         super().set_adapter(adapter_names, inference_mode=inference_mode)
 
-    @property
-    def running_adapter(self) -> str | None:
-        """Name of the adapter that the next forward pass uses; None where the frozen encoder runs."""
+    def current_pass(self) -> ForwardPass | None:
+        """What a call of the tower by itself runs; None: the frozen encoder."""
         if self.disable_adapters or not self.active_adapters:
             return None
-        return self.active_adapters[0]
+        adapter = self.active_adapters[0]
+        return ForwardPass(adapter, self.configs[adapter].beta)
 
-    @property
-    def first_layer(self) -> int:
-        """Index of the active adapter's first adapted layer."""
-        return self.layers_of(self.configs[self.active_adapters[0]], self.base_layer)[0]
+    def first_layer(self, adapter: str) -> int:
+        """Index of an adapter's first adapted layer."""
+        return self.layers_of(self.configs[adapter], self.base_layer)[0]
 
     @abstractmethod
     def rep_tokens(self, adapter: str) -> torch.Tensor:
         """R (K, d_r), shared by both towers."""
 
-    def tokens(self, adapter: str) -> torch.Tensor:
-        """T_i = F_i(R) of all adapted layers, (L, K, d)."""
+    def tokens(self, adapter: str, beta: float) -> LayerTokens:
+        """T_i = F_i(R) of all adapted layers."""
         aligner = self.mmrl_aligner[adapter]
-        return aligner(self.rep_tokens(adapter).to(aligner.bias.device))  # the towers may lie on two devices
+        values = aligner(self.rep_tokens(adapter).to(aligner.bias.device))  # the towers may lie on two devices
+        return LayerTokens(values, self.layers_of(self.configs[adapter], self.base_layer), beta)
 
     # --- forward --------------------------------------------------------------------------------------------------
 
@@ -149,70 +173,54 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         """Modules other than layers that run before the first layer."""
 
     def run(
-        self,
-        inputs: dict[str, Any],
-        with_frozen: bool,
-        extended: bool,
-        return_dict: bool | None = None,
-        **kwargs: Any,
+        self, inputs: dict[str, Any], forward_pass: ForwardPass | None, **kwargs: Any
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Run the active adapter's pass and, sharing the trunk, the frozen one where asked for.
-
-        Hidden states and attentions are recorded as transformers does it, of the adapted pass only.
+        """What a tower's `forward` does with its inputs.
 
         Args:
             inputs: what the tower embeds.
-            with_frozen: also run the frozen encoder.
-            extended: return a [`MMRLTowerOutput`], not just what the frozen encoder returns.
-            return_dict: as in transformers.
-            kwargs: passed to every layer.
-        """
-        refuse_mixed_batch(kwargs)
-        return_dict = self.config.return_dict if return_dict is None else return_dict
-        output = _recorded(self.recording_module, self._whole_pass, inputs, **kwargs, return_dict=True)
-        frozen = self.frozen_pass(output.trunk_output, inputs) if with_frozen else None
-        output = replace(output, trunk_output=None, frozen_pooler_output=frozen)
-        if not extended:
-            names = BaseModelOutputWithPooling.__dataclass_fields__
-            output = BaseModelOutputWithPooling(**{name: output[name] for name in names if name in output})
-        return output if return_dict else output.to_tuple()
+            forward_pass: what runs. None: the active adapter, and what comes back is of the frozen encoder's type.
+            kwargs: as for the frozen encoder; passed to every layer.
 
-    @torch.no_grad()
-    def frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """States that enter the first adapted layer (B, n, d) -> what the frozen encoder pools, (B, d)."""
-        mask = self.attention_mask(hidden, inputs, 0)
-        for layer in self.layers[self.first_layer :]:
-            hidden = layer(hidden, mask, **self.layer_kwargs)
-        return self.pool(hidden, inputs, 0).pooler_output
+        Returns:
+            [`MMRLTowerOutput`] where `forward_pass` is given and does not say `is_frozen`.
+        """
+        current = forward_pass or self.current_pass()
+        if current is None or current.is_frozen:
+            return self.base_layer(**inputs, **kwargs)
+        if inputs[self.main_input_name] is None:
+            raise ValueError(f"`{self.main_input_name}` must be given.")
+        refuse_mixed_batch(kwargs)
+        return_dict = kwargs.pop("return_dict", None)
+        output = self.adapted(inputs, current, **kwargs)
+        if forward_pass is not None:
+            return output
+        names = BaseModelOutputWithPooling.__dataclass_fields__
+        output = BaseModelOutputWithPooling(**{name: output[name] for name in names if name in output})
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def adapted(self, inputs: dict[str, Any], forward_pass: ForwardPass, **kwargs: Any) -> MMRLTowerOutput:
+        """The adapted pass through whole layers and, sharing the trunk, the frozen one where it is asked for.
+
+        Hidden states and attentions are recorded as transformers does it, of the adapted pass only.
+        """
+        tokens = self.tokens(forward_pass.adapter, forward_pass.beta)
+        trunk: torch.Tensor
+
+        def whole_pass(**kwargs: Any) -> MMRLTowerOutput:
+            nonlocal trunk
+            trunk = self.run_trunk(inputs, tokens.first, **kwargs)
+            return self.upper_pass(trunk, inputs, tokens.first, tokens, **kwargs)
+
+        output = _recorded(self.recording_module, whole_pass, **kwargs, return_dict=True)
+        if forward_pass.with_frozen:
+            output.frozen_pooler_output = self.frozen_pass(trunk, inputs, tokens.first)
+        return output
 
     def is_recording(self, kwargs: dict[str, Any]) -> bool:
         """Whether the caller, or the model's config, asks for hidden states or attentions."""
         names = ("output_hidden_states", "output_attentions")
         return any(kwargs.get(name, getattr(self.config, name, False)) for name in names)
-
-    def _whole_pass(self, inputs: dict[str, Any], **kwargs: Any) -> MMRLTowerOutput:
-        tokens = self.tokens(self.running_adapter)
-        trunk = self.run_trunk(inputs, self.first_layer, **kwargs)
-        output = self.adapted_pass(trunk, inputs, tokens, **kwargs)
-        output.trunk_output = trunk
-        return output
-
-    def adapted_pass(
-        self, hidden: torch.Tensor, inputs: dict[str, Any], tokens: torch.Tensor, **kwargs: Any
-    ) -> MMRLTowerOutput:
-        """States that enter the first adapted layer (B, n, d), and the tokens T_i (L, K, d) -> output."""
-        config = self.configs[self.running_adapter]
-        adapted = self.layers_of(config, self.base_layer)
-        num_tokens = tokens.shape[1]
-        for index, layer in enumerate(self.layers[adapted[0] :], adapted[0]):
-            if index in adapted:
-                own = tokens[adapted.index(index)].to(hidden.dtype).expand(len(hidden), -1, -1)  # (B, K, d)
-                is_first = index == adapted[0]
-                hidden = insert_tokens(hidden, own) if is_first else replace_tokens(hidden, own, config.beta)
-            if index == adapted[0]:
-                mask = self.attention_mask(hidden, inputs, num_tokens)
-            hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})  # (B, n + K, d)
-        return self.pool(hidden, inputs, num_tokens)
 
     def run_trunk(self, inputs: dict[str, Any], first: int, **kwargs: Any) -> torch.Tensor:
         """Inputs -> states that enter layer `first` (B, n, d). They are the same for every adapter, and for none."""
@@ -222,6 +230,24 @@ class MMRLTower(nn.Module, BaseTunerLayer):
             for layer in self.layers[:first]:
                 hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})
         return hidden
+
+    def upper_pass(
+        self, hidden: torch.Tensor, inputs: dict[str, Any], first: int, tokens: LayerTokens | None, **kwargs: Any
+    ) -> MMRLTowerOutput:
+        """States that enter layer `first` (B, n, d) -> output, with an adapter's tokens or (None) without."""
+        num_tokens = 0 if tokens is None else tokens.count
+        for index, layer in enumerate(self.layers[first:], first):
+            if tokens is not None:
+                hidden = tokens.enter(hidden, index)
+            if index == first:
+                mask = self.attention_mask(hidden, inputs, num_tokens)
+            hidden = layer(hidden, mask, **{**self.layer_kwargs, **kwargs})  # (B, n + K, d)
+        return self.pool(hidden, inputs, num_tokens)
+
+    @torch.no_grad()
+    def frozen_pass(self, hidden: torch.Tensor, inputs: dict[str, Any], first: int) -> torch.Tensor:
+        """States that enter layer `first` (B, n, d) -> what the frozen encoder pools, (B, d)."""
+        return self.upper_pass(hidden, inputs, first, None).pooler_output
 
     def _trunk_grad_mode(self, inputs: dict[str, Any], first: int) -> torch.no_grad | nullcontext:
         """No gradients below the first adapted layer, unless the caller wants those of the base or of the input.
@@ -234,25 +260,12 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         wanted = wanted or any(isinstance(value, torch.Tensor) and value.requires_grad for value in inputs.values())
         return nullcontext() if wanted else torch.no_grad()
 
+    def can_split(self, layer: nn.Module) -> bool:
+        """Whether a layer's modules may be called one by one: it is CLIP's, and nobody watches any part of it."""
+        return type(layer) in self.backbone.split_layers and not has_hooks(layer)
+
 
 @capture_outputs(tie_last_hidden_states=False)
-def _recorded(encoder: nn.Module, run: Callable[..., MMRLTowerOutput], *args: Any, **kwargs: Any) -> MMRLTowerOutput:
+def _recorded(encoder: nn.Module, run: Callable[..., MMRLTowerOutput], **kwargs: Any) -> MMRLTowerOutput:
     """Call `run` while the hooks of `encoder` record what `output_hidden_states`, `output_attentions` ask for."""
-    return run(*args, **kwargs)
-
-
-def insert_tokens(hidden: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Put the first adapted layer's tokens (B, K, ...) behind the first position of (B, n, ...); (B, n + K, ...)."""
-    return torch.cat([hidden[:, :1], own, hidden[:, 1:]], dim=1)
-
-
-def replace_tokens(hidden: torch.Tensor, own: torch.Tensor, beta: float) -> torch.Tensor:
-    """Put a later adapted layer's tokens T_i (B, K, d) in the place of the K tokens of `hidden` (B, n + K, d).
-
-    With MMRL++'s progressive composition they become beta T_i + (1 - beta) (the K tokens that the layer before put
-    out).
-    """
-    end = 1 + own.shape[1]
-    if beta != 1:
-        own = beta * own + (1 - beta) * hidden[:, 1:end]
-    return torch.cat([hidden[:, :1], own, hidden[:, end:]], dim=1)
+    return run(**kwargs)

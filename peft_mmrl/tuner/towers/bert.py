@@ -8,9 +8,8 @@ Shapes: C prompts of n tokens, K representation tokens, d the tower's width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,31 +17,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..config import MMRLConfig
 from ..outputs import MMRLTowerOutput
-from ..prompts import Prompts
-from .text import MMRLTextTower, PromptTrunk, with_tokens_seen
+from .forward_pass import ForwardPass, LayerTokens
+from .text import PromptTrunk, TextTower, with_tokens_seen
 
 
-class BertTextTower(MMRLTextTower):
-    """A BERT: [CLS, K representation tokens, rest of the prompt], not causal, pooled at CLS. Holds R.
+if TYPE_CHECKING:
+    from ..prompts import Prompts
 
-    Dropout stays off in the frozen encoder: the method compares its features with the adapted ones, and keeps them.
-    """
 
-    layer_kwargs: dict[str, Any] = {}
-
-    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig]) -> None:
-        super().__init__(base_layer, configs)
-        self.train(base_layer.training)
-
-    def train(self, mode: bool = True) -> BertTextTower:
-        """As in torch, but for the frozen encoder's dropout."""
-        super().train(mode)
-        self.base_layer.eval()
-        for layer in self.layers:
-            layer.training = mode  # what gradient checkpointing goes by; the dropout is in modules below
-        return self
+class BertTextTower(TextTower):
+    """A BERT: [CLS, K representation tokens, rest of the prompt], not causal, pooled at CLS."""
 
     @staticmethod
     def bert(base_layer: nn.Module) -> nn.Module:
@@ -59,14 +44,17 @@ class BertTextTower(MMRLTextTower):
         attention_mask: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        with_frozen: bool = False,
-        extended: bool = False,
+        forward_pass: ForwardPass | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """As the frozen encoder's `forward`; see [`MMRLTextTower`] for what is added.
+        """As the frozen encoder's `forward`.
 
         Args:
+            input_ids (`torch.Tensor` of shape `(B, n)`): token ids with CLS.
+            attention_mask (`torch.Tensor` of shape `(B, n)`, *optional*): 1 for tokens, 0 for padding.
             token_type_ids (`torch.Tensor` of shape `(B, n)`, *optional*): BERT's segment ids.
+            position_ids (`torch.Tensor` of shape `(B, n)`, *optional*): positions of the prompt's own tokens.
+            forward_pass: what runs, see `MMRLTower.run`.
         """
         inputs = {
             "input_ids": input_ids,
@@ -74,7 +62,7 @@ class BertTextTower(MMRLTextTower):
             "token_type_ids": token_type_ids,
             "position_ids": position_ids,
         }
-        return self.run_prompts(inputs, with_frozen, extended, **kwargs)
+        return self.run(inputs, forward_pass, **kwargs)
 
     # --- class prompts ------------------------------------------------------------------------------------------
 
@@ -83,33 +71,29 @@ class BertTextTower(MMRLTextTower):
         mask = padding_mask(torch.tensor(prompts.lengths, device=self.device), input_ids.shape[1])
         return {"input_ids": input_ids, "attention_mask": mask}
 
-    def can_share(self, *parts: nn.Module) -> bool:
-        return not any(weight.requires_grad for part in (self.base_layer, *parts) for weight in part.parameters())
+    def prompt_trunk(self, prompts: Prompts, first: int, chunk_size: int) -> PromptTrunk:
+        chunks = [chunk.to(self.device) for chunk in prompts.chunks(chunk_size, 0)]
+        own = []
+        for chunk in chunks:
+            mask = padding_mask(chunk.eos + 1, chunk.input_ids.shape[1])
+            own.append(self.run_trunk({"input_ids": chunk.input_ids, "attention_mask": mask}, first))
+        return PromptTrunk(first, chunks, own)
 
-    def encode(self, trunk: PromptTrunk, tokens: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, trunk: PromptTrunk, tokens: LayerTokens | None) -> torch.Tensor:
         encode_chunk = self._encode_chunk
         if torch.is_grad_enabled() and len(trunk.chunks) > 1:
             encode_chunk = partial(checkpoint, encode_chunk, use_reentrant=False)
         states = [
-            encode_chunk(own, padding_mask(chunk.eos + 1, own.shape[1]), tokens)
+            encode_chunk(own, padding_mask(chunk.eos + 1, own.shape[1]), trunk.first, tokens)
             for chunk, own in zip(trunk.chunks, trunk.own, strict=True)
         ]
-        order = torch.cat([chunk.classes for chunk in trunk.chunks])
-        return torch.cat(states)[order.argsort()]
+        return trunk.in_order(states)
 
-    def _encode_chunk(self, own: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-        """States of a chunk that enter the first adapted layer (c, m, d) -> pooled states (c, d)."""
-        inputs = {"attention_mask": mask}
-        if tokens is None:
-            return self.frozen_pass(own, inputs)
-        return self.adapted_pass(own, inputs, tokens).pooler_output
-
-    def _compute_trunk(self, prompts: Prompts, first: int, chunk_size: int) -> PromptTrunk:
-        trunk = PromptTrunk(torch.empty(0), [chunk.to(self.device) for chunk in prompts.chunks(chunk_size, 0)], [])
-        for chunk in trunk.chunks:
-            mask = padding_mask(chunk.eos + 1, chunk.input_ids.shape[1])
-            trunk.own.append(self.run_trunk({"input_ids": chunk.input_ids, "attention_mask": mask}, first))
-        return trunk
+    def _encode_chunk(
+        self, own: torch.Tensor, mask: torch.Tensor, first: int, tokens: LayerTokens | None
+    ) -> torch.Tensor:
+        """States of a chunk that enter layer `first` (c, m, d) -> pooled states (c, d)."""
+        return self.upper_pass(own, {"attention_mask": mask}, first, tokens).pooler_output
 
     # --- pieces of the forward pass -------------------------------------------------------------------------------
 

@@ -8,38 +8,40 @@ Shapes: B rows, n positions, m of them with output, h heads of width e, d = h e.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.altclip.modeling_altclip import AltCLIPEncoderLayer
-from transformers.models.chinese_clip.modeling_chinese_clip import ChineseCLIPVisionLayer
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, eager_attention_forward
-from transformers.models.metaclip_2.modeling_metaclip_2 import MetaClip2EncoderLayer
 from transformers.utils import output_capturing
 
-
-# Copies of CLIP's layer under other names: the same modules, called in the same order.
-SPLIT_LAYERS = (CLIPEncoderLayer, MetaClip2EncoderLayer, AltCLIPEncoderLayer, ChineseCLIPVisionLayer)
 
 Heads = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # queries (B, h, m, e), keys and values (B, h, n, e)
 
 
-def can_split(layer: nn.Module) -> bool:
-    """Whether it is CLIP's layer, and nothing hangs on it as a whole that calling its modules would pass by.
+def has_hooks(module: nn.Module) -> bool:
+    """Whether anything hangs on a module, or on a part of it, that wants to see whole calls with all positions.
 
-    FSDP, offloading and users put hooks on whole layers; attention dropout lies inside the attention module.
+    Users put hooks there (Grad-CAM, feature extraction, observers), FSDP and offloading do, or they replace `forward`.
     """
-    return (
-        isinstance(layer, SPLIT_LAYERS)
-        and not any(_has_hooks(module) for module in (layer, layer.self_attn))
-        and not (layer.training and layer.self_attn.dropout)
+    return any(_is_watched(part) for part in module.modules())
+
+
+def _is_watched(module: nn.Module) -> bool:
+    return bool(
+        module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+        or any(not _is_of_transformers(hook) for hook in module._forward_hooks.values())
     )
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Hooks other than those that transformers leaves on layers once hidden states were asked for."""
-    hooks = [hook for hook in module._forward_hooks.values() if hook.__module__ != output_capturing.__name__]
-    return bool(hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"))
+def _is_of_transformers(hook: Callable[..., Any]) -> bool:
+    """What transformers leaves behind once hidden states were asked for, or for gradient checkpointing."""
+    return hook.__module__ == output_capturing.__name__ or "make_inputs_require_grad" in getattr(hook, "__name__", "")
 
 
 def project(layer: CLIPEncoderLayer, hidden: torch.Tensor, queries: torch.Tensor | None = None) -> Heads:

@@ -6,7 +6,7 @@ Shapes: B images of n tokens (CLS and patches), K representation tokens, d the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,12 +16,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..config import MMRLConfig
 from ..layer import RepProjection, ResidualRepProjection
 from ..outputs import MMRLTowerOutput
-from .base import MMRLTower, insert_tokens, replace_tokens
-from .encoder_layer import attend, can_split, finish, project
-from .text import MMRLTextTower
+from .base import MMRLTower
+from .encoder_layer import attend, finish, project
+from .forward_pass import ForwardPass, LayerTokens, insert_tokens
+from .text import TextTower
 
 
-class MMRLVisionTower(MMRLTower):
+if TYPE_CHECKING:
+    from .backbones import Backbone
+
+
+class VisionTower(MMRLTower):
     """CLIP's vision encoder: [CLS, K representation tokens, patches], pooled at CLS and over the tokens.
 
     Args:
@@ -31,8 +36,10 @@ class MMRLVisionTower(MMRLTower):
     adapter_layer_names = ("mmrl_aligner", "mmrl_rep_projection")
     layers_field = "vision_layers"
 
-    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], text_tower: MMRLTextTower) -> None:
-        super().__init__(base_layer, configs)
+    def __init__(
+        self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], backbone: Backbone, text_tower: TextTower
+    ) -> None:
+        super().__init__(base_layer, configs, backbone)
         self._text_tower = (text_tower,)  # in a tuple, so that R is registered once
 
     @classmethod
@@ -48,18 +55,16 @@ class MMRLVisionTower(MMRLTower):
     def rep_tokens(self, adapter: str) -> torch.Tensor:
         return self._text_tower[0].rep_tokens(adapter)
 
-    def project_rep(self, pooled: torch.Tensor, visual_projection: nn.Module) -> torch.Tensor:
+    def project_rep(self, adapter: str, pooled: torch.Tensor, visual_projection: nn.Module) -> torch.Tensor:
         """Mean representation token (B, d_v) -> representation feature f_r (B, d), not normalised."""
-        return self.mmrl_rep_projection[self.running_adapter](pooled, visual_projection)
+        return self.mmrl_rep_projection[adapter](pooled, visual_projection)
 
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
-        with_frozen: bool = False,
-        extended: bool = False,
-        pooled_only: bool = False,
         trunk_states: torch.Tensor | None = None,
+        forward_pass: ForwardPass | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """As `CLIPVisionModel.forward`.
@@ -67,25 +72,21 @@ class MMRLVisionTower(MMRLTower):
         Args:
             pixel_values (`torch.Tensor` of shape `(B, channels, height, width)`): processed images.
             interpolate_pos_encoding: resize the position embeddings to the images' size.
-            with_frozen: also run the frozen encoder, for `frozen_pooler_output`.
-            extended: return a [`MMRLTowerOutput`].
-            pooled_only: the states of all patches are not needed; implies `extended`.
             trunk_states (`torch.Tensor` of shape `(B, n, d)`, *optional*): states that enter the first adapted layer,
-                in the place of images; implies `pooled_only`.
+                in the place of images.
+            forward_pass: what runs, see `MMRLTower.run`.
         """
         if trunk_states is not None:
-            trunk_states = trunk_states.to(self.device, self.dtype)
-            return self.pooled_only(trunk_states, with_frozen)
+            return self.pooled(trunk_states.to(self.device, self.dtype), forward_pass)
         inputs = {"pixel_values": pixel_values, "interpolate_pos_encoding": interpolate_pos_encoding}
-        if self.running_adapter is None:
-            return self.base_layer(**inputs, **kwargs)
-        if pixel_values is None:
-            raise ValueError("`pixel_values` must be given.")
-        if pooled_only and not self.is_recording(kwargs) and all(map(can_split, self.layers)):
-            return self.pooled_only(self.run_trunk(inputs, self.first_layer), with_frozen)
-        return self.run(inputs, with_frozen, extended, **kwargs)
+        return self.run(inputs, forward_pass, **kwargs)
 
-    def pooled_only(self, trunk: torch.Tensor, with_frozen: bool) -> MMRLTowerOutput:
+    def adapted(self, inputs: dict[str, Any], forward_pass: ForwardPass, **kwargs: Any) -> MMRLTowerOutput:
+        if forward_pass.with_states or self.is_recording(kwargs):
+            return super().adapted(inputs, forward_pass, **kwargs)
+        return self.pooled(self.run_trunk(inputs, self.first_layer(forward_pass.adapter), **kwargs), forward_pass)
+
+    def pooled(self, trunk: torch.Tensor, forward_pass: ForwardPass) -> MMRLTowerOutput:
         """Pooled outputs of both passes without what they do not depend on.
 
         The first adapted layer projects CLS and patches once for both passes; the last layer has queries only for
@@ -93,45 +94,58 @@ class MMRLVisionTower(MMRLTower):
 
         Args:
             trunk: states that enter the first adapted layer (B, n, d).
-            with_frozen: also run the frozen encoder.
+            forward_pass: what runs.
         """
-        adapter = self.running_adapter
-        config = self.configs[adapter]
-        adapted = self.layers_of(config, self.base_layer)
-        tokens = self.tokens(adapter)  # (L, K, d)
-        num_tokens, first = tokens.shape[1], adapted[0]
-        layers = self.layers[first:]
-
-        shared = project(layers[0], trunk)
-        own = tokens[0].to(trunk.dtype).unsqueeze(0)  # (1, K, d)
-        heads = [
-            insert_tokens(part.transpose(1, 2), new.transpose(1, 2).expand(len(part), -1, -1, -1)).transpose(1, 2)
-            for part, new in zip(shared, project(layers[0], own), strict=True)
-        ]
-        hidden = insert_tokens(trunk, own.expand(len(trunk), -1, -1))  # (B, n + K, d)
-        for index, layer in enumerate(layers, first):
-            if index in adapted[1:]:
-                new = tokens[adapted.index(index)].to(hidden.dtype).expand(len(hidden), -1, -1)
-                hidden = replace_tokens(hidden, new, config.beta)
-            num_queries = 1 + num_tokens if layer is layers[-1] else None
-            hidden = _run_layer(layer, hidden, num_queries, heads if index == first else None)
-        output = self.pool(hidden, {}, num_tokens)
-        if with_frozen:
-            output.frozen_pooler_output = self.frozen_pooled(trunk, shared)
+        tokens = self.tokens(forward_pass.adapter, forward_pass.beta)
+        layer = self.layers[tokens.first]
+        heads = shared = None
+        if self.can_split(layer):
+            shared = project(layer, trunk)
+            own = project(layer, tokens.values[:1].to(trunk.dtype))
+            heads = [
+                insert_tokens(part.transpose(1, 2), new.transpose(1, 2).expand(len(part), -1, -1, -1)).transpose(1, 2)
+                for part, new in zip(shared, own, strict=True)
+            ]
+        output = self._upper_layers(trunk, tokens.first, tokens, heads)
+        if forward_pass.with_frozen:
+            output.frozen_pooler_output = self.frozen_pooled(trunk, tokens.first, shared)
         return output
 
     @torch.no_grad()
-    def frozen_pooled(self, trunk: torch.Tensor, shared: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
-        """What the frozen encoder pools (B, d) for states that enter the first adapted layer (B, n, d).
+    def frozen_pooled(
+        self, trunk: torch.Tensor, first: int, shared: Sequence[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """What the frozen encoder pools (B, d) for states that enter layer `first` (B, n, d).
 
         Args:
             trunk: these states.
-            shared: their queries, keys and values in that layer, where they are known.
+            first: index of the first adapted layer.
+            shared: the states' queries, keys and values in that layer, where they are known.
         """
-        layers = self.layers[self.first_layer :]
-        for index, layer in enumerate(layers):
-            trunk = _run_layer(layer, trunk, 1 if layer is layers[-1] else None, None if index else shared)
-        return self.pool(trunk, {}, 0).pooler_output
+        return self._upper_layers(trunk, first, None, shared).pooler_output
+
+    def _upper_layers(
+        self,
+        hidden: torch.Tensor,
+        first: int,
+        tokens: LayerTokens | None,
+        heads: Sequence[torch.Tensor] | None,
+    ) -> MMRLTowerOutput:
+        """`upper_pass` as far as pooling needs it; `heads`: queries, keys and values in layer `first`, if known."""
+        num_tokens = 0 if tokens is None else tokens.count
+        layers = self.layers[first:]
+        for index, layer in enumerate(layers, first):
+            if tokens is not None:
+                hidden = tokens.enter(hidden, index)
+            num_queries = 1 + num_tokens if layer is layers[-1] else None
+            known = heads if index == first else None
+            if (num_queries is None and known is None) or not self.can_split(layer):
+                hidden = layer(hidden, None)
+            elif layer.gradient_checkpointing and layer.training and hidden.requires_grad:
+                hidden = checkpoint(_in_pieces, layer, hidden, num_queries, known, use_reentrant=False)
+            else:
+                hidden = _in_pieces(layer, hidden, num_queries, known)
+        return self.pool(hidden, {}, num_tokens)
 
     def trunk_modules(self) -> list[nn.Module]:
         return [self.embeddings, self.pre_layrnorm]
@@ -143,16 +157,18 @@ class MMRLVisionTower(MMRLTower):
         return None
 
     def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
-        rep = self.post_layernorm(hidden[:, 1 : 1 + num_tokens]).mean(dim=1) if num_tokens else None
+        if not num_tokens:
+            return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=self.post_layernorm(hidden[:, 0]))
+        pooled = self.post_layernorm(hidden[:, : 1 + num_tokens])
         return MMRLTowerOutput(
-            last_hidden_state=hidden, pooler_output=self.post_layernorm(hidden[:, 0]), rep_pooler_output=rep
+            last_hidden_state=hidden, pooler_output=pooled[:, 0], rep_pooler_output=pooled[:, 1:].mean(dim=1)
         )
 
 
-def _run_layer(
+def _in_pieces(
     layer: nn.Module, hidden: torch.Tensor, num_queries: int | None, heads: Sequence[torch.Tensor] | None
 ) -> torch.Tensor:
-    """A layer without a mask, in pieces only where that saves something.
+    """A layer without a mask, its modules called one by one.
 
     Args:
         layer: the encoder layer.
@@ -160,20 +176,8 @@ def _run_layer(
         num_queries: how many of the first positions need an output; None: all.
         heads: queries, keys and values of `hidden`, where they are known.
     """
-    if num_queries is None and heads is None:
-        return layer(hidden, None)
-    if layer.gradient_checkpointing and layer.training and hidden.requires_grad:
-        return checkpoint(_run_pieces, layer, hidden, num_queries, heads, use_reentrant=False)
-    return _run_pieces(layer, hidden, num_queries, heads)
-
-
-def _run_pieces(
-    layer: nn.Module, hidden: torch.Tensor, num_queries: int | None, heads: Sequence[torch.Tensor] | None
-) -> torch.Tensor:
     wanted = hidden if num_queries is None else hidden[:, :num_queries]
     if heads is None:
-        queries, keys, values = project(layer, hidden, wanted)
-    else:
-        queries, keys, values = heads
-        queries = queries[:, :, : wanted.shape[1]]
-    return finish(layer, wanted, attend(layer, (queries, keys, values)))
+        heads = project(layer, hidden, wanted)
+    queries, keys, values = heads
+    return finish(layer, wanted, attend(layer, (queries[:, :, : wanted.shape[1]], keys, values)))
