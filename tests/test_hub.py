@@ -281,7 +281,7 @@ def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub, no_waiting, model, 
     assert "adapter_model.safetensors" in hub.files("me/pets")
 
 
-def test_an_adapter_that_cannot_be_pushed_is_safe_and_is_pushed_later(hub, no_waiting, digit_folders, tmp_path, capsys):
+def test_an_adapter_that_cannot_be_pushed_is_pushed_later(hub, no_waiting, digit_folders, tmp_path, capsys):
     folder = tmp_path / "my digits"
     hub.busy += ["/commit/"] * 9
     with pytest.raises(SystemExit) as stopped:
@@ -306,7 +306,9 @@ def test_a_token_that_expires_during_training_loses_nothing(hub, digit_folders, 
         return name
 
     monkeypatch.setattr("peft_mmrl.commands.pushing.check_can_push", check_and_expire)
-    with pytest.raises(SystemExit, match="does not accept the access token.*peft-mmrl push .*--hub_model_id me/digits"):
+    with pytest.raises(
+        SystemExit, match="does not accept the access token.*peft-mmrl push .*--hub_model_id me/digits"
+    ):
         train_and_push(digit_folders, tmp_path / "digits")
     assert (tmp_path / "digits" / "adapter_model.safetensors").exists()
 

@@ -234,7 +234,9 @@ def test_a_closed_pipe_ends_prediction_quietly(work):
     command = [sys.executable, "-m", "peft_mmrl", "predict", work / "adapter", work / "photos", "--format", "jsonl"]
     environment = os.environ | {"PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
     read, write = os.pipe()
-    process = subprocess.Popen(list(map(str, command)), stdout=write, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=write, stderr=subprocess.PIPE, text=True, env=environment
+    )
     os.close(write)
     os.close(read)  # `head` has gone
     said = process.communicate(timeout=120)[1]

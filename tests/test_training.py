@@ -210,22 +210,18 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, accumulati
 
 
 def test_a_run_of_an_adapter_of_another_name_goes_on(tmp_path):
-    def model():
-        torch.manual_seed(0)
-        model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16), adapter_name="pets")
-        model.set_classes(["cat", "dog"], WordTokenizer())
-        return model
-
     def stop(record):
         if record["epoch"] == 2:
             raise StoppedError
 
     settings = TrainingSettings(epochs=3, batch_size=2, learning_rate=5e-3)
-    whole, history = run(settings, model=model())
+    whole, history = run(settings, model=make_model(adapter_name="pets"))
     options = {"checkpoint_dir": tmp_path / "checkpoint"}
     with pytest.raises(StoppedError):
-        run(settings, model=model(), on_epoch=stop, **options)
-    resumed, again = run(settings, model=model(), resume_from=tmp_path / "checkpoint", **options)
+        run(settings, model=make_model(adapter_name="pets"), on_epoch=stop, **options)
+    resumed, again = run(
+        settings, model=make_model(adapter_name="pets"), resume_from=tmp_path / "checkpoint", **options
+    )
     assert again == history
     assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
 
