@@ -1,4 +1,6 @@
 import json
+import shlex
+import shutil
 import socket
 
 import huggingface_hub
@@ -13,6 +15,8 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import CLIPConfig, CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
+from peft_mmrl.commands import push
+from peft_mmrl.commands.main import main
 from peft_mmrl.hub import upload
 from peft_mmrl.hub.card import write_card
 from peft_mmrl.hub.upload import check_can_push, push_folder
@@ -255,3 +259,105 @@ def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folder
     assert 'adapter = "me/digits"' in card.text
     assert str(digit_folders) not in files["README.md"].decode()
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None
+
+
+def train_and_push(digit_folders, folder, *more):
+    data = ["--train_dir", digit_folders / "train", "--eval_dir", digit_folders / "test", "--output_dir", folder]
+    options = ["--base_model", DEMO_CLIP, "--epochs", "1", "--push_to_hub"]
+    train.main(train.parse_args(list(map(str, [*data, *options, *more]))))
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(upload, "WAITS", (0, 0))
+
+
+@pytest.mark.parametrize("address", ["whoami", "repos/create", "preupload", "/commit/"])
+def test_a_hub_that_is_busy_for_a_moment_is_asked_again(hub, no_waiting, model, tmp_path, address):
+    model.save_pretrained(tmp_path / "pets")
+    hub.busy.append(address)
+    push.main(push.parse_args([str(tmp_path / "pets")]))
+    assert not hub.busy
+    assert "adapter_model.safetensors" in hub.files("me/pets")
+
+
+def test_an_adapter_that_cannot_be_pushed_is_pushed_later(hub, no_waiting, digit_folders, tmp_path, capsys):
+    folder = tmp_path / "my digits"
+    hub.busy += ["/commit/"] * 9
+    with pytest.raises(SystemExit) as stopped:
+        train_and_push(digit_folders, folder, "--hub_model_id", "me/digits", "--private")
+    message = str(stopped.value)
+    assert "Cannot push to 'me/digits': the Hub answers" in message and f"is safe in {folder}" in message
+    assert "accuracy on 15 pictures" in capsys.readouterr().out
+    hub.busy.clear()
+    command = shlex.split(message.partition("upload it later with: ")[2])
+    assert command[:2] == ["peft-mmrl", "push"]
+    main(command[1:])
+    assert sorted(hub.files("me/digits"))[-1] == "threshold.json" and "me/digits" in hub.private
+    assert "Uploaded" in capsys.readouterr().out
+
+
+def test_a_token_that_expires_during_training_loses_nothing(hub, digit_folders, tmp_path, monkeypatch):
+    check = check_can_push
+
+    def check_and_expire(*args, **kwargs):
+        name = check(*args, **kwargs)
+        monkeypatch.setenv("HF_TOKEN", "expired")
+        return name
+
+    monkeypatch.setattr("peft_mmrl.commands.pushing.check_can_push", check_and_expire)
+    with pytest.raises(
+        SystemExit, match="does not accept the access token.*peft-mmrl push .*--hub_model_id me/digits"
+    ):
+        train_and_push(digit_folders, tmp_path / "digits")
+    assert (tmp_path / "digits" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"--train_dir": "/nowhere"},
+        {"--base_model": "/nowhere"},
+        {"--template": "no place"},
+        {"--train_dir": "one class"},
+        {"--cached_views": "-1"},
+    ],
+    ids=str,
+)
+def test_a_training_that_does_not_begin_leaves_no_repository(hub, digit_folders, tmp_path, wrong):
+    if wrong.get("--train_dir") == "one class":
+        shutil.copytree(digit_folders / "train" / "one", tmp_path / "photos" / "one")
+        wrong = {"--train_dir": tmp_path / "photos"}
+    with pytest.raises(SystemExit):
+        train_and_push(digit_folders, tmp_path / "digits", *(part for pair in wrong.items() for part in pair))
+    assert not hub.branches and not (tmp_path / "digits").exists()
+
+
+def test_what_becomes_public_is_said_before_training(hub, digit_folders, tmp_path, capsys):
+    train_and_push(digit_folders, tmp_path / "digits")
+    said = capsys.readouterr().err
+    assert "me/digits on the Hub gets the adapter" in said and "everybody can see" in said and "--private" in said
+    train_and_push(digit_folders, tmp_path / "digits2", "--private")
+    assert "everybody" not in capsys.readouterr().err
+    assert hub.private == {"me/digits2"}
+    with pytest.raises(SystemExit, match="me/digits is public already"):
+        train_and_push(digit_folders, tmp_path / "digits3", "--private", "--hub_model_id", "me/digits")
+
+
+def test_the_card_of_an_adapter_that_is_pushed_later_loads_it_from_the_hub(hub, digit_folders, tmp_path):
+    base = ["--base_model", DEMO_CLIP, "--epochs", "1", "--validation_fraction", "0"]
+    data = ["--train_dir", digit_folders / "train", "--output_dir", tmp_path / "digits"]
+    train.main(train.parse_args(list(map(str, [*data, *base]))))
+    push.main(push.parse_args([str(tmp_path / "digits"), "--hub_model_id", "me/numbers"]))
+    card = hub.files("me/numbers")["README.md"].decode()
+    assert 'adapter = "me/numbers"' in card and "# `numbers`" in card
+    assert "base_model_name_or_path" not in card and str(DEMO_CLIP) not in card
+    (tmp_path / "digits" / "README.md").write_text(card)
+    push.main(push.parse_args([str(tmp_path / "digits"), "--hub_model_id", "me/others"]))  # nobody has edited it
+    assert 'adapter = "me/others"' in hub.files("me/others")["README.md"].decode()
+
+
+def test_a_folder_without_an_adapter_is_not_pushed(hub, tmp_path):
+    with pytest.raises(SystemExit, match="There is no adapter in"):
+        push.main(push.parse_args([str(tmp_path)]))
+    assert not hub.branches

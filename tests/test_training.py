@@ -209,6 +209,23 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(config, stop, accumulati
     assert sum(file.stat().st_size for file in (tmp_path / "checkpoint").rglob("*")) < 2**20  # no base weights
 
 
+def test_a_run_of_an_adapter_of_another_name_goes_on(tmp_path):
+    def stop(record):
+        if record["epoch"] == 2:
+            raise StoppedError
+
+    settings = TrainingSettings(epochs=3, batch_size=2, learning_rate=5e-3)
+    whole, history = run(settings, model=make_model(adapter_name="pets"))
+    options = {"checkpoint_dir": tmp_path / "checkpoint"}
+    with pytest.raises(StoppedError):
+        run(settings, model=make_model(adapter_name="pets"), on_epoch=stop, **options)
+    resumed, again = run(
+        settings, model=make_model(adapter_name="pets"), resume_from=tmp_path / "checkpoint", **options
+    )
+    assert again == history
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(resumed), strict=True))
+
+
 @pytest.mark.parametrize("left", ["checkpoint", "checkpoint.new", "checkpoint.old"])
 def test_a_checkpoint_is_found_wherever_writing_the_next_was_interrupted(left, tmp_path):
     """Between two renames there is no `checkpoint`, but the new one and the old one."""

@@ -22,9 +22,9 @@ class Noisy(torch.utils.data.Dataset):
         return {"pixel_values": label + 0.3 * torch.randn(3, 32, 32), "labels": label}
 
 
-def make_model(config=None):
+def make_model(config=None, adapter_name="default"):
     torch.manual_seed(0)
-    model = get_peft_model(make_clip(), config or MMRLConfig(rep_dim=16))
+    model = get_peft_model(make_clip(), config or MMRLConfig(rep_dim=16), adapter_name)
     model.set_classes(["cat", "dog"], WordTokenizer())
     return model
 

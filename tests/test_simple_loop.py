@@ -1,0 +1,30 @@
+"""examples/simple_loop.py: a plain loop, with `python` and with `accelerate launch`."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import DEMO_CLIP, EXAMPLES
+from peft import PeftModel
+from transformers import CLIPModel
+
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--dynamo_backend", "no", "--mixed_precision", "no", "--num_cpu_threads_per_process", "1"]
+
+
+@pytest.mark.parametrize("launch", [[], LAUNCH], ids=["python", "accelerate launch"])
+def test_it_trains_on_a_folder_and_saves_a_classifier(launch, digit_folders, tmp_path):
+    command = [sys.executable, *launch, EXAMPLES / "simple_loop.py", "--base_model", DEMO_CLIP, "--epochs", "3"]
+    command += ["--train_dir", digit_folders / "train", "--output_dir", tmp_path / "adapter"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    losses = [float(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert len(losses) == 3
+    assert PeftModel.from_pretrained(CLIPModel.from_pretrained(DEMO_CLIP), tmp_path / "adapter").classes == [
+        "one",
+        "two",
+        "zero",
+    ]
