@@ -23,6 +23,8 @@ from peft_mmrl.data import (
     read_class_names,
 )
 from peft_mmrl.scoring.unlabelled import load_classifier
+from peft_mmrl.training import TrainingSettings, make_accelerator
+from peft_mmrl.training.classifiers import fit
 from peft_mmrl.tuner.loading import load_prompt_tokenizer
 from peft_mmrl.tuner.names import distinct_names, how_they_differ, match_keys, name_keys
 from peft_mmrl.tuner.prompts import PromptTokenizer
@@ -333,9 +335,6 @@ def test_the_converter_says_what_classes_of_one_name_mean(tmp_path):
 
 
 def test_the_linear_probe_tells_equal_names_apart():
-    from peft_mmrl.training import TrainingSettings, make_accelerator
-    from peft_mmrl.training.methods import fit
-
     settings = TrainingSettings(epochs=1)
     names = ["missile", "owl", "missile"]
     pictures = [PIL.Image.new("RGB", (32, 32), color) for color in ("red", "green", "blue")] * 4
