@@ -10,6 +10,7 @@ It saves the adapter alone. A report, results on the model card and a threshold 
 import argparse
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from peft import get_peft_model
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
@@ -20,7 +21,7 @@ from peft_mmrl.commands.console import clear_errors
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.data.progress import is_watched
 from peft_mmrl.hub.upload import check_can_push
-from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config, needs_cpu
+from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config
 from peft_mmrl.tuner.prompts import PromptTokenizer
 
 
@@ -69,8 +70,8 @@ def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argpar
     parser = HfArgumentParser(
         TrainingArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    # on a CPU Trainer would else run a copy in each process, and in a log show each state of its bar
-    parser.set_defaults(use_cpu=needs_cpu(), disable_tqdm=not is_watched())
+    # else Trainer refuses --bf16 on a CPU, runs a copy in each of its processes, and fills logs with states of a bar
+    parser.set_defaults(use_cpu=not torch.accelerator.is_available(), disable_tqdm=not is_watched())
     cli.add_data_arguments(parser)
     cli.add_method_arguments(parser)
     return parser.parse_args_into_dataclasses(argv)

@@ -3,7 +3,7 @@
 from .classifiers import METHODS, Classifier, Transfer, fit, mmrl_config
 from .epochs import Epoch
 from .inputs import augmented, num_views, training_pictures
-from .launching import check_joined, make_accelerator, needs_cpu
+from .launching import check_joined, make_accelerator
 from .loop import train
 from .presets import paper_settings
 from .settings import TrainingSettings
@@ -20,7 +20,6 @@ __all__ = [
     "fit",
     "make_accelerator",
     "mmrl_config",
-    "needs_cpu",
     "num_views",
     "paper_settings",
     "train",

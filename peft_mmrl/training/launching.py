@@ -35,7 +35,7 @@ def make_accelerator(settings: TrainingSettings | None = None, **kwargs: Any) ->
         ValueError: a launcher has started several processes, but this one cannot find the others.
     """
     settings = settings or TrainingSettings()
-    kwargs.setdefault("cpu", needs_cpu())
+    kwargs.setdefault("cpu", _needs_cpu())
     if kwargs["cpu"] and _launcher() in MPI and _is_one_machine():
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")  # where processes meet, which mpirun does not say
     accelerator = Accelerator(
@@ -54,12 +54,6 @@ def launched_processes() -> int:
         return 1
     size, rank = (int(value) if (value := os.environ.get(name, "")).isdecimal() else 0 for name in launcher)
     return max(size, rank + 1)
-
-
-def needs_cpu() -> bool:
-    """Whether Accelerate must be told to join processes on the CPU: there are several, and no GPU that it joins."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return launched_processes() > 1 and (found is None or found.type == "mps")
 
 
 def check_joined(num_processes: int) -> None:
@@ -88,3 +82,9 @@ def _launcher() -> tuple[str, str] | None:
 def _is_one_machine() -> bool:
     found = get_cpu_distributed_information()
     return found.local_world_size == found.world_size
+
+
+def _needs_cpu() -> bool:
+    """Whether Accelerate must be told to join processes on the CPU: there are several, and no GPU that it joins."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return launched_processes() > 1 and (found is None or found.type == "mps")
