@@ -108,7 +108,7 @@ def examined(monkeypatch):
     paths = []
     monkeypatch.setattr(
         "peft_mmrl.data.checking.examine_picture",
-        lambda image: paths.append(Path(image["path"] or "").name) or examine_picture(image),
+        lambda image, *rest: paths.append(Path(image["path"] or "").name) or examine_picture(image, *rest),
     )
     return paths
 

@@ -6,6 +6,7 @@ import re
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -278,7 +279,7 @@ def test_of_large_pictures_one_at_a_time_is_held(monkeypatch):
     content = encode(gradient())
     for limit, expected in ((100, {1}), (10000, {2})):
         monkeypatch.setattr("peft_mmrl.data.pictures.LARGE", limit)
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(examine_picture, [content] * 6))
+        with ThreadPoolExecutor(2) as pool, ThreadPoolExecutor(1) as large:
+            list(pool.map(partial(examine_picture, large=large), [content] * 6))
         assert {max(most)} == expected
         most.clear()

@@ -221,7 +221,7 @@ def facts(*sizes):
 def test_a_note_says_what_is_never_seen_and_most_decide():
     long, square = (90, 30), (40, 30)
     preprocess, notes = Preprocessing.choose(processor(), facts(long, (30, 90), square))
-    assert preprocess.fit == "pad"
+    assert preprocess.fit == "squeeze"
     assert "2 of 3 pictures are far from square" in notes[0] and "never sees 67%" in notes[0]
     preprocess, notes = Preprocessing.choose(processor(), facts(long, square, square))
     assert preprocess.fit == "crop" and "1 of 3 pictures" in notes[0] and "--fit pad" in notes[0]

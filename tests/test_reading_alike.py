@@ -159,12 +159,12 @@ def long(picture):
     return wide
 
 
-def test_most_are_long_so_they_are_padded_unless_somebody_knows_better(digit_folders, tmp_path, capsys):
+def test_most_are_long_so_they_are_squeezed_unless_somebody_knows_better(digit_folders, tmp_path, capsys):
     photos = prepare(digit_folders / "train", tmp_path / "train", long)
     source = ["--train_dir", photos, "--validation_fraction", "0"]
-    assert run(tmp_path / "own", *source)["fit"] == "pad"
+    assert run(tmp_path / "own", *source)["fit"] == "squeeze"
     assert "18 of 18 pictures are far from square" in capsys.readouterr().out
-    assert run(tmp_path / "asked", *source, "--fit", "squeeze")["fit"] == "squeeze"
+    assert run(tmp_path / "asked", *source, "--fit", "pad")["fit"] == "pad"
     assert "far from square" not in capsys.readouterr().out
     assert run(tmp_path / "cropped", *source, "--fit", "crop")["fit"] == "crop"
     assert "never sees 67%" in capsys.readouterr().out

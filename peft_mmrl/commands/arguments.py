@@ -147,8 +147,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--fit",
         choices=FITS,
-        help="of pictures that are not square: crop them to their middle, pad or squeeze them (pad where most are far "
-        "from square, else crop)",
+        help="of pictures that are not square: crop them to their middle, pad or squeeze them (squeeze where most are "
+        "far from square, else crop)",
     )
     group = parser.add_argument_group("pictures to validate with (a part of the others unless given)")
     group.add_argument("--eval_dir", type=Path, help="folder as --train_dir; classes are matched by name")

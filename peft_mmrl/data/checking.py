@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import datasets
@@ -84,22 +84,23 @@ def examine_pictures(
     mine = range(rank, len(dataset), processes)
     found: list[tuple[int, PictureFacts | str]] = []
     bar = progress_bar(total=len(mine), desc="checking pictures", unit="picture", leave=False, shown=rank == 0)
-    with bar, ThreadPoolExecutor(threads) as pool:
+    with bar, ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as large:
         for start in range(0, len(mine), WINDOW):
-            found += _examine(dataset, mine[start : start + WINDOW], pool, bar)
+            found += _examine(dataset, mine[start : start + WINDOW], pool, large, bar)
     if processes > 1:
         found = sorted(gather_object(found), key=lambda row: row[0])
     return [facts for _, facts in found]
 
 
 def _examine(
-    dataset: datasets.Dataset, rows: Sequence[int], pool: ThreadPoolExecutor, bar: tqdm
+    dataset: datasets.Dataset, rows: Sequence[int], pool: Executor, large: Executor, bar: tqdm
 ) -> list[tuple[int, PictureFacts | str]]:
     keys = list(pool.map(lambda row: key_of(dataset[row]["image"]), rows))
     found: dict[int, PictureFacts | str | None] = dict(zip(rows, recall(keys), strict=True))
     new = [row for row, facts in found.items() if facts is None]
     bar.update(len(rows) - len(new))
-    for row, facts in zip(new, pool.map(lambda row: _facts_or_reason(dataset[row]["image"]), new), strict=True):
+    examined = pool.map(lambda row: _facts_or_reason(dataset[row]["image"], large), new)
+    for row, facts in zip(new, examined, strict=True):
         found[row] = facts
         bar.update()
     key = dict(zip(rows, keys, strict=True))
@@ -107,8 +108,8 @@ def _examine(
     return list(found.items())
 
 
-def _facts_or_reason(image: Any) -> PictureFacts | str:
+def _facts_or_reason(image: Any, large: Executor) -> PictureFacts | str:
     try:
-        return examine_picture(image)
+        return examine_picture(image, large)
     except PictureError as error:
         return error.reason

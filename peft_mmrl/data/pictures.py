@@ -6,10 +6,10 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
-from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -32,8 +32,7 @@ GROUND = "white"  # what transparent pictures are laid on
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 STRAY = 0.001  # share of a picture's values on either side that may be defects of a sensor
-LARGE = 2**22  # pixels; larger pictures are examined one at a time
-_one_large_picture = Lock()
+LARGE = 2**22  # pixels
 
 
 class PictureError(ValueError):
@@ -103,30 +102,38 @@ def read_picture(image: Any, value_range: tuple[float, float] | None = None) -> 
         return _as_rgb(picture, value_range)
 
 
-def examine_picture(image: Any) -> PictureFacts:
+def examine_picture(image: Any, large: Executor | None = None) -> PictureFacts:
     """Decode a picture as `read_picture` does, but in little memory, and say what it is like.
 
-    JPEG is decoded at an eighth of its size, which reads all of the file. Of other pictures beyond `LARGE` pixels one
-    at a time is held, whatever the number of threads.
+    JPEG is decoded at an eighth of its size, which reads all of the file.
 
     Args:
         image: as for `read_picture`.
+        large: decodes pictures that have more than `LARGE` pixels then; None: done here. Where it is one thread for
+            all that call this, one such picture is in memory at a time.
 
     Raises:
         PictureError, InvalidTypeError: as `read_picture`.
     """
     with _opened(image) as picture:
         width, height = picture.size
-        if not isinstance(image, PIL.Image.Image):
+        is_own = picture is not image
+        if is_own:
             picture.draft(None, (1, 1))
-        has_deep_colours = _has_deep_colours(picture)
-        with _one_large_picture if picture.width * picture.height > LARGE else nullcontext():
-            rgb = _as_rgb(picture, None)
-            values = rgb.info.get("values") if _is_deep_grey(picture) else None
-            brightest = (
-                256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
-            )
-        return PictureFacts(width, height, values, brightest)
+        is_large = large is not None and picture.width * picture.height > LARGE
+        found = large.submit(_values, picture, is_own).result() if is_large else _values(picture, is_own)
+        return PictureFacts(width, height, *found)
+
+
+def _values(picture: PIL.Image.Image, close: bool) -> tuple[tuple[float, float] | None, int | None]:
+    """`values` and `brightest` of `PictureFacts`, of a picture that is not decoded yet."""
+    has_deep_colours = _has_deep_colours(picture)
+    values = _as_rgb(picture, None).info.get("values") if not has_deep_colours else None
+    values = values if _is_deep_grey(picture) else None  # one that was read already tells what it once was
+    brightest = 256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
+    if close:
+        picture.close()  # its pixels are gone before another picture is decoded
+    return values, brightest
 
 
 @contextmanager
