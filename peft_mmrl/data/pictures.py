@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ import PIL.Image
 from PIL import ImageOps
 
 from ..tuner.validation import InvalidTypeError, as_value_range
+from .looks import SIDE, look_of
 
 
 try:
@@ -31,6 +33,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"
 GROUND = "white"  # what transparent pictures are laid on
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
+NO_SUCH_FILE = "there is no such file"
 STRAY = 0.001  # share of a picture's values on either side that may be defects of a sensor
 LARGE = 2**22  # pixels; larger pictures are examined one at a time
 _one_large_picture = Lock()
@@ -60,12 +63,16 @@ class PictureFacts:
         width, height: in pixels, as it is stored.
         values: smallest and largest value of grey of more than 8 bits, without stray ones; None: other pictures.
         brightest: largest value, of 65535, of a picture of 16 bits per colour; None: other pictures.
+        digest: of its file.
+        look: by which near copies are found, see `peft_mmrl.data.looks`.
     """
 
     width: int
     height: int
     values: tuple[float, float] | None = None
     brightest: int | None = None
+    digest: str = field(default="", compare=False)
+    look: str = field(default="", compare=False)
 
     @property
     def elongation(self) -> float:
@@ -106,8 +113,8 @@ def read_picture(image: Any, value_range: tuple[float, float] | None = None) -> 
 def examine_picture(image: Any) -> PictureFacts:
     """Decode a picture as `read_picture` does, but in little memory, and say what it is like.
 
-    JPEG is decoded at an eighth of its size, which reads all of the file. Of other pictures beyond `LARGE` pixels one
-    at a time is held, whatever the number of threads.
+    Large JPEGs are decoded at down to an eighth of their size, which reads all of the file. Of other pictures beyond
+    `LARGE` pixels one at a time is held, whatever the number of threads.
 
     Args:
         image: as for `read_picture`.
@@ -118,7 +125,7 @@ def examine_picture(image: Any) -> PictureFacts:
     with _opened(image) as picture:
         width, height = picture.size
         if not isinstance(image, PIL.Image.Image):
-            picture.draft(None, (1, 1))
+            picture.draft(None, (SIDE, 1) if width >= height else (1, SIDE))
         has_deep_colours = _has_deep_colours(picture)
         with _one_large_picture if picture.width * picture.height > LARGE else nullcontext():
             rgb = _as_rgb(picture, None)
@@ -126,7 +133,28 @@ def examine_picture(image: Any) -> PictureFacts:
             brightest = (
                 256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
             )
-        return PictureFacts(width, height, values, brightest)
+            if values is not None and values[0] < values[1]:
+                rgb = _as_rgb(picture, values)  # as dark as it may be, it has a look
+            look = look_of(rgb)
+        return PictureFacts(width, height, values, brightest, _digest(image), look)
+
+
+def _digest(image: Any) -> str:
+    """What only the same bytes have; nothing for pictures that are not files."""
+    if isinstance(image, PIL.Image.Image):
+        return ""
+    with _open(image)[1] as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def is_picture_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a picture of one of `FORMATS` does; False where it cannot be opened."""
+    try:
+        with _open(path)[1] as file:
+            _identify(file, None)
+    except Exception:  # whatever a format's header makes its decoder stumble over
+        return False
+    return True
 
 
 @contextmanager
@@ -180,7 +208,7 @@ def _open(image: Any) -> tuple[str | None, BinaryIO]:
     try:
         return path, open(path, "rb")
     except FileNotFoundError as error:
-        raise PictureError("there is no such file", path) from error
+        raise PictureError(NO_SUCH_FILE, path) from error
     except (OSError, ValueError) as error:
         raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}", path) from error
 
