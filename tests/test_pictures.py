@@ -261,8 +261,8 @@ def test_large_jpeg_files_are_examined_in_an_eighth_of_their_size(monkeypatch):
     sizes = []
     load = PIL.ImageFile.ImageFile.load
     monkeypatch.setattr(PIL.ImageFile.ImageFile, "load", lambda self: sizes.append(self.size) or load(self))
-    examine_picture(encode(gradient(size=(1600, 800)), "JPEG"))
-    assert sizes[0] == (200, 100)
+    examine_picture(encode(gradient(size=(2400, 1200)), "JPEG"))
+    assert sizes[0] == (300, 150)
 
 
 def test_of_large_pictures_one_at_a_time_is_held(monkeypatch):

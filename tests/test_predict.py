@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import Preprocessing
 from peft_mmrl.data import preprocessing as preprocessing_module
+from peft_mmrl.scoring.listing import Listing, list_pictures
 from peft_mmrl.scoring.threshold import Threshold
-from peft_mmrl.scoring.unlabelled import PictureBatches, find_pictures, load_classifier
+from peft_mmrl.scoring.unlabelled import PictureBatches, load_classifier
 
 
 NAMES = ["zero", "one", "two"]
@@ -110,27 +112,95 @@ def test_standard_output_holds_the_answer_alone_over_two_processes(adapter, fold
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_processes_and_workers_share_the_batches(folder, processes, num_workers):
-    shares = []
+    shares, listing = [], list_pictures([folder, folder / "0.png"])
     for index in range(processes):
-        batches = PictureBatches([folder, folder / "0.png"], preprocessing(), 2, index, processes)
+        batches = PictureBatches(listing, preprocessing(), 2, index, processes)
         loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=num_workers)
         shares.append([batch.paths for batch in loader])
     in_turn = [shares[turn % processes][turn // processes] for turn in range(sum(map(len, shares)))]
-    assert [path for batch in in_turn for path in batch] == list(find_pictures([folder, folder / "0.png"]))
+    assert [path for batch in in_turn for path in batch] == list(listing)
 
 
 def preprocessing():
     return Preprocessing(CLIPImageProcessor(size={"shortest_edge": 2}, crop_size=2))
 
 
-def test_folders_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
+def test_pictures_are_read_as_far_as_they_are_asked_for(monkeypatch, folder):
     read, read_picture = [], preprocessing_module.read_picture
     monkeypatch.setattr(
         preprocessing_module, "read_picture", lambda image, *rest: read.append(image) or read_picture(image, *rest)
     )
-    batches = iter(PictureBatches([folder] * 100000, preprocessing(), 3))
+    batches = iter(PictureBatches(list_pictures([folder]), preprocessing(), 3))
     assert len(next(batches).paths) == 3
     assert len(read) == 3
+
+
+def test_files_that_arrive_meanwhile_make_no_difference(adapter, tmp_path, monkeypatch):
+    """Two processes that list for themselves would answer some pictures twice and others never."""
+    draw(tmp_path, *(f"{number}.png" for number in range(3, 9)))
+    listing = list_pictures([tmp_path])
+    draw(tmp_path, *(f"{number}.png" for number in range(3)))
+    found = []
+    for index in range(2):
+        found += [path for batch in PictureBatches(listing, preprocessing(), 2, index, 2) for path in batch.paths]
+    assert sorted(found) == [str(tmp_path / f"{number}.png") for number in range(3, 9)]
+
+
+def test_content_counts_where_the_extension_says_nothing(adapter, tmp_path, capsys):
+    draw(tmp_path, "photo.jpg")
+    for name in ("2", "a.jfif", "b.cr2", "noextension", "c.JPG_large"):
+        (tmp_path / name).write_bytes((tmp_path / "photo.jpg").read_bytes())
+    for name in ("notes.txt", "README", "more.TXT"):
+        (tmp_path / name).write_text("words")
+    (tmp_path / "empty.png").touch()
+    found = rows(adapter, tmp_path)
+    names = ["2", "a.jfif", "b.cr2", "c.JPG_large", "empty.png", "noextension", "photo.jpg"]
+    assert [Path(row["path"]).name for row in found] == names
+    assert [row["error"] for row in found if row["error"]] == ["the file is empty"]
+    said = capsys.readouterr().err
+    assert "1 of 7 pictures cannot be read: the file is empty (1)" in said
+    assert "3 files and folders are left out: no picture: .txt (2), no picture: without extension (1)" in said
+
+
+def test_a_folder_that_cannot_be_opened_does_not_end_the_run(adapter, tmp_path, capsys, monkeypatch):
+    draw(tmp_path, "a/1.png", "locked/1.png", "z/1.png")
+    scandir = os.scandir
+
+    def refuse(folder):
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [Path(row["path"]).parent.name for row in rows(adapter, tmp_path)] == ["a", "z"]
+    assert f"folder {tmp_path / 'locked'} cannot be opened: Permission denied (1)" in capsys.readouterr().err
+
+
+def test_links_in_circles_pipes_and_hidden_files(tmp_path):
+    draw(tmp_path, "a/1.png", "b/2.png", ".hidden.png", ".DS_Store.d/x.png")
+    (tmp_path / ".DS_Store").touch()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "b").symlink_to(tmp_path / "b")
+    (tmp_path / "itself.png").symlink_to(tmp_path / "itself.png")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    listing = list_pictures([tmp_path])
+    assert [os.path.relpath(path, tmp_path) for path in listing] == ["a/1.png", "a/b/2.png", "gone.png", "itself.png"]
+    assert listing.left_out == {"hidden": 2, "neither a file nor a folder": 1}
+
+
+def test_a_listing_is_small_and_keeps_odd_names():
+    paths = ["a", "ü/\udcff.png", "", "c" * 1000]
+    listing = Listing(paths)
+    assert (list(listing), listing[-1], listing[1:3], len(listing)) == (paths, paths[-1], paths[1:3], 4)
+    with pytest.raises(IndexError):
+        listing[4]
+
+
+def draw(folder, *names):
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.effect_noise((16, 16), 20 + number).save(folder / name)
 
 
 def test_new_names_compete_with_the_trained_ones(adapter, folder):
@@ -177,9 +247,10 @@ def test_a_base_model_in_another_place(adapter, folder, tmp_path):
     assert rows(moved, folder / "0.png", "--base_model", DEMO_CLIP) == expected
 
 
-def test_a_folder_without_pictures(adapter, tmp_path):
+def test_a_folder_without_pictures(adapter, tmp_path, capsys):
     assert json.loads(answer(adapter, tmp_path, "--format", "json")) == []
     assert answer(adapter, tmp_path, "--format", "csv") == "path,label,probability,error\n"
+    assert f"there are no pictures in {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

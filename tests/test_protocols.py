@@ -17,8 +17,10 @@ from demo_parts.methods import load_clip
 from published_layouts import WORDNET, write_split, write_wordnet
 
 from peft_mmrl import protocols
+from peft_mmrl.data import save_split
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark
 from peft_mmrl.protocols import runs as runs_module
+from peft_mmrl.protocols.pictures import check_pictures_of_runs
 from peft_mmrl.protocols.rows import make_rows
 from peft_mmrl.protocols.runs import Run, sample
 from peft_mmrl.protocols.tables import table
@@ -280,6 +282,60 @@ def test_transfer_is_averaged_without_source_and_apart_from_variants():
     scores = {"imagenet": 72.0, "dtd": 40.0, "eurosat": 50.0, "imagenet_a": 50.0, "imagenet_r": 70.0}
     averages = {row.dataset: row.mean["accuracy"] for row in make_rows([run], [scores])[5:]}
     assert averages == {"average of 2 data sets": 45.0, "average of 2 variants": 60.0}
+
+
+def damaged_eurosat(root):
+    """Four classes of 25 test pictures, of which one is missing and two are damaged; one to train on is missing."""
+    rows = [(f"{label}/{n}.jpg", label, f"class {label}") for label in range(4) for n in range(25)]
+    images = write_split(root, "eurosat", rows) / "2750"
+    (images / "test_0/3.jpg").unlink()
+    for name in ("test_1/4.jpg", "test_3/24.jpg"):
+        (images / name).write_bytes((images / name).read_bytes()[:200])
+    (images / "train_2/11.jpg").unlink()
+    return ["--data_dir", str(root), "--datasets", "eurosat", "--base_model", str(digits.as_benchmark().base_model)]
+
+
+def test_pictures_that_cannot_be_read_are_found_before_the_first_run(tmp_path):
+    given = [*damaged_eurosat(tmp_path / "data"), "--shots", "25", *QUICK, "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stopped:
+        base_to_new.main(base_to_new.parse_args(given))
+    message = str(stopped.value)
+    assert "4 pictures cannot be read" in message
+    assert "EuroSAT, 2750/test_0/3.jpg: there is no such file" in message
+    assert "EuroSAT, 2750/test_1/4.jpg: damaged" in message
+    assert "EuroSAT, 2750/train_2/11.jpg: there is no such file" in message
+    assert "--on_bad_image skip" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_of_some_of_the_pictures_is_marked(tmp_path, capsys):
+    given = [*damaged_eurosat(tmp_path / "data"), "--shots", "2", *QUICK, "--baseline", "zero-shot"]
+    given += ["--output_dir", str(tmp_path / "out"), "--on_bad_image", "skip"]
+    base_to_new.main(base_to_new.parse_args(given))
+    said = capsys.readouterr()
+    assert "2750/test_0/3.jpg: there is no such file" in said.err
+    assert "not comparable: EuroSAT, of which 97 of 100 test pictures were used" in said.out
+    content = check_report(tmp_path / "out", "not comparable: EuroSAT")
+    assert content["not_comparable"] == {"eurosat": "97 of 100 test pictures"}
+    run = json.loads((tmp_path / "out/eurosat/zero-shot/shots_2/seed_1/run.json").read_text())
+    assert (run["test_pictures"], run["incomplete"]) == (97, {"eurosat": "97 of 100 test pictures"})
+
+
+def test_shots_that_cannot_be_read_are_replaced_unless_a_split_names_them(tmp_path):
+    damaged_eurosat(tmp_path)
+    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    accelerator, shots = make_accelerator(TrainingSettings()), 24
+    incomplete = check_pictures_of_runs([make_run(data, shots=shots)], [], "skip", None, accelerator)
+    assert incomplete == {"eurosat": "99 of 100 train pictures, 97 of 100 test pictures"}
+    drawn = sample(make_run(data, shots=shots))["train"]
+    assert len(drawn) == 4 * shots
+    assert "2750/train_2/11.jpg" not in drawn["path"]
+    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    folder = tmp_path / "earlier" / "eurosat" / "mmrl" / "shots_25" / "seed_1"
+    folder.mkdir(parents=True)
+    save_split(folder / "split.json", {"train": data.train, "validation": data.validation})
+    with pytest.raises(ValueError, match=r"train_2/11\.jpg: there is no such file\nThe runs of --split_dir"):
+        check_pictures_of_runs([make_run(data, shots=25)], [], "skip", tmp_path / "earlier", accelerator)
 
 
 QUICK = ["--seeds", "1", "--epochs", "1"]

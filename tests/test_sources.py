@@ -1,5 +1,6 @@
 """Labelled pictures come from folders, tables and `datasets` data sets, the same on every machine."""
 
+import io
 import json
 import os
 import sys
@@ -7,8 +8,10 @@ import sys
 import datasets
 import PIL.Image
 import pytest
+from pyarrow import parquet
 
 from peft_mmrl.data import (
+    check_pictures,
     check_several_classes,
     clean_class_name,
     load_folder,
@@ -102,6 +105,14 @@ def test_formats_that_need_a_plug_in_are_no_strangers(root):
         (root / "cat" / name).write_bytes(b"")
     dataset, notes = load_folder(root)
     assert {"cat/x.heic", "cat/y.avif"} <= set(dataset["path"])
+    assert notes == []
+
+
+def test_content_counts_where_the_extension_says_nothing(root):
+    for name in ("2", "3.jfif", "4.cr2"):
+        (root / "cat" / name).write_bytes((root / "cat" / "2.JPG").read_bytes())
+    dataset, notes = load_folder(root)
+    assert {"cat/2", "cat/3.jfif", "cat/4.cr2"} <= set(dataset["path"])
     assert notes == []
 
 
@@ -214,6 +225,43 @@ def test_a_table_in_another_encoding(tmp_path):
         load_table(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_a_table_with_another_delimiter(tmp_path, sign, name):
+    write_csv(tmp_path / "t.csv", [f"1.png{sign}cat"], header=f"image{sign}label")
+    with pytest.raises(ValueError, match=f"t.csv: its columns are separated by {name}.* must be separated by commas"):
+        load_table(tmp_path / "t.csv")
+
+
+def test_a_table_without_a_header(tmp_path):
+    write_csv(tmp_path / "t.csv", ["cat/2.png,cat"], header="cat/1.png,cat")
+    with pytest.raises(ValueError, match=r"has no header: its first line \(cat/1.png,cat\).* such as image,label"):
+        load_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("C:\\photos\\{}.png", "10000 of these have backslashes, which separate folders on Windows alone: write /"),
+        ("https://example.org/{}.png", "10000 of these are addresses: download the pictures, and list the files"),
+        ("photos/{}.png", "line 2: photos/0.png: there is no such file"),
+    ],
+)
+def test_ten_thousand_rows_that_are_wrong_are_said_in_a_dozen_lines(tmp_path, path, advice):
+    table = write_csv(tmp_path / "t.csv", [f"{path.format(n)},{'ab'[n % 2]}" for n in range(10000)])
+    with pytest.raises(ValueError, match="10000 pictures cannot be read") as error:
+        check_pictures(load_table(table)[0])
+    lines = str(error.value).splitlines()
+    assert len(lines) <= 12
+    assert any(line.strip().startswith(advice) for line in lines)
+    assert "and 9992 more: there is no such file (9992)" in str(error.value)
+
+
+def test_rows_of_a_table_are_named_by_number(root):
+    table = write_csv(root / "labels.csv", ["cat/1.png,a", "gone.png,b", "dog/1.gif,b"])
+    kept, bad = check_pictures(load_table(table)[0])
+    assert (len(kept), bad) == (2, [("line 3: gone.png", "there is no such file")])
+
+
 def test_a_table_of_another_kind(tmp_path):
     with pytest.raises(ValueError, match="must be a CSV file"):
         load_table(tmp_path / "labels.xlsx")
@@ -274,6 +322,28 @@ def test_a_data_set_that_does_not_fit(tmp_path, features, values, options, messa
     folder = saved(tmp_path, columns, {"image": datasets.Image(), **features})
     with pytest.raises(ValueError, match=message):
         load_named(folder, **options)
+
+
+@pytest.mark.parametrize("missing", [None, {"path": "/gone.png", "bytes": None}, {"path": None, "bytes": b""}])
+def test_rows_without_a_picture_are_left_out(tmp_path, missing):
+    content = io.BytesIO()
+    red().save(content, "PNG")
+    pictures = [{"bytes": content.getvalue(), "path": None}, missing, {"bytes": content.getvalue(), "path": None}]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": pictures, "label": ["a", "a", "b"]}, features=features)
+    parquet.write_table(table.data.table, tmp_path / "train.parquet")  # `datasets` itself would read the files
+    kept, bad = check_pictures(load_named(tmp_path)[0])
+    assert [row["path"] for row in kept.remove_columns("image")] == ["train/0", "train/2"]
+    assert [path for path, _ in bad] == ["train/1"]
+
+
+def test_a_folder_with_a_table_that_names_a_missing_picture(root):
+    """`datasets` calls this an image folder."""
+    rows = [{"file_name": name, "label": "ab"[place % 2]} for place, name in enumerate([*PICTURES, "gone.png"])]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    kept, bad = check_pictures(load_named(root)[0])
+    assert len(kept) == len(PICTURES)
+    assert [reason for _, reason in bad] == ["there is no such file"]
 
 
 def test_several_columns_that_could_be_meant(tmp_path):

@@ -141,6 +141,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--train_split", default="train", help="of --dataset_name")
     group.add_argument("--image_column", help="of --train_file or --dataset_name, where it is not clear")
     group.add_argument("--label_column", help="of --train_file or --dataset_name, where it is not clear")
+    group.add_argument(
+        "--group_column",
+        help="of --train_file or --dataset_name: pictures of one group (a scene, a person) are never divided between "
+        "training and validation",
+    )
     group.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
     group.add_argument("--shots", type=int, help="pictures of each class to train on (all)")
     group.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="pictures that can't be read")
@@ -167,8 +172,14 @@ def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
     places = [args.train_dir, args.train_file, args.dataset_name]
     if sum(place is not None for place in places) != 1:
         raise ValueError("Pictures to train on must be given by one of --train_dir, --train_file and --dataset_name.")
+    if args.group_column is not None and args.train_dir is not None:
+        raise ValueError(
+            f"--group_column {args.group_column} is a column of --train_file or --dataset_name. In a folder put the "
+            "pictures of a group into a folder of their own inside their class folder."
+        )
     split = args.train_split if args.dataset_name is not None else None
-    source = PictureSource(args.train_dir, args.train_file, args.dataset_name, split, **columns)
+    groups = {"group_column": args.group_column}
+    source = PictureSource(args.train_dir, args.train_file, args.dataset_name, split, **columns, **groups)
     if args.eval_split is not None and args.dataset_name is None:
         raise ValueError("--eval_split is a split of --dataset_name, which is not given.")
     name = args.dataset_name if args.eval_split is not None else None

@@ -22,6 +22,7 @@ from ..data import (
     describe_bad,
     match_labels,
     new_class_names,
+    note_trained_on,
     read_class_names,
 )
 from ..reports import check_can_draw, summary, write_report
@@ -58,14 +59,15 @@ def main(args: argparse.Namespace) -> None:
         model, image_processor = load_classifier(args.adapter, args.base_model, new)
         pictures, _, missing = match_labels(pictures, [*trained, *new], renamed, tokenizer, notes)
         notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
-        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split}
+        seen, counts = note_trained_on(pictures, args.adapter, accelerator)
+        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split, **counts}
         folder.start(run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
     notes += cli.notes_on_equal_names(config.classes)
     notes += [f"new classes, on which it was not trained: {', '.join(new)}"] if new else []
     notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
-    accelerator.print("\n".join([*notes, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
+    accelerator.print("\n".join([*notes, *seen, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
     with going_on(lambda: "Nothing was changed: repeat the command."):
         model.to(accelerator.device)
         found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)

@@ -6,8 +6,10 @@
     accelerate launch -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
     torchrun --nproc_per_node 4 -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl   # one CPU
 
-Folders are read with all folders below them, as many pictures as there are. Standard output holds the answer alone;
-it is complete, and the exit code 0, also where some pictures cannot be read: their rows say why.
+Folders are read with all folders below them, as many pictures as there are: a file is a picture by its extension, or
+else by its content. They are listed once, before the first answer. Standard output holds the answer alone; it is
+complete, and the exit code 0, also where some pictures cannot be read: their rows say why. What was left out is
+counted at the end, on standard error.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import TextIO
 from ..data import Preprocessing
 from ..data.progress import progress_bar
 from ..scoring.answers import WRITERS, Answer
+from ..scoring.listing import share_listing
 from ..scoring.threshold import Threshold
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
@@ -51,11 +54,12 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
     for note in cli.notes_on_equal_names(model.peft_config[model.active_adapter].classes):
         print(f"note: {note}", file=sys.stderr)
+    listing = share_listing(args.pictures, accelerator)
     top_k = min(args.top_k, len(model.classes))
     answers = predict_pictures(
         model.to(accelerator.device),
         image_processor,
-        args.pictures,
+        listing,
         accelerator,
         batch_size=args.batch_size,
         top_k=top_k,
@@ -63,21 +67,35 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         num_workers=args.num_workers,
     )
     if accelerator.is_main_process:
-        counts = Counter()
-        answers = progress_bar(count(answers, counts), desc="predicting", unit=" pictures")
+        beyond, unread = Counter(), Counter()
+        answers = progress_bar(count(answers, beyond, unread), desc="predicting", unit=" pictures", total=len(listing))
         WRITERS[args.format](answers, top_k, output)
-        if counts["beyond"]:
-            print(Preprocessing.of(model, image_processor).warning(counts["beyond"]), file=sys.stderr)
+        notes = [f"there are no pictures in {', '.join(args.pictures)}"] if not len(listing) else []
+        if unread:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in unread.most_common())
+            notes.append(f"{unread.total()} of {len(listing)} pictures cannot be read: {reasons}")
+        notes += listing.describe_left_out()
+        if beyond.total():
+            notes.append(Preprocessing.of(model, image_processor).warning(beyond.total()))
+        print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
     else:
         for _ in answers:  # the main process needs this one's share
             pass
     accelerator.end_training()
 
 
-def count(answers: Iterable[Answer], counts: Counter[str]) -> Iterator[Answer]:
-    """The answers, counted by what there is to say of them in the end."""
+def count(answers: Iterable[Answer], beyond: Counter[bool], unread: Counter[str]) -> Iterator[Answer]:
+    """The answers, counted by what there is to say of them in the end.
+
+    Args:
+        answers: of pictures.
+        beyond: gets how many have values beyond what the adapter was trained on.
+        unread: gets how many cannot be read, by reason.
+    """
     for answer in answers:
-        counts["beyond"] += answer.is_beyond
+        beyond[True] += answer.is_beyond
+        if answer.error is not None:
+            unread[answer.error] += 1
         yield answer
 
 

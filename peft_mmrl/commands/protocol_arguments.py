@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..auto import load_clip
 from ..data.benchmarks import BENCHMARKS, BenchmarkData, load_benchmark, load_copy
+from ..protocols.pictures import check_pictures_of_runs
 from ..protocols.runs import Run, check_split, complete, read_scores
 from ..protocols.tables import report
 from ..protocols.tasks import Scores, check_all_classes_occur, check_classes
@@ -29,6 +31,13 @@ def make_protocol_parser(description: str, prog: str | None, default_output_dir:
     group = parser.add_argument_group("data")
     group.add_argument("--data_dir", type=Path, default=Path("data"), help="folder of the data sets' folders (data)")
     group.add_argument("--split_dir", type=Path, help="take the few-shot pictures of earlier runs: their --output_dir")
+    group.add_argument(
+        "--on_bad_image",
+        choices=("error", "skip"),
+        default="error",
+        help="pictures that are missing or can't be read: none is trained or tested (error), or the others are, and "
+        "the results are marked as not comparable (skip)",
+    )
     group = parser.add_argument_group("methods (MMRL unless one is given)")
     group.add_argument(
         "--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods"
@@ -66,7 +75,7 @@ def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[Ben
         if source:
             data.append(load_copy(name, source))
         else:
-            data.append(others[name]() if name in others else load_benchmark(name, data_dir))
+            data.append(others[name]() if name in others else load_benchmark(name, data_dir, allow_missing=True))
     return data
 
 
@@ -112,10 +121,14 @@ def plan_runs(
     folder = RunFolder(args.output_dir)
     folder.check(protocol, overwrite=True, own=["results.txt", "results.json", "results.png"])
     folder.check_inputs(_data_folders(args), {"--base_model": args.base_model})
-    for data in sources:
-        check_classes(data, protocol)
-    for data in targets:
-        check_all_classes_occur(data, "test")
+
+    def check_all_classes() -> None:
+        for data in sources:
+            check_classes(data, protocol)
+        for data in targets:
+            check_all_classes_occur(data, "test")
+
+    check_all_classes()
     accelerator = make_accelerator(TrainingSettings(), mixed_precision=args.mixed_precision)
     check_precision(accelerator)
     methods = [*args.method, *args.baseline] or [METHODS[0]]
@@ -136,6 +149,9 @@ def plan_runs(
         for count in dict.fromkeys(shots)
         for seed in dict.fromkeys(args.seeds)
     ]
+    incomplete = check_pictures_of_runs(runs, targets, args.on_bad_image, args.split_dir, accelerator)
+    runs = [replace(run, incomplete=incomplete) for run in runs]
+    check_all_classes()
     for run in runs:
         read_scores(run, args.output_dir)
         check_split(run, args.output_dir, args.split_dir)

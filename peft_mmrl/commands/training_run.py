@@ -12,7 +12,7 @@ from typing import Any
 from accelerate import Accelerator
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
-from ..data import TrainingData
+from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
 from ..reports import summary, write_report
 from ..scoring.labelled import Predictions
@@ -175,6 +175,7 @@ def write_results(
             shutil.copyfile(place / CARD_FILE, new / CARD_FILE)  # what people wrote into it stays
         with writing(place / SAFETENSORS_WEIGHTS_NAME):
             model.save_pretrained(new)
+            save_trained_on(new, data.facts)
         if predictions is not None:
             threshold = Threshold.choose(predictions.probabilities, predictions.labels)
             with writing(place / REPORT):

@@ -19,6 +19,7 @@ from .labels import match_labels
 from .layouts import (
     CLASS_NAMES_FILE,
     Benchmark,
+    check_files,
     read_aircraft,
     read_imagenet,
     read_imagenet_v2,
@@ -64,7 +65,7 @@ def _with_split_file(title: str, folder: str, images: str, split: str, template:
 
 
 def _imagenet(title: str, folder: str, images: str, read: Callable[..., Any] = read_imagenet_variant) -> Benchmark:
-    return Benchmark(title, folder, images, read, (CLASS_NAMES_FILE,))
+    return Benchmark(title, folder, images, read, (CLASS_NAMES_FILE,), lists_files=False)
 
 
 BENCHMARKS = {
@@ -99,7 +100,7 @@ VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # of I
 TRAINING_BENCHMARKS = [name for name in BENCHMARKS if name not in VARIANTS]
 
 
-def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData:
+def load_benchmark(name: str, data_dir: str | os.PathLike[str], allow_missing: bool = False) -> BenchmarkData:
     """Read the paths, labels and class names of a benchmark.
 
     Pictures of class folders are in the order of their names, not in that in which a file system lists them, so a
@@ -108,6 +109,7 @@ def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData
     Args:
         name: one of `BENCHMARKS`.
         data_dir: the folder that holds the data sets' folders.
+        allow_missing: pictures of the split files need not be there.
 
     Raises:
         OSError: a folder, a file or a picture of the split files is missing.
@@ -125,6 +127,8 @@ def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData
                 f"{root}, or choose the folder above it with --data_dir."
             )
     names, items = benchmark.read(root, benchmark)
+    if benchmark.lists_files and not allow_missing:
+        check_files(root, items)
     parts = {part: _labelled_part(root, pairs, list(names)) for part, pairs in items.items()}
     class_names = [title.replace("_", " ") for title in names.values()]
     train, validation = parts.get("train"), parts.get("val")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -15,12 +16,17 @@ from tqdm import tqdm
 from ..tuner.validation import as_positive_int
 from .cpus import usable_cpus
 from .known import key_of, recall, remember
-from .pictures import PictureError, PictureFacts, examine_picture
+from .pictures import NO_SUCH_FILE, PictureError, PictureFacts, examine_picture
 from .progress import progress_bar
 
 
 WINDOW = 1024  # pictures that are handed to threads at a time
 BadPicture = tuple[str, str]  # path and reason
+LISTED = 8  # pictures that a message names
+ADVICE = {  # what a path holds that is no file, and what to do
+    "\\": "have backslashes, which separate folders on Windows alone: write / in their place",
+    "://": "are addresses: download the pictures, and list the files",
+}
 
 
 def check_pictures(
@@ -48,16 +54,30 @@ def check_pictures(
     reasons = {index: facts for index, facts in enumerate(found) if isinstance(facts, str)}
     if not reasons:
         return dataset, []
-    bad = [(dataset[index]["path"], reason) for index, reason in reasons.items()]
+    bad = [(name_of(dataset[index]), reason) for index, reason in reasons.items()]
     if on_bad == "error" or len(bad) == len(dataset):
         raise ValueError(describe_bad(bad))
     return dataset.select([index for index in range(len(dataset)) if index not in reasons]), bad
 
 
+def name_of(row: Mapping[str, Any]) -> str:
+    """How messages name a picture of a labelled data set."""
+    return f"line {row['line']}: {row['path']}" if "line" in row else row["path"]
+
+
 def describe_bad(bad: Sequence[BadPicture]) -> str:
-    """One message that lists pictures that cannot be read, with reasons."""
+    """One message that says how many pictures cannot be read, and of the first ones why, with what could mend it."""
     count = "1 picture" if len(bad) == 1 else f"{len(bad)} pictures"
-    return "\n  ".join([f"{count} cannot be read:", *(f"{path}: {reason}" for path, reason in bad)])
+    lines = [f"{count} cannot be read:", *(f"{path}: {reason}" for path, reason in bad[:LISTED])]
+    if len(bad) > LISTED:
+        reasons = Counter(reason for _, reason in bad[LISTED:]).most_common(5)
+        more = ", ".join(f"{reason} ({count})" for reason, count in reasons)
+        lines.append(f"and {len(bad) - LISTED} more: {more}")
+    gone = [path for path, reason in bad if reason == NO_SUCH_FILE]
+    for sign, advice in ADVICE.items():
+        if found := sum(sign in path for path in gone):
+            lines.append(f"{found} of these {advice}")
+    return "\n  ".join(lines)
 
 
 def examine_pictures(
@@ -110,6 +130,8 @@ def _examine(
 
 def _facts_or_reason(image: Any, large: Executor) -> PictureFacts | str:
     try:
+        if image is None or (image["bytes"] is None and image["path"] is None):
+            return "there is no picture in this row"
         return examine_picture(image, large)
     except PictureError as error:
         return error.reason

@@ -8,7 +8,8 @@ from collections import Counter
 import datasets
 from accelerate import Accelerator, PartialState
 
-from .checking import BadPicture, describe_bad, examine_pictures
+from .checking import BadPicture, describe_bad, examine_pictures, name_of
+from .copies import given_groups
 from .shots import hold_out, sample_shots
 
 
@@ -29,7 +30,7 @@ def draw_readable_shots(
     Args:
         dataset: labelled pictures.
         shots: pictures of each class to train on.
-        validation_fraction: part of each class to hold out.
+        validation_fraction: part of each class to hold out, in whole groups where the data set has a column `group`.
         seed: of both.
         on_bad: "skip" replaces pictures that cannot be read, "error" raises where there is one.
         accelerator: shares the work between its processes.
@@ -41,7 +42,7 @@ def draw_readable_shots(
         ValueError: a picture cannot be read and `on_bad` is "error", or none can be read.
     """
     labels = dataset["label"][:]
-    kept, held = hold_out(labels, validation_fraction, random.Random(seed))
+    kept, held = hold_out(labels, validation_fraction, random.Random(seed), given_groups(dataset))
     rng = random.Random(seed)
     drawn = [kept[index] for index in sample_shots([labels[row] for row in kept], shots, rng)]
     spare: dict[int, list[int]] = {label: [] for label in labels}
@@ -64,7 +65,7 @@ def draw_readable_shots(
     lost = set(labels) - {labels[row] for row in drawn}
     drawn += [row for row in held if labels[row] in lost]  # all that there is of these classes
     held = [row for row in held if labels[row] not in lost]
-    listed = [(dataset[row]["path"], reason) for row, reason in sorted(reasons.items())]
+    listed = [(name_of(dataset[row]), reason) for row, reason in sorted(reasons.items())]
     if listed and (on_bad == "error" or not drawn):
         raise ValueError(describe_bad(listed))
     return drawn, held, listed

@@ -4,39 +4,71 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import PIL.Image
 
+from .pictures import is_picture_file
 
+
+UNREADABLE = "cannot be opened"  # how reasons of folders begin
+OnSkip = Callable[[Path, str], None]
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # beside all names that start with a dot
 HEIF_EXTENSIONS = {".heic", ".heif", ".hif", ".avif"}  # pictures, also where no decoder is installed
 
 
-def walk(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def walk(folder: str | os.PathLike[str], on_skip: OnSkip | None = None) -> Iterator[Path]:
     """All files below a folder, folder by folder in the order of their names, without hidden ones.
 
-    Links are followed, but not back into a folder that contains them.
+    Links are followed, but no folder is read twice, so that links in circles have an end.
+
+    Args:
+        folder: where to begin.
+        on_skip: called with each file or folder that is passed over and with the reason; None: hidden ones and pipes
+            are passed over in silence, and a folder that cannot be read is an error.
 
     Raises:
-        OSError: there is no such folder, or it cannot be read.
+        OSError: there is no such folder, or, without `on_skip`, one that cannot be read.
     """
-    yield from _walk(Path(folder), frozenset())
+    yield from _walk(Path(folder), set(), on_skip)
 
 
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    here = folder.resolve()
-    if here in above:
+def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None) -> Iterator[Path]:
+    try:
+        here = folder.resolve()
+        if here in read:
+            return
+        read.add(here)
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        if on_skip is None:
+            raise
+        on_skip(folder, f"{UNREADABLE}: {error.strerror or error}")
         return
-    with os.scandir(folder) as entries:
-        names = sorted((entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name))
-    for name, is_folder in names:
-        if is_folder:
-            yield from _walk(folder / name, above | {here})
-        else:
-            yield folder / name
+    for entry in entries:
+        path, kind = folder / entry.name, _kind(entry)
+        if is_hidden(entry.name):
+            if on_skip is not None and not is_litter(entry.name):
+                on_skip(path, "hidden")
+        elif kind == "folder":
+            yield from _walk(path, read, on_skip)
+        elif kind == "file":
+            yield path
+        elif on_skip is not None:
+            on_skip(path, "neither a file nor a folder")
+
+
+def _kind(entry: os.DirEntry[str]) -> str | None:
+    """What an entry is; a link that leads nowhere is a file that is not there."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        return "file" if entry.is_file() or not os.path.exists(entry) else None
+    except OSError:  # a link to itself, or nothing that may be looked at
+        return "file"
 
 
 def is_hidden(name: str) -> bool:
@@ -44,9 +76,19 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LITTER
 
 
+def is_litter(name: str) -> bool:
+    """Whether systems leave such files and folders everywhere, so that nobody misses them."""
+    return name.lower() in LITTER or name == ".DS_Store" or name.startswith("._")
+
+
 def is_picture(path: Path) -> bool:
     """Whether the extension is that of a picture format."""
     return path.suffix.lower() in picture_extensions()
+
+
+def holds_picture(path: Path) -> bool:
+    """Whether a file is a picture by its extension, or else by its content: a JPEG may be called `2` or `2.cr2`."""
+    return is_picture(path) or is_picture_file(path)
 
 
 @cache

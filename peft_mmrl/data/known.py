@@ -22,18 +22,20 @@ from .pictures import STRAY, PictureFacts
 
 FILE = Path(constants.HF_HOME, "peft_mmrl", "pictures.sqlite")
 TABLE = "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID"
-RULES = 1  # to be raised when facts are found in another way
+RULES = 2  # to be raised when facts are found in another way
 
 
 def key_of(image: Any) -> str | None:
     """What tells a picture, as it is, from all others: its file with size and times, or the bytes that it consists of.
 
     Args:
-        image: a value of an undecoded `datasets.Image` column.
+        image: a value of an undecoded `datasets.Image` column; None where a row has none.
 
     Returns:
         None: there is no such file.
     """
+    if image is None:
+        return None
     by = [RULES, STRAY, PIL.__version__, PIL.Image.MAX_IMAGE_PIXELS]
     if image.get("bytes") is not None:
         by += [hashlib.blake2b(image["bytes"], digest_size=16).hexdigest()]
@@ -78,5 +80,5 @@ def _connect(path: Path, process: int) -> sqlite3.Connection:
     return known
 
 
-def _facts(width: int, height: int, values: list[float] | None, brightest: int | None) -> PictureFacts:
-    return PictureFacts(width, height, None if values is None else (values[0], values[1]), brightest)
+def _facts(width: int, height: int, values: list[float] | None, *others: Any) -> PictureFacts:
+    return PictureFacts(width, height, None if values is None else (values[0], values[1]), *others)

@@ -28,6 +28,7 @@ class Benchmark:
         read: gives the names of its classes, by label in their order, and the pictures of each part.
         needs: files beside the pictures that must be there.
         template: prompt of its classes.
+        lists_files: whether pictures are listed in a file, so that some may not be there.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Benchmark:
     read: Callable[[Path, Benchmark], tuple[Classes, Items]]
     needs: tuple[str, ...]
     template: str = "a photo of a {}."
+    lists_files: bool = True
 
 
 def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
@@ -55,7 +57,7 @@ def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
     keys = {label: title if times[title] == 1 else f"{title} ({label})" for label, title in sorted(names.items())}
     items = {part: [((images / name).as_posix(), keys[label]) for name, label, _ in rows[part]] for part in rows}
     classes = {key: names[label] for label, key in keys.items()}
-    _check_items(root, classes, items)
+    _check_classes(root, classes, items)
     return classes, items
 
 
@@ -84,7 +86,7 @@ def read_aircraft(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
         pairs = _read_pairs(root / f"images_variant_{part}.txt", "number of a picture and its class (1025794 707-320)")
         items[part] = [(f"{benchmark.images}/{number}.jpg", name) for number, name in pairs]
     classes = {name: name for name in names}
-    _check_items(root, classes, items)
+    _check_classes(root, classes, items)
     return classes, items
 
 
@@ -140,13 +142,17 @@ def _class_folders(root: Path, images: str, folders: Mapping[str, str]) -> Itera
                 yield f"{images}/{folder}/{name}", folders[folder]
 
 
-def _check_items(root: Path, names: Mapping[str, str], items: Items) -> None:
-    """Raise where a listed picture has no known class or is not there."""
-    listed = [(path, name) for pairs in items.values() for path, name in pairs]
-    unknown = sorted({name for _, name in listed if name not in names})
+def _check_classes(root: Path, names: Mapping[str, str], items: Items) -> None:
+    """Raise a ValueError where a listed picture has no known class."""
+    unknown = sorted({name for pairs in items.values() for _, name in pairs if name not in names})
     if unknown:
         raise ValueError(f"{root}: pictures are listed for classes that there are not: {few(unknown)}.")
-    missing = [path for path, _ in listed if not (root / path).is_file()]
+
+
+def check_files(root: Path, items: Items) -> None:
+    """Raise a FileNotFoundError where a listed picture is not there."""
+    listed = [path for pairs in items.values() for path, _ in pairs]
+    missing = [path for path in listed if not (root / path).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{root}: {len(missing)} of {len(listed)} listed pictures are missing: {few(missing)}."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -17,6 +18,7 @@ import PIL.Image
 from PIL import ImageOps
 
 from ..tuner.validation import InvalidTypeError, as_value_range
+from .looks import SIDE, look_of
 
 
 try:
@@ -31,6 +33,7 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000"
 GROUND = "white"  # what transparent pictures are laid on
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
+NO_SUCH_FILE = "there is no such file"
 STRAY = 0.001  # share of a picture's values on either side that may be defects of a sensor
 LARGE = 2**22  # pixels
 
@@ -59,12 +62,16 @@ class PictureFacts:
         width, height: in pixels, as it is stored.
         values: smallest and largest value of grey of more than 8 bits, without stray ones; None: other pictures.
         brightest: largest value, of 65535, of a picture of 16 bits per colour; None: other pictures.
+        look: by which near copies are found, see `peft_mmrl.data.looks`.
+        digest: of its file.
     """
 
     width: int
     height: int
     values: tuple[float, float] | None = None
     brightest: int | None = None
+    look: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)
 
     @property
     def elongation(self) -> float:
@@ -105,7 +112,7 @@ def read_picture(image: Any, value_range: tuple[float, float] | None = None) -> 
 def examine_picture(image: Any, large: Executor | None = None) -> PictureFacts:
     """Decode a picture as `read_picture` does, but in little memory, and say what it is like.
 
-    JPEG is decoded at an eighth of its size, which reads all of the file.
+    Large JPEGs are decoded at down to an eighth of their size, which reads all of the file.
 
     Args:
         image: as for `read_picture`.
@@ -119,21 +126,42 @@ def examine_picture(image: Any, large: Executor | None = None) -> PictureFacts:
         width, height = picture.size
         is_own = picture is not image
         if is_own:
-            picture.draft(None, (1, 1))
+            picture.draft(None, (SIDE, 1) if width >= height else (1, SIDE))
         is_large = large is not None and picture.width * picture.height > LARGE
-        found = large.submit(_values, picture, is_own).result() if is_large else _values(picture, is_own)
-        return PictureFacts(width, height, *found)
+        found = large.submit(_look_at, picture, is_own).result() if is_large else _look_at(picture, is_own)
+        return PictureFacts(width, height, *found, digest=_digest(image))
 
 
-def _values(picture: PIL.Image.Image, close: bool) -> tuple[tuple[float, float] | None, int | None]:
-    """`values` and `brightest` of `PictureFacts`, of a picture that is not decoded yet."""
+def _look_at(picture: PIL.Image.Image, close: bool) -> tuple[tuple[float, float] | None, int | None, str]:
+    """`values`, `brightest` and `look` of `PictureFacts`, of a picture that is not decoded yet."""
     has_deep_colours = _has_deep_colours(picture)
-    values = _as_rgb(picture, None).info.get("values") if not has_deep_colours else None
-    values = values if _is_deep_grey(picture) else None  # one that was read already tells what it once was
-    brightest = 256 * max(high for _, high in picture.convert("RGB").getextrema()) + 255 if has_deep_colours else None
+    rgb = _as_rgb(picture, None)
+    values = rgb.info.get("values") if _is_deep_grey(picture) else None  # one that was read tells what it once was
+    brightest = 256 * max(high for _, high in rgb.getextrema()) + 255 if has_deep_colours else None
+    if values is not None and values[0] < values[1]:
+        rgb = _as_rgb(picture, values)  # as dark as it may be, it has a look
+    look = look_of(rgb)
     if close:
         picture.close()  # its pixels are gone before another picture is decoded
-    return values, brightest
+    return values, brightest, look
+
+
+def _digest(image: Any) -> str:
+    """What only the same bytes have; nothing for pictures that are not files."""
+    if isinstance(image, PIL.Image.Image):
+        return ""
+    with _open(image)[1] as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def is_picture_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a picture of one of `FORMATS` does; False where it cannot be opened."""
+    try:
+        with _open(path)[1] as file:
+            _identify(file, None)
+    except Exception:  # whatever a format's header makes its decoder stumble over
+        return False
+    return True
 
 
 @contextmanager
@@ -187,7 +215,7 @@ def _open(image: Any) -> tuple[str | None, BinaryIO]:
     try:
         return path, open(path, "rb")
     except FileNotFoundError as error:
-        raise PictureError("there is no such file", path) from error
+        raise PictureError(NO_SUCH_FILE, path) from error
     except (OSError, ValueError) as error:
         raise PictureError(f"cannot be opened: {getattr(error, 'strerror', None) or error}", path) from error
 

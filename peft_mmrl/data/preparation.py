@@ -6,7 +6,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
@@ -15,12 +15,14 @@ from accelerate import Accelerator, PartialState
 from ..tuner.prompts import PromptTokenizer
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .class_names import check_distinct, notes_on_codes, prompt_names, read_class_names
+from .copies import Alikeness, find_seen, load_trained_on, note_seen, trained_on
 from .drawing import draw_readable_shots
 from .labels import check_several_classes, drop_empty_classes, match_labels
 from .pictures import PictureFacts
 from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
-from .sources import is_saved, load_folder, load_named, load_table
+from .sources import is_saved, load_folder, load_named
+from .tables import load_table
 
 
 UNEVEN = 4  # times as many pictures of one class as of another
@@ -37,6 +39,7 @@ class PictureSource:
         split: of that data set.
         image_column, label_column: of file or data set, where they cannot be found.
         config_name: configuration of the data set, where it has several.
+        group_column: of file or data set, says what belongs together, such as pictures of one scene; None: nothing.
     """
 
     folder: Path | None = None
@@ -46,6 +49,7 @@ class PictureSource:
     image_column: str | None = None
     label_column: str | None = None
     config_name: str | None = None
+    group_column: str | None = None
 
     def __post_init__(self) -> None:
         if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
@@ -75,9 +79,10 @@ class PictureSource:
         if self.folder is not None:
             return load_folder(self.folder)
         if self.file is not None:
-            return load_table(self.file, self.image_column, self.label_column)
+            return load_table(self.file, self.image_column, self.label_column, self.group_column)
         config = {} if self.config_name is None else {"name": self.config_name}
-        return load_named(self.dataset_name, self.split, self.image_column, self.label_column, **config)
+        columns = (self.image_column, self.label_column, self.group_column)
+        return load_named(self.dataset_name, self.split, *columns, **config)
 
 
 @dataclass
@@ -91,6 +96,9 @@ class TrainingData:
         notes: what a user should know of the data, a line each.
         source: where the training pictures come from.
         validation_source: where the others come from; None: they were held out of the same.
+        facts: what the training pictures are like.
+        groups: of each training picture; those of one group are (nearly) equal or show the same scene, so that no
+            split should cut through them.
     """
 
     train: datasets.Dataset
@@ -99,6 +107,8 @@ class TrainingData:
     notes: list[str]
     source: str
     validation_source: str | None = None
+    facts: list[PictureFacts] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
 
     def parts(self) -> dict[str, datasets.Dataset]:
         """`train` and, where there is one, `validation`."""
@@ -151,12 +161,8 @@ def load_training_data(
     check_distinct({folder: names_of[folder] for folder in folders}, tokenizer)
     notes += [*more, *notes_on_codes(names_of.values())]
     fraction = validation_fraction if validation is None else 0
-    if shots is None:
-        pictures, bad = check_pictures(pictures, on_bad_image, accelerator=accelerator)
-        kept, held = hold_out(pictures["label"][:], fraction, random.Random(seed))
-    else:
-        kept, held, bad = draw_readable_shots(pictures, shots, fraction, seed, on_bad_image, accelerator)
-    notes += _left_out(bad)
+    pictures, kept, held, groups, more = _divide(pictures, shots, fraction, seed, on_bad_image, accelerator)
+    notes += more
     pictures, empty = drop_empty_classes(pictures.select([*kept, *held]))
     if empty:
         notes.append(f"classes of which no picture can be read, left out: {', '.join(empty)}")
@@ -180,9 +186,43 @@ def load_training_data(
             notes.append(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
-    notes += _overlap(pictures, found) + _imbalance(pictures["label"][:], names)
+    facts = _facts(pictures, accelerator)
+    notes += _imbalance(pictures["label"][:], names)
+    if validation is not None:
+        notes += note_seen(found, *find_seen(_facts(found, accelerator), *trained_on(facts)), "validated with")
     elsewhere = None if validation is None else str(validation)
-    return TrainingData(pictures, found, names, notes, str(source), elsewhere)
+    return TrainingData(pictures, found, names, notes, str(source), elsewhere, facts, groups)
+
+
+def _divide(
+    pictures: datasets.Dataset,
+    shots: int | None,
+    fraction: float,
+    seed: int,
+    on_bad: str,
+    accelerator: Accelerator | PartialState,
+) -> tuple[datasets.Dataset, list[int], list[int], list[int], list[str]]:
+    """Draw pictures to train on and to validate with, so that nothing is on both sides that is the same.
+
+    Returns:
+        pictures, rows to train on, rows that are held out, the group of each picture that is trained on, and notes.
+    """
+    if shots is None:
+        pictures, bad = check_pictures(pictures, on_bad, accelerator=accelerator)
+        same = Alikeness.of(pictures, _facts(pictures, accelerator))
+        kept, held = hold_out(pictures["label"][:], fraction, random.Random(seed), same.groups)
+        groups = [same.groups[row] for row in kept]
+    else:
+        kept, held, bad = draw_readable_shots(pictures, shots, fraction, seed, on_bad, accelerator)
+        used = pictures.select([*kept, *held])
+        same = Alikeness.of(used, _facts(used, accelerator))
+        groups, others = same.groups[: len(kept)], same.groups[len(kept) :]
+        trained = set(groups)
+        held = [row for row, group in zip(held, others, strict=True) if group not in trained]
+    notes = _left_out(bad) + same.notes
+    if fraction:
+        notes += _not_held_out(pictures, kept, held)
+    return pictures, kept, held, groups, notes
 
 
 def choose_preprocessing(
@@ -223,13 +263,30 @@ def _facts(dataset: datasets.Dataset, accelerator: Accelerator | PartialState | 
     return [facts for facts in found if isinstance(facts, PictureFacts)]
 
 
-def _overlap(train: datasets.Dataset, validation: datasets.Dataset | None) -> list[str]:
-    """A note where files are trained on that are validated with, too."""
-    if validation is None:
-        return []
-    files = [{image["path"] for image in part["image"] if image["bytes"] is None} for part in (train, validation)]
-    both = len(set.intersection(*({os.path.realpath(path) for path in part} for part in files)))
-    return [f"{both} pictures are both trained on and validated with: results say too much"] if both else []
+def note_trained_on(
+    pictures: datasets.Dataset, adapter: str | os.PathLike[str], accelerator: Accelerator | PartialState | None = None
+) -> tuple[list[str], dict[str, int]]:
+    """Notes on labelled pictures that an adapter was trained on, and how many there are.
+
+    Args:
+        pictures: that can be read.
+        adapter: the folder of its run; others tell nothing.
+        accelerator: shares the work between its processes.
+    """
+    equal, near = find_seen(_facts(pictures, accelerator), *load_trained_on(adapter))
+    notes = note_seen(pictures, equal, near, "tested")
+    return notes, {"pictures_trained_on": len(equal), "nearly_equal_to_these": len(near)} if notes else {}
+
+
+def _not_held_out(pictures: datasets.Dataset, kept: Sequence[int], held: Sequence[int]) -> list[str]:
+    """A note on classes of several pictures of which none could be held out."""
+    labels, names = pictures["label"][:], pictures.features["label"].names
+    several = {label for label, count in Counter(labels[row] for row in kept).items() if count > 1}
+    none = sorted(several - {labels[row] for row in held})
+    listed = ", ".join(names[label] for label in none)
+    return (
+        [f"classes whose pictures are all alike or of one group, so that none is held out: {listed}"] if none else []
+    )
 
 
 def _imbalance(labels: Sequence[int], names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -56,25 +57,56 @@ def sample_few_shot(
     return train, sample_shots(validation_labels, min(shots, VALIDATION_SHOTS), rng)
 
 
-def hold_out(labels: Sequence[Hashable], fraction: float, rng: random.Random) -> tuple[list[int], list[int]]:
+def hold_out(
+    labels: Sequence[Hashable], fraction: float, rng: random.Random, groups: Sequence[Hashable] | None = None
+) -> tuple[list[int], list[int]]:
     """Divide items into those to train on and those to validate with.
 
     Of each class the same fraction is held out, rounded, but one item at least stays and, in a class of two or more,
-    one at least is held out.
+    one at least is held out. Groups stay whole: so fewer or more may be held out, and none of a class that is one
+    group.
 
     Args:
         labels: the label of every item.
         fraction: share that is held out; 0: none.
         rng: `random.Random(seed)`.
+        groups: of every item, such as the scene that a picture shows; None: each is one of its own.
 
     Returns:
         indices of both parts, ascending.
     """
     fraction = as_number("fraction", fraction, 0, 1)
-    held: list[int] = []
-    for group in _groups(labels) if fraction else ():
-        held += rng.sample(group, min(max(1, round(fraction * len(group))), len(group) - 1))
-    return sorted(set(range(len(labels))) - set(held)), sorted(held)
+    if not fraction:
+        return list(range(len(labels))), []
+    groups = range(len(labels)) if groups is None else groups
+    sizes: dict[Hashable, Counter[Hashable]] = {}  # of a group, by class
+    for label, group in zip(labels, groups, strict=True):
+        sizes.setdefault(group, Counter())[label] += 1
+    groups_of: dict[Hashable, list[Hashable]] = {label: [] for label in labels}
+    for group, size in sizes.items():
+        for label in size:
+            groups_of[label].append(group)
+    counts, held, left = Counter(labels), set(), Counter(labels)
+
+    def can_go(group: Hashable) -> bool:
+        return all(size < left[label] for label, size in sizes[group].items())
+
+    def hold(group: Hashable) -> None:
+        held.add(group)
+        left.subtract(sizes[group])
+
+    for label, own in groups_of.items():
+        target = max(1, round(fraction * counts[label]))
+        free = [group for group in own if group not in held]
+        drawn = rng.sample(free, min(target, len(free) - 1)) if free else []
+        for group in drawn:
+            if counts[label] - left[label] + sizes[group][label] <= target and can_go(group):
+                hold(group)
+        if left[label] == counts[label]:  # each is larger than what should be held out
+            for group in sorted(filter(can_go, drawn), key=lambda group: sizes[group][label])[:1]:
+                hold(group)
+    out = [index for index, group in enumerate(groups) if group in held]
+    return [index for index, group in enumerate(groups) if group not in held], out
 
 
 def _groups(labels: Sequence[Hashable]) -> list[list[int]]:

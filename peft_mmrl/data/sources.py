@@ -1,29 +1,28 @@
-"""Labelled pictures from folders, tables and `datasets` data sets.
+"""Labelled pictures from folders and `datasets` data sets; `tables.py` reads tables.
 
 Each function returns the data set, as `peft_mmrl.data` describes it, and notes: what a user should know about it.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from .class_names import in_natural_order
-from .folders import is_hidden, is_picture, natural_key, walk
+from .folders import UNREADABLE, holds_picture, is_hidden, is_picture, natural_key, walk
 from .labels import drop_empty_classes, encode_labels
 
 
 Source = tuple[datasets.Dataset, list[str]]
 IMAGE_COLUMNS = ("image", "path", "file", "file_name", "filename", "filepath", "image_path", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
+COLUMNS = ["image", "label", "path"]
 SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
 
 
@@ -31,7 +30,8 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
     """Read a folder with a sub-folder per class; pictures deeper down belong to the class too.
 
     Classes are in natural order, pictures in the order of their paths. Hidden files and folders are ignored. A class
-    folder without pictures is no class.
+    folder without pictures is no class. A folder in a class folder is a group: its pictures belong together (column
+    `group`).
 
     Raises:
         OSError: there is no such folder.
@@ -42,10 +42,10 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
         raise FileNotFoundError(f"There is no folder {root}.")
     entries = [path for path in sorted(root.iterdir()) if not is_hidden(path.name)]
     folders = sorted((path.name for path in entries if path.is_dir()), key=natural_key)
-    paths, labels, others = [], [], Counter()
+    paths, labels, others, skipped = [], [], Counter(), []
     for folder in folders:
-        for path in walk(root / folder):
-            if is_picture(path):
+        for path in walk(root / folder, lambda path, reason: skipped.append((path, reason))):
+            if holds_picture(path):
                 paths.append(path.relative_to(root).as_posix())
                 labels.append(folder)
             else:
@@ -59,7 +59,9 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
             f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
         )
     pictures = [{"path": str(root / path), "bytes": None} for path in paths]
-    return labelled(pictures, labels, paths, names), _notes(entries, folders, names, paths, others)
+    groups = ["/".join(path.split("/")[:2]) if path.count("/") > 1 else "" for path in paths]
+    notes = [f"{path} {reason}" for path, reason in skipped if reason.startswith(UNREADABLE)]
+    return labelled(pictures, labels, paths, names, groups), notes + _notes(entries, folders, names, paths, others)
 
 
 def _notes(
@@ -80,86 +82,12 @@ def _notes(
     return notes
 
 
-def load_table(
-    path: str | os.PathLike[str], image_column: str | None = None, label_column: str | None = None
-) -> Source:
-    """Read a CSV file (`.csv`) or JSON lines (`.jsonl`, `.json`) with a picture's path and its label in each row.
-
-    Args:
-        path: the table; paths in it are relative to its folder. Labels are text as it stands there.
-        image_column, label_column: columns of paths and labels; None: found by their customary names.
-
-    Raises:
-        OSError: there is no such file.
-        ValueError: another extension, an unknown column, a row without path or label, or a picture that is listed
-            twice.
-    """
-    path = Path(path)
-    readers = {".csv": _read_csv, ".json": _read_json_lines, ".jsonl": _read_json_lines}
-    if path.suffix.lower() not in readers:
-        raise ValueError(f"{path} must be a CSV file (.csv) or JSON lines (.jsonl).")
-    try:
-        rows = list(readers[path.suffix.lower()](path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be encoded in UTF-8: {error}.") from error
-    if not rows:
-        raise ValueError(f"{path} has no rows.")
-    columns = list(rows[0][1])
-    images = [column for column in columns if column.lower() in IMAGE_COLUMNS]
-    known = [column for column in columns if column.lower() in LABEL_COLUMNS]
-    image_column = _find_column(columns, image_column, images, "image_column", str(path))
-    label_column = _find_column(columns, label_column, known, "label_column", str(path))
-    lines: dict[str, int] = {}
-    labels = []
-    for line, row in rows:
-        picture, label = (_as_text(row.get(column)) for column in (image_column, label_column))
-        if not picture or not label:
-            empty = label_column if picture else image_column
-            raise ValueError(f"{path}, line {line}: the column {empty!r} is empty.")
-        if picture in lines:
-            raise ValueError(f"{path}, line {line}: {picture} is listed in line {lines[picture]} already.")
-        lines[picture] = line
-        labels.append(label)
-    pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
-    return labelled(pictures, labels, list(lines), in_natural_order(labels)), []
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                if None in row:
-                    raise ValueError(f"{path}, line {reader.line_num}: more values than the {len(row) - 1} columns.")
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {line}: each line must be a JSON object. {error}") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {line}: each line must be a JSON object, got {text.strip()[:50]!r}.")
-            yield line, row
-
-
-def _as_text(value: Any) -> str:
-    """A table's value as text: JSON's numbers and truth values as they are written there."""
-    return value.strip() if isinstance(value, str) else "" if value is None else json.dumps(value)
-
-
 def load_named(
     name: str | os.PathLike[str],
     split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
     **kwargs: Any,
 ) -> Source:
     """Read a split of a `datasets` data set.
@@ -169,6 +97,7 @@ def load_named(
         split: the split, "train" unless given.
         image_column, label_column: None: the only column of images, and the only one of class labels, or else the
             only one with a customary name or of text.
+        group_column: says which pictures belong together; None: none.
         kwargs: for `datasets.load_dataset`.
 
     Raises:
@@ -179,21 +108,24 @@ def load_named(
     dataset, notes = _load_split(str(name), split, kwargs)
     source = f"{name}, split {split!r}"
     images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
-    image_column = _find_column(dataset.column_names, image_column, images, "image_column", source)
+    image_column = find_column(dataset.column_names, image_column, images, "image_column", source)
     if image_column not in images:
         raise ValueError(f"{source}: the column {image_column!r} has no images, but {dataset.features[image_column]}.")
     label_column = _find_label_column(dataset, label_column, image_column, source)
     labels, names = _label_texts(dataset, label_column, source)
+    groups = None if group_column is None else _group_texts(dataset, group_column, source)
     classes = in_natural_order(labels)
     if {name.lower() for name in classes} <= SPLIT_NAMES:
         raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
     pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     pictures = pictures.cast_column("image", datasets.Image(decode=False))
     pictures = pictures.add_column("path", [f"{split}/{index}" for index in range(len(pictures))])
+    if groups is not None:
+        pictures = pictures.add_column("group", groups)
     pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names or classes))
     if empty:
         notes.append(f"classes without pictures in split {split!r}, left out: {', '.join(empty)}")
-    return pictures.select_columns(["image", "label", "path"]), notes
+    return pictures.select_columns([*COLUMNS, *(["group"] if groups is not None else [])]), notes
 
 
 def split_names(name: str) -> list[str]:
@@ -235,7 +167,7 @@ def _find_label_column(dataset: datasets.Dataset, given: str | None, image_colum
         ],
     )
     candidates = next((columns for columns in kinds if columns), [])
-    return _find_column(dataset.column_names, given, candidates, "label_column", source)
+    return find_column(dataset.column_names, given, candidates, "label_column", source)
 
 
 def _label_texts(dataset: datasets.Dataset, column: str, source: str) -> tuple[list[str], list[str] | None]:
@@ -250,7 +182,16 @@ def _label_texts(dataset: datasets.Dataset, column: str, source: str) -> tuple[l
     return [str(value) if names is None else names[value] for value in values], names
 
 
-def _find_column(columns: Sequence[str], given: str | None, candidates: Sequence[str], what: str, source: str) -> str:
+def _group_texts(dataset: datasets.Dataset, column: str, source: str) -> list[str]:
+    """What each picture belongs to; "" where that is not said."""
+    find_column(dataset.column_names, column, (), "group_column", source)
+    feature = dataset.features[column]
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):
+        raise ValueError(f"{source}: the column {column!r} must hold a group per picture, got {feature}.")
+    return ["" if value is None else str(value) for value in dataset[column][:]]
+
+
+def find_column(columns: Sequence[str], given: str | None, candidates: Sequence[str], what: str, source: str) -> str:
     """The column that is given, or the only candidate.
 
     Raises:
@@ -266,7 +207,11 @@ def _find_column(columns: Sequence[str], given: str | None, candidates: Sequence
 
 
 def labelled(
-    pictures: Sequence[dict[str, Any]], labels: Sequence[str], paths: Sequence[str], names: Sequence[str]
+    pictures: Sequence[dict[str, Any]],
+    labels: Sequence[str],
+    paths: Sequence[str],
+    names: Sequence[str],
+    groups: Sequence[str] = (),
 ) -> datasets.Dataset:
     """A data set as `peft_mmrl.data` describes it.
 
@@ -275,10 +220,12 @@ def labelled(
         labels: the class of each.
         paths: what names each.
         names: all classes, in their order.
+        groups: what each belongs to, "" where it is on its own.
     """
     features = datasets.Features({"image": datasets.Image(decode=False), "path": datasets.Value("string")})
     try:
         dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
     except UnicodeEncodeError as error:
         raise ValueError(f"The name {error.object!r} is no valid Unicode: rename the file.") from error
-    return encode_labels(dataset, labels, names).select_columns(["image", "label", "path"])
+    dataset = encode_labels(dataset, labels, names).select_columns(COLUMNS)
+    return dataset.add_column("group", list(groups)) if any(groups) else dataset

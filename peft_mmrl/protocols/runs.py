@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -39,6 +39,7 @@ class Run:
         base_model: Hub id or folder.
         mixed_precision: of training and tests, see `Accelerator`.
         targets: names of further data sets that are tested.
+        incomplete: of which data sets, by name, not all pictures could be used, and how many were.
     """
 
     protocol: str
@@ -49,6 +50,7 @@ class Run:
     base_model: str
     mixed_precision: str = "no"
     targets: tuple[str, ...] = field(default=())
+    incomplete: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -67,7 +69,8 @@ class Run:
             name: getattr(self, name)
             for name in ("protocol", "method", "shots", "base_model", "mixed_precision", "targets")
         }
-        return json.loads(json.dumps({**names, **data, **sizes, **asdict(self.settings)}))
+        marks = {"incomplete": self.incomplete} if self.incomplete else {}
+        return json.loads(json.dumps({**names, **data, **sizes, **marks, **asdict(self.settings)}))
 
 
 def read_scores(run: Run, output_dir: Path) -> Scores | None:

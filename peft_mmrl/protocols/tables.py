@@ -60,12 +60,15 @@ def report(runs: Sequence[Run], results: Sequence[Scores], output_dir: Path) -> 
     if not PartialState().is_main_process:
         return
     rows = make_rows(runs, results)
-    text = table(rows)
+    incomplete = {name: count for run in runs for name, count in run.incomplete.items()}
+    marks = [f"not comparable: {title(name)}, of which {count} were used" for name, count in incomplete.items()]
+    text = "\n".join([table(rows), *marks])
     single = [
         {"dataset": run.data.name, "method": run.method, "shots": run.shots, "seed": run.seed, "scores": scores}
         for run, scores in zip(runs, results, strict=True)
     ]
     content = {"protocol": runs[0].protocol, "rows": [asdict(row) for row in rows], "runs": single}
+    content |= {"not_comparable": incomplete} if incomplete else {}
     with RunFolder(output_dir).finish({"kind": runs[0].protocol}) as new, writing(output_dir / "results.json"):
         write_json(new / "results.json", content)
         (new / "results.txt").write_text(text + "\n", encoding="utf-8")

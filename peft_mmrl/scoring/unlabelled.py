@@ -1,12 +1,11 @@
-"""Names pictures without labels: any number of them, in constant memory, over any number of processes."""
+"""Names pictures without labels: any number of them, over any number of processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import torch
 from accelerate import Accelerator
@@ -16,7 +15,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoConfig, AutoImageProcessor
 
 from ..auto import AutoPeftModelForZeroShotImageClassification
-from ..data.folders import is_picture, walk
 from ..data.pictures import PictureError
 from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
@@ -25,6 +23,7 @@ from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.prompts import PromptTokenizer
 from .answers import Answer
+from .listing import Listing, share_listing
 
 
 NONE_OF_THESE = "none of these"
@@ -113,15 +112,6 @@ def _bind_classes(
     model.set_classes([*distinct_names(trained, tokenizer), *others], tokenizer.tokenizer)
 
 
-def find_pictures(sources: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
-    """Paths of pictures, in order: files as they are given, and in folders all files with a picture's extension."""
-    for source in sources:
-        if os.path.isdir(source):
-            yield from (str(path) for path in walk(source) if is_picture(path))
-        else:
-            yield os.fspath(source)
-
-
 @dataclass
 class PictureBatch:
     """Pictures of one forward pass.
@@ -143,7 +133,7 @@ class PictureBatches(IterableDataset):
     """Batches of pictures, every n-th one for each of n processes, read when they are asked for.
 
     Args:
-        sources: files and folders, see `find_pictures`.
+        paths: of the pictures, see `list_pictures`.
         preprocessing: how pictures become `pixel_values`.
         batch_size: pictures of a batch.
         process_index, num_processes: which batches these are.
@@ -151,23 +141,22 @@ class PictureBatches(IterableDataset):
 
     def __init__(
         self,
-        sources: Sequence[str | os.PathLike[str]],
+        paths: Sequence[str],
         preprocessing: Preprocessing,
         batch_size: int,
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.sources, self.preprocessing, self.batch_size = sources, preprocessing, batch_size
+        self.paths, self.preprocessing, self.batch_size = paths, preprocessing, batch_size
         self.process_index, self.num_processes = process_index, num_processes
 
     def __iter__(self) -> Iterator[PictureBatch]:
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        paths = find_pictures(self.sources)
-        batches = iter(lambda: list(islice(paths, self.batch_size)), [])
         # the loader takes from its workers in turn, so that batches stay in order
-        mine = islice(batches, self.process_index + index * self.num_processes, None, workers * self.num_processes)
-        return map(self._read, mine)
+        first, step = self.process_index + index * self.num_processes, workers * self.num_processes
+        for start in range(first * self.batch_size, len(self.paths), step * self.batch_size):
+            yield self._read(self.paths[start : start + self.batch_size])
 
     def _read(self, paths: list[str]) -> PictureBatch:
         pixels, errors, beyond = [], [], []
@@ -187,7 +176,7 @@ class PictureBatches(IterableDataset):
 def predict_pictures(
     model: PeftModelForZeroShotImageClassification,
     image_processor: ImageProcessor,
-    sources: Sequence[str | os.PathLike[str]],
+    sources: Sequence[str | os.PathLike[str]] | Listing,
     accelerator: Accelerator,
     *,
     batch_size: int = 32,
@@ -200,7 +189,7 @@ def predict_pictures(
     Args:
         model: its bound classes are the answers; on the device, in eval mode.
         image_processor: the base model's.
-        sources: files and folders, see `find_pictures`.
+        sources: files and folders, see `list_pictures`, or what that has found.
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         top_k: classes that are named for each picture.
@@ -209,7 +198,7 @@ def predict_pictures(
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
-        sources,
+        sources if isinstance(sources, Listing) else share_listing(sources, accelerator),
         Preprocessing.of(model, image_processor),
         batch_size,
         accelerator.process_index,
