@@ -14,7 +14,7 @@ from peft import get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel, CLIPModel, CLIPTextModel, CLIPVisionModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.clip.modeling_clip import CLIPOutput, image_text_contrastive_loss
+from transformers.models.clip.modeling_clip import CLIPOutput
 
 from peft_mmrl import MMRLConfig, MMRLOutput
 from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
@@ -289,8 +289,12 @@ def test_beta_can_be_changed_on_a_trained_adapter(model, images):
 
 def test_captions_take_clips_contrastive_loss(model, images):
     output = model(IDS, images[:3], return_loss=True)
-    assert torch.allclose(output.loss_class, image_text_contrastive_loss(output.class_logits.T))
-    assert torch.allclose(output.loss_rep, image_text_contrastive_loss(output.rep_logits.T))
+    for loss, logits in ((output.loss_class, output.class_logits), (output.loss_rep, output.rep_logits)):
+        of_images, of_captions = (cross_entropy(rows, torch.arange(3)) for rows in (logits, logits.T))
+        assert torch.allclose(loss, (of_images + of_captions) / 2)
+    with model.disable_adapter():
+        frozen = model(IDS, images[:3], return_loss=True)
+    assert torch.allclose(frozen.loss, make_clip()(IDS, images[:3], return_loss=True).loss)
     regs = output.loss_image_reg + output.loss_text_reg
     assert torch.allclose(output.loss, 0.7 * output.loss_class + 0.3 * output.loss_rep + 0.5 * regs)
 

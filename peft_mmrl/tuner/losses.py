@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from .features import Features
 
@@ -61,9 +60,7 @@ def mmrl_loss(
     """
 
     def classification(logits: torch.Tensor, *how: Any) -> torch.Tensor:
-        return (
-            image_text_contrastive_loss(logits.T) if labels is None else weighted_cross_entropy(logits, labels, *how)
-        )
+        return contrastive_loss(logits) if labels is None else weighted_cross_entropy(logits, labels, *how)
 
     if rep_logits is None:
         loss_class = classification(class_logits)
@@ -77,6 +74,12 @@ def mmrl_loss(
         losses["loss_text_reg"] = 1 - (features.text * features.frozen_text).sum(dim=-1).mean()
         losses["loss"] = losses["loss"] + reg_weight * (losses["loss_image_reg"] + losses["loss_text_reg"])
     return losses
+
+
+def contrastive_loss(logits: torch.Tensor) -> torch.Tensor:
+    """CLIP's loss of images and their captions (N, N) -> scalar: cross entropy both ways."""
+    pairs = torch.arange(len(logits), device=logits.device)
+    return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
 
 
 def weighted_cross_entropy(
