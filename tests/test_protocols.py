@@ -20,10 +20,10 @@ from peft_mmrl import protocols
 from peft_mmrl.data import save_split
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark
 from peft_mmrl.protocols import runs as runs_module
-from peft_mmrl.protocols.pictures import check_pictures_of_runs
+from peft_mmrl.protocols.comparison import table
+from peft_mmrl.protocols.readable import check_pictures_of_runs
 from peft_mmrl.protocols.rows import make_rows
 from peft_mmrl.protocols.runs import Run, sample
-from peft_mmrl.protocols.tables import table
 from peft_mmrl.protocols.tasks import check_classes, select_classes
 from peft_mmrl.training import TrainingSettings, Transfer, fit, make_accelerator
 

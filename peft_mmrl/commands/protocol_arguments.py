@@ -10,9 +10,9 @@ from typing import Any
 
 from ..auto import load_clip
 from ..data.benchmarks import BENCHMARKS, BenchmarkData, load_benchmark, load_copy
-from ..protocols.pictures import check_pictures_of_runs
+from ..protocols.comparison import report
+from ..protocols.readable import check_pictures_of_runs
 from ..protocols.runs import Run, check_split, complete, read_scores
-from ..protocols.tables import report
 from ..protocols.tasks import Scores, check_all_classes_occur, check_classes
 from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..training.run_folder import RunFolder

@@ -22,7 +22,7 @@ from .progress import progress_bar
 
 WINDOW = 1024  # pictures that are handed to threads at a time
 BadPicture = tuple[str, str]  # path and reason
-LISTED = 8  # pictures that a message names
+SHOWN_BAD = 8  # pictures that a message names
 ADVICE = {  # what a path holds that is no file, and what to do
     "\\": "have backslashes, which separate folders on Windows alone: write / in their place",
     "://": "are addresses: download the pictures, and list the files",
@@ -68,11 +68,11 @@ def name_of(row: Mapping[str, Any]) -> str:
 def describe_bad(bad: Sequence[BadPicture]) -> str:
     """One message that says how many pictures cannot be read, and of the first ones why, with what could mend it."""
     count = "1 picture" if len(bad) == 1 else f"{len(bad)} pictures"
-    lines = [f"{count} cannot be read:", *(f"{path}: {reason}" for path, reason in bad[:LISTED])]
-    if len(bad) > LISTED:
-        reasons = Counter(reason for _, reason in bad[LISTED:]).most_common(5)
+    lines = [f"{count} cannot be read:", *(f"{path}: {reason}" for path, reason in bad[:SHOWN_BAD])]
+    if len(bad) > SHOWN_BAD:
+        reasons = Counter(reason for _, reason in bad[SHOWN_BAD:]).most_common(5)
         more = ", ".join(f"{reason} ({count})" for reason, count in reasons)
-        lines.append(f"and {len(bad) - LISTED} more: {more}")
+        lines.append(f"and {len(bad) - SHOWN_BAD} more: {more}")
     gone = [path for path, reason in bad if reason == NO_SUCH_FILE]
     for sign, advice in ADVICE.items():
         if found := sum(sign in path for path in gone):

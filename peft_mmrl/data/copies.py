@@ -20,7 +20,7 @@ from .pictures import PictureFacts
 
 
 TRAINED_ON_FILE = "trained_on.json"  # in the folder of a run; never pushed
-LISTED = 5  # pairs that a note names
+SHOWN_COPIES = 5  # pairs that a note names
 
 
 @dataclass
@@ -111,7 +111,7 @@ def _note_copies(dataset: datasets.Dataset, groups: np.ndarray) -> list[str]:
     several = [rows for rows in members.values() if len(rows) > 1]
     if not several:
         return []
-    named = ", ".join(" = ".join(_named(dataset, rows[:2])) for rows in several[:LISTED])
+    named = ", ".join(" = ".join(_named(dataset, rows[:2])) for rows in several[:SHOWN_COPIES])
     return [
         f"{sum(map(len, several))} pictures are equal or nearly equal to others, {len(several)} different ones: no "
         f"split cuts through these: {named}{_more(len(several))}"
@@ -125,7 +125,7 @@ def _note_contradictions(dataset: datasets.Dataset, opposite: dict[int, int]) ->
     pairs = list(dict.fromkeys(tuple(sorted(pair)) for pair in opposite.items()))
     named = ", ".join(
         " = ".join(f"{path} ({classes[row]})" for path, row in zip(_named(dataset, pair), pair, strict=True))
-        for pair in pairs[:LISTED]
+        for pair in pairs[:SHOWN_COPIES]
     )
     return [
         f"warning: {len(opposite)} pictures are equal or nearly equal to one of another class, so that one of the two "
@@ -165,7 +165,7 @@ def note_seen(dataset: datasets.Dataset, equal: Sequence[int], near: Sequence[in
     notes = []
     for rows, how in ((equal, "both trained on and"), (near, "nearly equal to pictures that are trained on, and")):
         if rows:
-            named = ", ".join(_named(dataset, rows[:LISTED]))
+            named = ", ".join(_named(dataset, rows[:SHOWN_COPIES]))
             notes.append(
                 f"warning: {len(rows)} of {len(dataset)} pictures are {how} {what}: results say too much: "
                 f"{named}{_more(len(rows))}"
@@ -203,4 +203,4 @@ def _named(dataset: datasets.Dataset, rows: Sequence[int]) -> list[str]:
 
 
 def _more(count: int) -> str:
-    return f" and {count - LISTED} more" if count > LISTED else ""
+    return f" and {count - SHOWN_COPIES} more" if count > SHOWN_COPIES else ""

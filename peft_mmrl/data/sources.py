@@ -22,7 +22,7 @@ from .labels import drop_empty_classes, encode_labels
 Source = tuple[datasets.Dataset, list[str]]
 IMAGE_COLUMNS = ("image", "path", "file", "file_name", "filename", "filepath", "image_path", "img", "picture")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
-COLUMNS = ["image", "label", "path"]
+TABLE_COLUMNS = ["image", "label", "path"]
 SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
 
 
@@ -125,7 +125,7 @@ def load_named(
     pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names or classes))
     if empty:
         notes.append(f"classes without pictures in split {split!r}, left out: {', '.join(empty)}")
-    return pictures.select_columns([*COLUMNS, *(["group"] if groups is not None else [])]), notes
+    return pictures.select_columns([*TABLE_COLUMNS, *(["group"] if groups is not None else [])]), notes
 
 
 def split_names(name: str) -> list[str]:
@@ -227,5 +227,5 @@ def labelled(
         dataset = datasets.Dataset.from_dict({"image": list(pictures), "path": list(paths)}, features=features)
     except UnicodeEncodeError as error:
         raise ValueError(f"The name {error.object!r} is no valid Unicode: rename the file.") from error
-    dataset = encode_labels(dataset, labels, names).select_columns(COLUMNS)
+    dataset = encode_labels(dataset, labels, names).select_columns(TABLE_COLUMNS)
     return dataset.add_column("group", list(groups)) if any(groups) else dataset

@@ -1,8 +1,8 @@
 """The field's protocols: base-to-new, few-shot, cross-data-set with domain generalisation."""
 
+from .comparison import report
 from .rows import published_scores
 from .runs import Run, complete
-from .tables import report
 from .tasks import base_new_classes, base_to_new, cross_dataset, few_shot
 
 
