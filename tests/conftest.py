@@ -1,6 +1,5 @@
 import copy
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import pytest
 import torch
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState
+from golden import CASES, Case
 from peft import get_peft_model
 from PIL import Image
-from safetensors.torch import load_file
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 
 from peft_mmrl import MMRLConfig
 
@@ -21,9 +20,7 @@ torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name
-PARITY = Path(__file__).parent / "parity"
 DEMO_CLIP = EXAMPLES / "demo_clip"
-CASES = ("mmrl", "mmrl-ragged", "mmrlpp")
 
 
 class WordTokenizer:
@@ -86,40 +83,10 @@ def scramble(model, seed=1, adapter="default"):
     return model
 
 
-class Case:
-    """One case of the golden numbers."""
-
-    def __init__(self, name):
-        self.folder = PARITY / name
-        self.settings = json.loads((self.folder / "case.json").read_text())
-        self.golden = load_file(self.folder / "golden.safetensors")
-
-    def clip(self):
-        return CLIPModel.from_pretrained(self.folder / "clip", dtype=torch.float32)
-
-    def tokenizer(self):
-        return CLIPTokenizer.from_pretrained(self.folder / "clip")
-
-    def config_kwargs(self):
-        names = ("num_rep_tokens", "rep_dim", "vision_layers", "text_layers", "alpha", "reg_weight", "beta")
-        return {name: self.settings[name] for name in (*names, "aligner_rank", "proj_rank", "template")}
-
-    def group(self, prefix):
-        """Golden tensors whose names start with `prefix.`, without it."""
-        return {
-            key.removeprefix(f"{prefix}."): value for key, value in self.golden.items() if key.startswith(f"{prefix}.")
-        }
-
-
 def in_two_processes(function, *arguments):
     """Run a function in two processes, which must not inherit this one's Accelerate state."""
     AcceleratorState._reset_state(reset_partial_state=True)
     debug_launcher(function, arguments, 2)
-
-
-def relative_error(found, expected):
-    """How far a tensor is from what it should be, in parts of the latter's norm."""
-    return float((found - expected).detach().norm() / expected.norm())
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ import pickle
 import peft
 import pytest
 import torch
-from conftest import IDS, VARIANTS, Case, WordTokenizer, make_clip, scramble
+from conftest import IDS, VARIANTS, WordTokenizer, make_clip, scramble
+from golden import Case
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel

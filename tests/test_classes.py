@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import Case, WordTokenizer, make_clip, scramble
+from conftest import WordTokenizer, make_clip, scramble
+from golden import Case
 from peft import PeftModel, get_peft_model
 from transformers import CLIPModel
 

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, Case, relative_error
+from golden import PARITY, Case, relative_error
 from peft import PeftModel
 
 from peft_mmrl import checkpoint_file, convert_checkpoint

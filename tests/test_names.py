@@ -7,9 +7,10 @@ import PIL.Image
 import pytest
 import torch
 from accelerate import PartialState
-from conftest import Case, WordTokenizer, load_example, make_clip, scramble
+from conftest import WordTokenizer, load_example, make_clip, scramble
 from datasets import ClassLabel, Dataset
 from demo_parts.methods import DEMO_CLIP, load_clip
+from golden import Case
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig, convert_checkpoint

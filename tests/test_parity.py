@@ -1,25 +1,12 @@
 """The golden numbers of the papers' own code: outputs, every loss term, every gradient, ten training steps."""
 
-import copy
-
 import pytest
 import torch
-from conftest import relative_error
+from golden import FIELDS, golden_model, gradients, relative_error
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
-from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
-
-
-LOSS_TERMS = ("loss", "loss_class", "loss_rep", "loss_image_reg", "loss_text_reg")
-FIELDS = {  # our output field -> golden name
-    "class_logits": "class_logits",
-    "rep_logits": "rep_logits",
-    "logits": "fused_logits",
-    "image_embeds": "image_features",
-    "text_embeds": "text_features",
-    **{name: name for name in LOSS_TERMS},
-}
+from peft_mmrl.tuner.textbook import textbook_forward
 
 
 def assert_output(name, ours, golden):
@@ -27,30 +14,6 @@ def assert_output(name, ours, golden):
         assert abs(float(ours - golden)) < 1e-5, name
     else:
         assert relative_error(ours, golden) < 1e-5, name
-
-
-def golden_model(case):
-    model = get_peft_model(case.clip(), MMRLConfig(**case.config_kwargs()))
-    model.set_classes(case.settings["classes"], case.tokenizer())
-    load(model, case.group("param"))
-    return model
-
-
-def load(model, params):
-    weights = textbook_weights(model)
-    assert weights.keys() == params.keys()
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(params[name])
-
-
-def gradients(model):
-    """Gradients of every trained parameter under the golden names."""
-    shell = copy.deepcopy(model)
-    for (_, ours), (_, theirs) in zip(shell.named_parameters(), model.named_parameters(), strict=True):
-        if theirs.requires_grad:
-            ours.data = theirs.grad
-    return textbook_weights(shell)
 
 
 def test_prompts_have_the_reference_token_ids(case):
