@@ -22,7 +22,7 @@ from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_d
 from peft_mmrl.data.progress import is_watched
 from peft_mmrl.hub.upload import check_can_push
 from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config
-from peft_mmrl.tuner.prompts import PromptTokenizer
+from peft_mmrl.tuner.tokenization import PromptTokenizer
 
 
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:

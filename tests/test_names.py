@@ -28,7 +28,7 @@ from peft_mmrl.training import TrainingSettings, make_accelerator
 from peft_mmrl.training.classifiers import fit
 from peft_mmrl.tuner.loading import load_prompt_tokenizer
 from peft_mmrl.tuner.names import distinct_names, how_they_differ, match_keys, name_keys
-from peft_mmrl.tuner.prompts import PromptTokenizer
+from peft_mmrl.tuner.tokenization import PromptTokenizer
 
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"

@@ -30,7 +30,7 @@ from ..scoring.labelled import Predictions, predict
 from ..training import TrainingSettings, make_accelerator, mmrl_config, train, training_pictures
 from ..training.run_folder import CHECKPOINT
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from . import arguments as cli
 from . import pushing as hub
 from . import training_run as runs

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..tuner.names import how_they_differ, match_keys, name_keys, same_names
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from .folders import natural_key
 
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import datasets
 
 from ..tuner.names import name_keys
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from .class_names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import datasets
 from accelerate import Accelerator, PartialState
 
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .class_names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .copies import Alikeness, find_seen, load_trained_on, note_seen, trained_on

@@ -21,7 +21,7 @@ from ..tuner.config import MMRLConfig
 from ..tuner.loading import load_prompt_tokenizer
 from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from .answers import Answer
 from .listing import Listing, share_listing
 

@@ -19,7 +19,7 @@ from ..data import Preprocessing
 from ..scoring.labelled import score
 from ..tuner.config import MMRLConfig
 from ..tuner.names import match_keys, name_keys
-from ..tuner.prompts import PromptTokenizer
+from ..tuner.tokenization import PromptTokenizer
 from ..tuner.towers.backbones import backbone_of
 from ..tuner.validation import as_templates
 from .inputs import augmented

@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 
 from .config import MMRLConfig
 from .names import check_unique, clean_names, match_keys, name_keys
-from .prompts import (
-    Prompts,
+from .prompts import Prompts
+from .tokenization import (
     PromptTokenizer,
     as_ints,
     decode_ids,

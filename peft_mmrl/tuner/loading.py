@@ -13,7 +13,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from .config import MMRLConfig
-from .prompts import PromptTokenizer
+from .tokenization import PromptTokenizer
 
 
 def check_weights_fit(

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from .prompts import PromptTokenizer
+from .tokenization import PromptTokenizer
 from .validation import InvalidTypeError, as_list
 
 
