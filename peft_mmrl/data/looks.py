@@ -60,18 +60,19 @@ def find_alike(looks: Sequence[str], middles: Sequence[str]) -> np.ndarray:
         positions in `looks` and in `middles` (P, 2).
     """
     windows, others = _decode(looks, len(WINDOWS)), _decode(middles, 1)[:, 0]
-    pairs = [np.empty((0, 2), np.int64)]
+    found = np.empty(0, np.int64)
     for window in range(len(WINDOWS)):
-        pairs += _compare(np.ascontiguousarray(windows[:, window]), others)
-    return np.unique(np.concatenate(pairs), axis=0)
+        pairs = _compare(np.ascontiguousarray(windows[:, window]), others)
+        found = np.unique(np.concatenate([found, *(left * len(others) + right for left, right in pairs)]))
+    return np.stack([found // max(1, len(others)), found % max(1, len(others))], axis=1)
 
 
 def _decode(looks: Sequence[str], windows: int) -> np.ndarray:
     return np.frombuffer(b"".join(map(base64.b64decode, looks)), LOOK).reshape(len(looks), windows)
 
 
-def _compare(looks: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
-    """Positions of looks (N,) and others (M,) that are nearly equal (P, 2), with repetitions.
+def _compare(looks: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Positions of looks (N,) and of others (M,) that are nearly equal, with repetitions.
 
     Candidates share a row of the hash, and have about the same green in the middle.
     """
@@ -85,7 +86,7 @@ def _compare(looks: np.ndarray, others: np.ndarray) -> Iterator[np.ndarray]:
             starts = np.cumsum(counts[part]) - counts[part]
             right = order[np.arange(len(left)) + np.repeat(first[part] - starts, counts[part])]
             alike = _are_alike(looks, left, others, right)
-            yield np.stack([left[alike], right[alike]], axis=1)
+            yield left[alike], right[alike]
 
 
 def _keys(looks: np.ndarray, row: int) -> np.ndarray:
