@@ -18,10 +18,12 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
 from peft_mmrl.commands.console import clear_errors
+from peft_mmrl.commands.training_run import check_inputs
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.data.progress import is_watched
-from peft_mmrl.hub.upload import check_can_push
+from peft_mmrl.hub.upload import check_can_push, plain_errors
 from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config
+from peft_mmrl.training.run_folder import RunFolder
 from peft_mmrl.tuner.tokenization import PromptTokenizer
 
 
@@ -35,6 +37,8 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
     with clear_errors():
         check_joined(PartialState().num_processes)
+        cli.check_arguments(args)
+        check_inputs(RunFolder(arguments.output_dir), args)
         smoothing, arguments.label_smoothing_factor = arguments.label_smoothing_factor, 0.0  # MMRL smooths in its loss
         changes = {**cli.config_changes(args), "label_smoothing": smoothing}
         config = mmrl_config(args.method, args.template, TrainingSettings(config=changes))
@@ -62,7 +66,8 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     trainer.save_model()
     if push and trainer.is_world_process_zero():
-        model.push_to_hub(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
+        with clear_errors(), plain_errors(arguments.hub_model_id):  # the adapter is saved by now
+            model.push_to_hub(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argparse.Namespace]:

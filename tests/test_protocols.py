@@ -400,3 +400,41 @@ def test_bad_input_is_refused_before_anything_is_written(given, message, tmp_pat
         base_to_new.main(base_to_new.parse_args([*given, "--output_dir", str(tmp_path / "out")]))
     assert message in str(stopped.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("results.txt", "is not empty, it holds other things"),
+        ("eurosat/2750/notes.txt", "--data_dir with eurosat: .* lies in --output_dir"),
+    ],
+)
+def test_what_no_run_has_written_is_not_replaced(name, message, tmp_path):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    if "eurosat" in name:
+        (tmp_path / "out" / "run.json").write_text('{"kind": "base-to-new"}')
+    given = [
+        "--datasets",
+        "digits",
+        *QUICK,
+        "--data_dir",
+        str(tmp_path / "out"),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(SystemExit, match=message):
+        base_to_new.main(base_to_new.parse_args(given))
+    assert mine.read_text() == "mine"
+
+
+def test_an_interrupted_protocol_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs_module, "fit", interrupted)
+    given = ["--datasets", "digits", *QUICK, "--shots", "1", "--output_dir", str(tmp_path / "out")]
+    for _ in range(2):  # what it left is no obstacle
+        with pytest.raises(SystemExit, match="interrupted. Finished runs are kept: to go on, repeat the command"):
+            base_to_new.main(base_to_new.parse_args(given))

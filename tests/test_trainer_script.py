@@ -50,3 +50,9 @@ def test_bad_input_is_refused_before_training(digit_folders, tmp_path):
         run("--output_dir", tmp_path / "adapter")
     with pytest.raises(SystemExit, match="no class folders"):
         run("--output_dir", tmp_path / "adapter", "--train_dir", digit_folders / "train" / "one")
+
+
+def test_no_run_among_the_pictures(digit_folders, tmp_path):
+    with pytest.raises(SystemExit, match="--output_dir .*run1 lies in --train_dir"):
+        run("--output_dir", digit_folders / "train" / "run1", "--train_dir", digit_folders / "train")
+    assert not (digit_folders / "train" / "run1").exists()

@@ -1,9 +1,10 @@
 """Upload a trained adapter to the Hugging Face Hub: weights, card with figures and threshold, no pictures, no reports.
 
     peft-mmrl push my-adapter --hub_model_id me/my-adapter
-    peft-mmrl push my-adapter --private                     # in your own namespace, named as the folder
+    peft-mmrl push my-adapter --hub_model_id me/not-for-all --private
 
-With the adapter the names of its classes and its template can be seen there.
+Without a name it goes to your own namespace, named as the folder. With the adapter the names of its classes and its
+template can be seen there.
 """
 
 from __future__ import annotations

@@ -45,10 +45,20 @@ def check_output_dir(args: argparse.Namespace, resume_from: Path | None) -> RunF
         advice = "go on with --resume_from_checkpoint latest, " if has_checkpoint else ""
         own += [] if has_checkpoint else [CHECKPOINT]
         folder.check("training", overwrite=args.overwrite_output_dir, advice=advice, own=own)
-    names = ("train_dir", "eval_dir", "dataset_name", "train_file", "eval_file", "class_names", "base_model")
-    inputs = {f"--{name}": getattr(args, name) for name in names}
-    folder.check_inputs({name: inputs.pop(name) for name in ("--train_dir", "--eval_dir", "--dataset_name")}, inputs)
+    check_inputs(folder, args)
     return folder
+
+
+def check_inputs(folder: RunFolder, args: argparse.Namespace) -> None:
+    """Raise a ValueError where pictures, or other things that are read, and the folder of a run lie in each other.
+
+    Args:
+        folder: of the run.
+        args: with those of `add_data_arguments` and `add_method_arguments`.
+    """
+    pictures = {f"--{name}": getattr(args, name) for name in ("train_dir", "eval_dir", "dataset_name")}
+    others = {f"--{name}": getattr(args, name) for name in ("train_file", "eval_file", "class_names", "base_model")}
+    folder.check_inputs(pictures, others)
 
 
 def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:

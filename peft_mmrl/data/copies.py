@@ -186,7 +186,7 @@ def save_trained_on(folder: str | os.PathLike[str], facts: Sequence[PictureFacts
         facts: what they are like.
     """
     rows = dict(zip(("files", "looks"), trained_on(facts), strict=True))
-    Path(folder, TRAINED_ON_FILE).write_text(json.dumps(rows) + "\n")
+    Path(folder, TRAINED_ON_FILE).write_text(json.dumps(rows) + "\n", encoding="utf-8")
 
 
 def load_trained_on(folder: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
@@ -194,7 +194,7 @@ def load_trained_on(folder: str | os.PathLike[str]) -> tuple[list[str], list[str
     path = Path(folder, TRAINED_ON_FILE)
     if not path.is_file():
         return [], []
-    rows = json.loads(path.read_text())
+    rows = json.loads(path.read_text(encoding="utf-8"))
     return rows["files"], rows["looks"]
 
 

@@ -220,6 +220,9 @@ class RunFolder:
         replaced, moves = self.path / REPLACED, []
         shutil.rmtree(replaced, ignore_errors=True)
         try:
+            for path in new.rglob("*"):
+                if path.is_dir():
+                    (self.path / path.relative_to(new)).mkdir(parents=True, exist_ok=True)
             for name in files:
                 target = self.path / name
                 if os.path.lexists(target):
