@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .adapters import MMRLPeftModel
+from .bound_model import BoundModel
 from .classes import BoundClasses, ExplicitPrompts, bind_classes
 from .config import MMRLConfig
 from .config_view import view_of
@@ -85,8 +86,41 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             TypeError: a bare string for names, or another wrong type.
         """
         adapter = self._one_active_adapter()
+        bound, new_config = self._bind(adapter, names, processor, template, seen, allow_duplicates)
+        self.peft_config[adapter] = new_config  # first, see `_state`
+        self._bound[adapter] = bound
+        self._before_loading = None
+        self._warned_untrained.discard(adapter)
+
+    def bound_to(
+        self,
+        names: list[str] | None = None,
+        processor: Callable[..., Any] | None = None,
+        *,
+        template: str | list[str] | None = None,
+        seen: Any = None,
+        allow_duplicates: bool = False,
+    ) -> BoundModel:
+        """This model with classes of its own: `model.bound_to(names, processor)(pixel_values=images).logits`.
+
+        Nothing of the model changes, so that threads can score different classes at a time. It goes on with the
+        adapter that is active now, and keeps the text features as the model does: make it once for many calls.
+
+        Args:
+            names, processor, template, seen, allow_duplicates: as for `set_classes`. On an adapter without trained
+                classes this does not define them.
+
+        Raises:
+            ValueError, TypeError: as `set_classes`.
+        """
+        adapter = self._one_active_adapter()
+        return BoundModel(self, adapter, self._bind(adapter, names, processor, template, seen, allow_duplicates)[0])
+
+    def _bind(
+        self, adapter: str, names: Any, processor: Any, template: Any, seen: Any, allow_duplicates: bool
+    ) -> tuple[BoundClasses, MMRLConfig]:
         config = self.peft_config[adapter]
-        bound, new_config = bind_classes(
+        return bind_classes(
             config,
             self.get_base_model().config.text_config,
             names,
@@ -96,10 +130,6 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             seen,
             allow_duplicates,
         )
-        self.peft_config[adapter] = new_config  # first, see `_state`
-        self._bound[adapter] = bound
-        self._before_loading = None
-        self._warned_untrained.discard(adapter)
 
     def _load_tokenizer(self, config: MMRLConfig) -> Callable[..., Any]:
         name = config.base_model_name_or_path or self.get_base_model().name_or_path
@@ -164,6 +194,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         *,
         trunk_states: torch.Tensor | None = None,
         frozen_image_embeds: torch.Tensor | None = None,
+        bound_to: BoundModel | None = None,
         **kwargs: Any,
     ) -> MMRLOutput | tuple[Any, ...]:
         """Score B images among the bound classes, or among explicit prompts; C classes or prompts.
@@ -182,6 +213,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             trunk_states (`torch.Tensor` of shape `(B, patches + 1, d_v)`, *optional*): what `image_states` gives for
                 images, in the place of `pixel_values`.
             frozen_image_embeds (`torch.Tensor` of shape `(B, d)`, *optional*): the same for the loss.
+            bound_to ([`BoundModel`], *optional*): classes and adapter of this call, see the method of that name.
             kwargs: as for `CLIPModel.forward`.
 
         Returns:
@@ -191,7 +223,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         clip = self.get_base_model()
         return_dict = kwargs.pop("return_dict", None)
         token_type_ids = kwargs.pop("token_type_ids", None)  # BERT's tokenizers give them
-        state = self._state()
+        state = self._state(bound_to)
         with_loss = labels is not None or bool(return_loss)
         if trunk_states is None:
             images = checked_images(clip, pixel_values, interpolate_pos_encoding)
@@ -201,6 +233,8 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
         if input_ids is None:
             classes = self._bound_classes(state)
+        elif bound_to is not None:
+            raise ValueError("`input_ids` and `bound_to` are both the classes to score; pass one.")
         else:
             classes = checked_prompts(clip, state.config, input_ids, attention_mask, position_ids, token_type_ids)
         output = score(clip, state, images, classes, labels, return_loss, num_items_in_batch, **kwargs)
@@ -209,10 +243,12 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         self._warn_of_other_loss(state, with_loss, output.logits)
         return output if (clip.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
-    def _state(self) -> State:
+    def _state(self, bound_to: BoundModel | None) -> State:
         """What the next forward pass runs on. The classes are read first: `set_classes` sets them last."""
-        adapter = self._one_active_adapter()
-        bound = self._bound.get(adapter)
+        adapter = self._one_active_adapter() if bound_to is None else bound_to.adapter
+        bound = self._bound.get(adapter) if bound_to is None else bound_to.bound
+        if adapter not in self.peft_config:
+            raise ValueError(f"`bound_to` goes with the adapter {adapter!r}, which was deleted.")
         config = self.peft_config[adapter]
         config.check_coefficients()
         is_frozen = self.get_base_model().vision_model.disable_adapters

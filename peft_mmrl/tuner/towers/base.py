@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -78,6 +78,13 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         for layer in self.layers:
             layer.training = mode  # what gradient checkpointing goes by; dropout is in modules below
         return self
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise ValueError(
+            "`torch.nn.DataParallel` is not supported by MMRL: its copies of the model share one set of kept class "
+            "features. Start one process per GPU (`accelerate launch` or `torchrun --nproc_per_node`), or use one GPU "
+            "(`CUDA_VISIBLE_DEVICES=0`)."
+        )
 
     # --- adapters -------------------------------------------------------------------------------------------------
 
