@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .classes import BoundClasses
 from .outputs import MMRLOutput
-
-
-if TYPE_CHECKING:
-    from .peft_model import PeftModelForZeroShotImageClassification
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +22,7 @@ class BoundModel:
         bound: the classes.
     """
 
-    model: PeftModelForZeroShotImageClassification
+    model: Callable[..., MMRLOutput | tuple[Any, ...]]
     adapter: str
     bound: BoundClasses
 
