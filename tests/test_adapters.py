@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig, PeftModelForZeroShotImageClassification
+from peft_mmrl.tuner.layer import LEAVES
 
 
 def add_second(model, tokenizer):
@@ -344,6 +345,22 @@ def test_adapter_names_that_peft_could_not_save_are_refused(name, images):
     assert list(model.peft_config) == ["default"]
 
 
+@pytest.mark.parametrize("name", ["A", "B", "bias", "module", "_orig_mod"])
+@pytest.mark.parametrize("config", VARIANTS)
+def test_names_of_weights_of_either_kind_and_of_wrappers_are_refused(name, config):
+    """An MMRL adapter named "A" would hide the weights A of an MMRL++ adapter beside it."""
+    with pytest.raises(ValueError, match=f"`adapter_name`='{name}'"):
+        get_peft_model(make_clip(), copy.deepcopy(VARIANTS[config]), adapter_name=name)
+    model = get_peft_model(make_clip(), MMRLConfig.plus_plus(rep_dim=8))
+    with pytest.raises(ValueError, match=f"`adapter_name`='{name}'"):
+        model.add_adapter(name, copy.deepcopy(VARIANTS[config]))
+
+
+def test_all_names_of_weights_are_known(model):
+    leaves = {name.rpartition(".")[2] for name, _ in model.named_parameters() if "mmrl_" in name}
+    assert leaves <= set(LEAVES)
+
+
 @pytest.mark.parametrize("name", ["a.b", "", "keys", "forward", "training"])
 def test_adapter_names_that_are_no_module_names_are_refused(name):
     clip = make_clip()
@@ -434,6 +451,78 @@ def test_nested_disabling(model, images):
         assert torch.equal(model(pixel_values=images).logits, frozen)
     assert torch.equal(model(pixel_values=images).logits, expected)
     assert not torch.allclose(frozen, expected)
+
+
+# --- wrapped models ----------------------------------------------------------------------------------------------
+
+
+def compiled_part(model):
+    clip = model.get_base_model()
+    clip.vision_model = torch.compile(clip.vision_model, backend="eager")
+    return model
+
+
+WRAPPERS = {
+    "compiled": lambda model: torch.compile(model, backend="eager"),
+    "compiled base": lambda model: torch.compile(model.get_base_model(), backend="eager"),
+    "DataParallel": torch.nn.DataParallel,
+    "both": lambda model: torch.nn.DataParallel(torch.compile(model, backend="eager")),
+    "base": lambda model: model.get_base_model(),
+    "compiled in place": lambda model: model.compile(backend="eager") or model,
+    "base compiled in place": lambda model: model.get_base_model().compile(backend="eager") or model,
+    "compiled part": compiled_part,
+}
+
+
+@pytest.mark.parametrize("passed", [True, False], ids=["state_dict", "none"])
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_all_weights_are_saved_whatever_wraps_the_model(model, images, wrap, passed, tokenizer, tmp_path):
+    expected = model(pixel_values=images).logits
+    add_second(model, tokenizer)
+    second = model(pixel_values=images).logits
+    wrapped = wrap(model)
+    model.save_pretrained(tmp_path, state_dict=wrapped.state_dict() if passed else None)
+    for folder, logits in ((tmp_path, expected), (tmp_path / "second", second)):
+        loaded = PeftModel.from_pretrained(make_clip(), folder)
+        assert torch.allclose(loaded(pixel_values=images).logits, logits, atol=1e-5)
+
+
+def test_a_state_dict_that_lacks_weights_writes_nothing(model, tokenizer, tmp_path):
+    add_second(model, tokenizer)
+    weights = model.state_dict()
+    del weights["base_model.model.text_model.mmrl_aligner.second.bias"]
+    with pytest.raises(
+        ValueError, match=r"`state_dict` has \d of \d+ weights of the adapter 'second': .*aligner.*bias"
+    ):
+        model.save_pretrained(tmp_path / "new", state_dict=weights)
+    with pytest.raises(ValueError, match="`state_dict` has 0 of"):
+        model.save_pretrained(tmp_path / "new", state_dict={})
+    assert not (tmp_path / "new").exists()
+    model.save_pretrained(tmp_path / "new", state_dict=weights, selected_adapters=["default"])
+    assert (tmp_path / "new" / "adapter_model.safetensors").exists()
+
+
+def test_other_processes_need_no_weights_to_save(model, tmp_path):
+    model.save_pretrained(tmp_path, state_dict={}, is_main_process=False)
+    assert not any(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("part", ["model", "tuner"])
+def test_an_adapted_model_is_told_how_to_take_another_adapter(model, images, part, tmp_path):
+    expected = model(pixel_values=images).logits
+    model.save_pretrained(tmp_path)
+    adapted = model if part == "model" else model.base_model
+    for adapt in (
+        lambda: PeftModel.from_pretrained(adapted, tmp_path),
+        lambda: PeftModel.from_pretrained(adapted, tmp_path, adapter_name="second"),
+        lambda: get_peft_model(adapted, MMRLConfig(rep_dim=8)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"adapted already.*`load_adapter\(folder, adapter_name\)`.*`model.unload\(\)`"
+        ):
+            adapt()
+    assert list(model.peft_config) == ["default"]
+    assert torch.equal(model(pixel_values=images).logits, expected)
 
 
 # --- merging and unloading ---------------------------------------------------------------------------------------

@@ -6,7 +6,13 @@ import warnings
 import pytest
 import torch
 from conftest import make_clip, scramble
-from peft import PeftModel, get_peft_model, inject_adapter_in_model
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.tuner.fingerprint import fingerprint_of
@@ -66,6 +72,50 @@ def test_adapters_in_the_model_do_not_count():
 def test_weights_that_cannot_be_seen_have_none():
     with torch.device("meta"):
         assert fingerprint_of(make_clip()) is None
+
+
+class Opaque(torch.Tensor):
+    """A weight as torchao's: it says that it is a float, is made of other tensors, and knows a few operations."""
+
+    @staticmethod
+    def __new__(cls, weight):
+        return torch.Tensor._make_wrapper_subclass(cls, weight.shape, dtype=weight.dtype)
+
+    def __init__(self, weight):
+        self.inner = weight
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.detach.default:
+            return cls(args[0].inner)
+        raise NotImplementedError(f"Opaque: {function}")
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.nn.functional.linear:
+            hidden, weight, *bias = args
+            return torch.nn.functional.linear(hidden, weight.inner, *bias)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_a_base_of_opaque_weights_has_none_and_works(images, tokenizer, tmp_path):
+    clip = make_clip()
+    for module in clip.modules():
+        if isinstance(module, torch.nn.Linear) and module not in (clip.visual_projection, clip.text_projection):
+            module.weight = torch.nn.Parameter(Opaque(module.weight.detach()), requires_grad=False)
+    assert fingerprint_of(clip) is None
+    model, plain = (get_peft_model(base, MMRLConfig(rep_dim=16)) for base in (clip, make_clip()))
+    set_peft_model_state_dict(plain, get_peft_model_state_dict(scramble(model)))
+    losses = []
+    for each in (model, plain):
+        each.set_classes(["cat", "dog"], tokenizer)
+        losses.append(each(pixel_values=images, labels=torch.tensor([0, 1, 0, 1])).loss)
+    assert torch.allclose(*losses, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_fingerprint"] is None
+    with torch.no_grad():
+        loaded = PeftModel.from_pretrained(model.unload(), tmp_path)
+        assert torch.allclose(loaded(pixel_values=images).logits, plain.eval()(pixel_values=images).logits, atol=1e-5)
 
 
 def test_saving_leaves_the_users_config_alone(tmp_path):

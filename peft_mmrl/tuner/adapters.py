@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import torch
 from huggingface_hub import CommitInfo
 from peft import PeftConfig, PeftModel
 from transformers import CLIPModel
@@ -15,7 +16,7 @@ from transformers import CLIPModel
 from .classes import BoundClasses, trained_classes
 from .config import MMRLConfig, refuse_offload
 from .loading import check_weights_fit
-from .model import BaseState, adapter_shapes, check_adapter
+from .model import BaseState, adapter_shapes, check_adapter, plain_name
 from .validation import InvalidTypeError, as_list
 
 
@@ -139,7 +140,35 @@ class MMRLPeftModel(PeftModel):
             if fingerprint is not None and config.base_fingerprint != fingerprint:
                 self.peft_config[name] = copy.copy(config)  # the user's own config object stays as it is
                 self.peft_config[name].base_fingerprint = fingerprint
+        if kwargs.get("is_main_process", True):  # other processes may hold a part only
+            kwargs["state_dict"] = self._adapter_weights(kwargs.get("state_dict"), selected_adapters)
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
+
+    def _adapter_weights(
+        self, state_dict: dict[str, torch.Tensor] | None, selected_adapters: list[str] | None
+    ) -> dict[str, torch.Tensor]:
+        """All weights of the adapters that are saved, under the names that PEFT looks for.
+
+        Args:
+            state_dict: of this model, of its base model, or of whatever wraps one of them. None: this model's.
+            selected_adapters: names of the adapters; None: all.
+        """
+        prefix = "base_model.model."
+        weights = {
+            prefix + plain_name(name).removeprefix(prefix): weight
+            for name, weight in (self.state_dict() if state_dict is None else state_dict).items()
+            if "mmrl_" in name
+        }
+        names = [plain_name(name) for name, _ in self.named_parameters() if "mmrl_" in name]
+        for adapter in self.peft_config if selected_adapters is None else selected_adapters:
+            own = [name for name in names if f".{adapter}." in name]
+            missing = [name for name in own if name not in weights]
+            if missing:
+                raise ValueError(
+                    f"`state_dict` has {len(own) - len(missing)} of {len(own)} weights of the adapter {adapter!r}: "
+                    f"{', '.join(missing)} missing. Pass that of the whole model, or none."
+                )
+        return weights
 
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
         """Write the active adapter's card; `peft_mmrl.hub.card.write_card` takes results and training data too."""

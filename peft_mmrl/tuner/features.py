@@ -178,10 +178,17 @@ class _PromptEncoder:
 def weights_key(*modules: nn.Module) -> tuple[Any, ...]:
     """Another key when what frozen weights give may be another: loaded, moved or cast weights, autocast."""
     weights = [weight for module in modules for weight in module.parameters()]
-    versions = tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights)
+    versions = tuple((_place(weight), 0 if weight.is_inference() else weight._version) for weight in weights)
     kind = weights[0].device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return weights[0].device, weights[0].dtype, autocast, versions
+
+
+def _place(weight: torch.Tensor) -> int:
+    try:
+        return weight.data_ptr()
+    except RuntimeError:  # a quantised weight that is made of several tensors
+        return id(weight)
 
 
 @torch.compiler.disable

@@ -33,13 +33,23 @@ def fingerprint_of(model: nn.Module) -> str | None:
     for part in (model.config.text_config, model.config.vision_config):
         digest.update(repr([getattr(part, name, None) for name in COMPARED_SETTINGS]).encode())
     for name, weight in model.named_parameters():
-        if "mmrl_" in name:
-            continue
-        if weight.is_meta or not weight.is_floating_point() or not weight.numel():
-            return None
-        step = -(-weight.numel() // SIGNS_PER_WEIGHT)
-        digest.update(torch.signbit(weight.detach().flatten()[::step]).cpu().numpy().tobytes())
+        if "mmrl_" not in name:
+            signs = _signs(weight)
+            if signs is None:
+                return None
+            digest.update(signs)
     return digest.hexdigest()[:16]
+
+
+def _signs(weight: torch.Tensor) -> bytes | None:
+    """Signs of some entries, evenly spread; None where they cannot be seen."""
+    if weight.is_meta or not weight.is_floating_point() or not weight.numel():
+        return None
+    step = -(-weight.numel() // SIGNS_PER_WEIGHT)
+    try:
+        return torch.signbit(weight.detach().flatten()[::step]).cpu().numpy().tobytes()
+    except Exception:  # torchao's and others' tensors say that they are floats, and miss most operations
+        return None
 
 
 def warn_if_other_base(model: nn.Module, fingerprint: str | None, config: MMRLConfig) -> None:

@@ -14,6 +14,9 @@ import torch
 from torch import nn
 
 
+LEAVES = ("weight", "bias", "A", "B")  # names of the parameters of all modules here
+
+
 class RepTokens(nn.Module):
     """The shared representation space R, `weight` (K, d_r), normal with std 0.02."""
 

@@ -7,17 +7,22 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 import torch
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 from transformers import CLIPModel
 
 from .config import MMRLConfig
 from .fingerprint import fingerprint_of, warn_if_other_base
+from .layer import LEAVES
 from .towers.backbones import backbone_of
 from .towers.base import MMRLTower
 from .trainer_labels import name_labels_in_forward, restore_forward
 from .validation import InvalidTypeError
+
+
+# What torch.compile, DataParallel, DDP, FSDP and checkpoint_wrapper put into the names of parameters.
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 class MMRLModel(BaseTuner):
@@ -114,6 +119,23 @@ class MMRLModel(BaseTuner):
             adapter_name = adapter_name[0]
         super().set_adapter(adapter_name, inference_mode=inference_mode)
 
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
+        """An adapter's weights, whatever wraps the model that `state_dict` was taken from."""
+        return {
+            plain_name(name): weight
+            for name, weight in state_dict.items()
+            if f".{cls.prefix}" in name and f".{adapter_name}." in name
+        }
+
     def _check_merge_allowed(self) -> NoReturn:
         raise NotImplementedError(
             "MMRL cannot be merged: it adds tokens to the sequence, which no change of CLIP's weights can replace. "
@@ -171,6 +193,12 @@ class BaseState:
 
 def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> None:
     """Raise where an adapter cannot be added to `model`, before anything is changed."""
+    if isinstance(model, PeftModel | BaseTuner):
+        raise ValueError(
+            f"`model` is adapted already, it is a {type(model).__name__}. Put further adapters into it with its own "
+            "`load_adapter(folder, adapter_name)` or `add_adapter(adapter_name, config)`, or take the base model back "
+            "first with `model.unload()`."
+        )
     if not isinstance(config, MMRLConfig):
         raise InvalidTypeError(f"MMRL needs an `MMRLConfig`, got {type(config).__name__}.")
     towers = backbone_of(model).towers
@@ -179,14 +207,12 @@ def check_adapter(model: nn.Module, adapter_name: str, config: PeftConfig) -> No
         nn.ModuleDict({adapter_name: nn.Identity()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"`adapter_name`={adapter_name!r} cannot be the name of a module: {error}.") from error
-    names: set[str] = {"base_model", "model"}
+    names: set[str] = {"base_model", "model", *WRAPPERS, *LEAVES}  # also of adapters of the other kind
     for tower_name, tower_cls in towers.items():
         encoder = frozen_encoder(model, tower_name)
         tower_cls.layers_of(config, encoder)  # raises for layers that the tower does not have
         names |= {tower_name, "base_layer", *tower_cls.adapter_layer_names}
         names |= {part for name, _ in encoder.named_parameters() for part in name.split(".")}
-    for key in adapter_shapes(model, config):
-        names |= set(key.split("."))
     if adapter_name in names:
         raise ValueError(
             f"`adapter_name`={adapter_name!r} is part of the name of a weight, so PEFT could not tell this adapter's "
@@ -221,6 +247,11 @@ def check_base(model: nn.Module, config: MMRLConfig) -> None:
         raise ValueError(
             "The base model was made under `torch.inference_mode()`, so nothing can be trained on it. Make it outside."
         )
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what wrappers of a model, or of a part of it, put into it."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def frozen_encoder(model: CLIPModel, tower_name: str) -> nn.Module:

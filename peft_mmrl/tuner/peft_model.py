@@ -1,28 +1,24 @@
-"""The `PeftModel` of our task type: bound classes and the forward pass."""
+"""The `PeftModel` of our task type: its forward pass."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .adapters import MMRLPeftModel
-from .classes import BoundClasses, ExplicitPrompts, bind_classes
-from .config import MMRLConfig
-from .config_view import view_of
+from .bound_model import BoundModel
+from .class_binding import ClassBindingModel
+from .classes import BoundClasses, ExplicitPrompts
 from .features import image_states
 from .forward import State, checked_images, checked_prompts, checked_states, score
-from .loading import load_tokenizer
 from .outputs import MMRLOutput
-from .validation import as_positive_int, refuse_mixed_batch
+from .validation import refuse_mixed_batch
 
 
-class PeftModelForZeroShotImageClassification(MMRLPeftModel):
+class PeftModelForZeroShotImageClassification(ClassBindingModel):
     """
     A CLIP with MMRL adapters that classifies images among named classes.
 
@@ -49,105 +45,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._warned_untrained: set[str] = set()
         self._warned_other_loss = False
-
-    # --- classes --------------------------------------------------------------------------------------------------
-
-    def set_classes(
-        self,
-        names: list[str] | None = None,
-        processor: Callable[..., Any] | None = None,
-        *,
-        template: str | list[str] | None = None,
-        seen: Any = None,
-        allow_duplicates: bool = False,
-    ) -> None:
-        """Bind the active adapter to the classes that it scores from now on.
-
-        On an adapter without trained classes the first call defines them; they are saved with the adapter. Later
-        calls, and calls on a loaded adapter, only bind: a class whose name was trained is scored by fused logits,
-        any other by the class feature alone.
-
-        Args:
-            names: class names; underscores become blanks. None: the trained classes.
-            processor: a CLIP processor, a tokenizer, or a callable like one (a list of texts in, `input_ids` with
-                BOS and EOS out). None: loaded from the base model's name or path.
-            template: a prompt template with a place `{}` for the name, or several, whose features are averaged.
-                None: the adapter's own.
-            seen: which classes count as trained: "all", "none" or one truth value per class. None: all on an adapter
-                without trained classes, else those whose names were trained.
-            allow_duplicates: accept names that are the same class to the tokenizer.
-
-        Raises:
-            ValueError: duplicate or empty names, a template without `{}`, a mask of the wrong length, a prompt
-                beyond the context. Nothing is changed then.
-            TypeError: a bare string for names, or another wrong type.
-        """
-        adapter = self._one_active_adapter()
-        config = self.peft_config[adapter]
-        bound, new_config = bind_classes(
-            config,
-            self.get_base_model().config.text_config,
-            names,
-            processor,
-            lambda: self._load_tokenizer(config),
-            template,
-            seen,
-            allow_duplicates,
-        )
-        self.peft_config[adapter] = new_config  # first, see `_state`
-        self._bound[adapter] = bound
-        self._before_loading = None
-        self._warned_untrained.discard(adapter)
-
-    def _load_tokenizer(self, config: MMRLConfig) -> Callable[..., Any]:
-        name = config.base_model_name_or_path or self.get_base_model().name_or_path
-        if not name:
-            raise ValueError("`processor` must be given: the base model has no name or path to load one from.")
-        try:
-            return load_tokenizer(name, config.revision)
-        except OSError as error:
-            raise ValueError(f"`processor` must be given: {error}") from error
-
-    @property
-    def classes(self) -> list[str] | None:
-        """Names of the classes that the active adapter is bound to."""
-        bound = self._bound.get(self._one_active_adapter())
-        return None if bound is None else list(bound.names)
-
-    @property
-    def seen(self) -> list[bool] | None:
-        """For each class that the active adapter is bound to, whether it counts as trained."""
-        bound = self._bound.get(self._one_active_adapter())
-        return None if bound is None else list(bound.seen)
-
-    @property
-    def text_chunk_size(self) -> int:
-        """Number of class prompts that are encoded at a time, 1024 unless set.
-
-        With more classes the backward pass computes each chunk again, so that memory does not grow with classes x
-        layers. Results do not depend on it.
-        """
-        return self.get_base_model().text_model.chunk_size
-
-    @text_chunk_size.setter
-    def text_chunk_size(self, value: int) -> None:
-        self.get_base_model().text_model.chunk_size = as_positive_int("text_chunk_size", value)
-
-    @property
-    def config(self) -> PreTrainedConfig:
-        """The base model's config as Trainer and pipelines should see it: with the bound classes as labels, and with
-        all outputs but the loss and the decision ignored when predictions are gathered.
-
-        Whatever else is written to it is written to the base's config."""
-        ignored = [name for name in MMRLOutput.__dataclass_fields__ if name not in ("loss", "logits")]
-        own: dict[str, Any] = {"keys_to_ignore_at_inference": ignored}
-        bound = self._bound.get(self.active_adapters[0]) if self.active_adapters else None
-        if bound is not None:
-            own["id2label"] = dict(enumerate(bound.names))
-            own["label2id"] = {name: index for index, name in own["id2label"].items()}
-        return view_of(self.get_base_model().config, **own)
 
     # --- forward --------------------------------------------------------------------------------------------------
 
@@ -164,6 +62,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         *,
         trunk_states: torch.Tensor | None = None,
         frozen_image_embeds: torch.Tensor | None = None,
+        bound_to: BoundModel | None = None,
         **kwargs: Any,
     ) -> MMRLOutput | tuple[Any, ...]:
         """Score B images among the bound classes, or among explicit prompts; C classes or prompts.
@@ -182,6 +81,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             trunk_states (`torch.Tensor` of shape `(B, patches + 1, d_v)`, *optional*): what `image_states` gives for
                 images, in the place of `pixel_values`.
             frozen_image_embeds (`torch.Tensor` of shape `(B, d)`, *optional*): the same for the loss.
+            bound_to ([`BoundModel`], *optional*): classes and adapter of this call, see the method of that name.
             kwargs: as for `CLIPModel.forward`.
 
         Returns:
@@ -191,7 +91,7 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         clip = self.get_base_model()
         return_dict = kwargs.pop("return_dict", None)
         token_type_ids = kwargs.pop("token_type_ids", None)  # BERT's tokenizers give them
-        state = self._state()
+        state = self._state(bound_to)
         with_loss = labels is not None or bool(return_loss)
         if trunk_states is None:
             images = checked_images(clip, pixel_values, interpolate_pos_encoding)
@@ -201,6 +101,8 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
             raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
         if input_ids is None:
             classes = self._bound_classes(state)
+        elif bound_to is not None:
+            raise ValueError("`input_ids` and `bound_to` are both the classes to score; pass one.")
         else:
             classes = checked_prompts(clip, state.config, input_ids, attention_mask, position_ids, token_type_ids)
         output = score(clip, state, images, classes, labels, return_loss, num_items_in_batch, **kwargs)
@@ -209,10 +111,12 @@ class PeftModelForZeroShotImageClassification(MMRLPeftModel):
         self._warn_of_other_loss(state, with_loss, output.logits)
         return output if (clip.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
-    def _state(self) -> State:
+    def _state(self, bound_to: BoundModel | None) -> State:
         """What the next forward pass runs on. The classes are read first: `set_classes` sets them last."""
-        adapter = self._one_active_adapter()
-        bound = self._bound.get(adapter)
+        adapter = self._one_active_adapter() if bound_to is None else bound_to.adapter
+        bound = self._bound.get(adapter) if bound_to is None else bound_to.bound
+        if adapter not in self.peft_config:
+            raise ValueError(f"`bound_to` goes with the adapter {adapter!r}, which was deleted.")
         config = self.peft_config[adapter]
         config.check_coefficients()
         is_frozen = self.get_base_model().vision_model.disable_adapters

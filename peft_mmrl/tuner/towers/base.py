@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -29,12 +29,9 @@ from ..config import MMRLConfig, adapted_layers
 from ..layer import Aligner, SharedResidualAligner
 from ..outputs import MMRLTowerOutput
 from ..validation import refuse_mixed_batch
+from .architecture import Architecture
 from .encoder_layer import has_hooks
 from .forward_pass import ForwardPass, LayerTokens
-
-
-if TYPE_CHECKING:
-    from .backbones import Backbone
 
 
 class MMRLTower(nn.Module, BaseTunerLayer):
@@ -46,18 +43,18 @@ class MMRLTower(nn.Module, BaseTunerLayer):
     Args:
         base_layer: the frozen encoder, transformers' `CLIPVisionModel`, `CLIPTextModel` or one like them.
         configs: the adapters' configs by name; the tuner's own dictionary, read at every call.
-        backbone: what is said of the base model's architecture.
+        architecture: facts of the base model.
     """
 
     adapter_layer_names: tuple[str, ...] = ("mmrl_aligner",)
     layers_field: str  # the config field that lists the adapted layers
     layer_kwargs: dict[str, Any] = {}  # what the frozen encoder passes to each of its layers
 
-    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], backbone: Backbone) -> None:
+    def __init__(self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], architecture: Architecture) -> None:
         super().__init__()
         self.base_layer = base_layer
         self.configs = configs
-        self.backbone = backbone
+        self.architecture = architecture
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ModuleDict())
         self.train(base_layer.training)
@@ -78,6 +75,13 @@ class MMRLTower(nn.Module, BaseTunerLayer):
         for layer in self.layers:
             layer.training = mode  # what gradient checkpointing goes by; dropout is in modules below
         return self
+
+    def _replicate_for_data_parallel(self) -> NoReturn:
+        raise ValueError(
+            "`torch.nn.DataParallel` is not supported by MMRL: its copies of the model share one set of kept class "
+            "features. Start one process per GPU (`accelerate launch` or `torchrun --nproc_per_node`), or use one GPU "
+            "(`CUDA_VISIBLE_DEVICES=0`)."
+        )
 
     # --- adapters -------------------------------------------------------------------------------------------------
 
@@ -262,7 +266,7 @@ class MMRLTower(nn.Module, BaseTunerLayer):
 
     def can_split(self, layer: nn.Module) -> bool:
         """Whether a layer's modules may be called one by one: it is CLIP's, and nobody watches any part of it."""
-        return type(layer) in self.backbone.split_layers and not has_hooks(layer)
+        return type(layer) in self.architecture.split_layers and not has_hooks(layer)
 
 
 @capture_outputs(tie_last_hidden_states=False)

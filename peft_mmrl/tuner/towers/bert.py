@@ -9,7 +9,7 @@ Shapes: C prompts of n tokens, K representation tokens, d the tower's width.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,12 +18,9 @@ from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..outputs import MMRLTowerOutput
+from ..prompts import Prompts
 from .forward_pass import ForwardPass, LayerTokens
 from .text import PromptTrunk, TextTower, with_tokens_seen
-
-
-if TYPE_CHECKING:
-    from ..prompts import Prompts
 
 
 class BertTextTower(TextTower):

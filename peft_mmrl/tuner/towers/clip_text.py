@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,13 +17,10 @@ from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..outputs import MMRLTowerOutput
+from ..prompts import Prompts
 from .encoder_layer import attend_causally, attend_with_prefix, finish, project
 from .forward_pass import ForwardPass, LayerTokens
 from .text import PromptTrunk, TextTower, with_tokens_seen
-
-
-if TYPE_CHECKING:
-    from ..prompts import Prompts
 
 
 class CLIPTextTower(TextTower):
@@ -59,7 +56,7 @@ class CLIPTextTower(TextTower):
         return {"input_ids": prompts.input_ids.to(self.device)}
 
     def can_share(self, *parts: nn.Module) -> bool:
-        is_split = all(type(layer) in self.backbone.split_layers for layer in self.layers)
+        is_split = all(type(layer) in self.architecture.split_layers for layer in self.layers)
         return is_split and super().can_share(*parts)
 
     def prompt_trunk(self, prompts: Prompts, first: int, chunk_size: int) -> PromptTrunk:
@@ -118,7 +115,7 @@ class CLIPTextTower(TextTower):
 
     def pool(self, hidden: torch.Tensor, inputs: dict[str, Any], num_tokens: int) -> MMRLTowerOutput:
         hidden = self.final_layer_norm(hidden)
-        eos = self.backbone.eos_index(inputs["input_ids"].to(hidden.device), self.config)
+        eos = self.architecture.eos_index(inputs["input_ids"].to(hidden.device), self.config)
         eos = torch.where(eos > 0, eos + num_tokens, eos)  # BOS stays where it is
         rows = torch.arange(len(hidden), device=hidden.device)
         return MMRLTowerOutput(last_hidden_state=hidden, pooler_output=hidden[rows, eos])

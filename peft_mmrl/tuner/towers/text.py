@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,13 +16,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..config import MMRLConfig
 from ..layer import RepTokens
+from ..prompts import PromptChunk, Prompts
 from .base import MMRLTower
 from .encoder_layer import has_hooks
 from .forward_pass import ForwardPass, LayerTokens, insert_tokens
-
-
-if TYPE_CHECKING:
-    from ..prompts import PromptChunk, Prompts
 
 
 @dataclass

@@ -6,7 +6,7 @@ Shapes: B images of n tokens (CLS and patches), K representation tokens, d the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,14 +16,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..config import MMRLConfig
 from ..layer import RepProjection, ResidualRepProjection
 from ..outputs import MMRLTowerOutput
+from .architecture import Architecture
 from .base import MMRLTower
 from .encoder_layer import attend, finish, project
 from .forward_pass import ForwardPass, LayerTokens, insert_tokens
 from .text import TextTower
-
-
-if TYPE_CHECKING:
-    from .backbones import Backbone
 
 
 class VisionTower(MMRLTower):
@@ -37,9 +34,13 @@ class VisionTower(MMRLTower):
     layers_field = "vision_layers"
 
     def __init__(
-        self, base_layer: nn.Module, configs: Mapping[str, MMRLConfig], backbone: Backbone, text_tower: TextTower
+        self,
+        base_layer: nn.Module,
+        configs: Mapping[str, MMRLConfig],
+        architecture: Architecture,
+        text_tower: TextTower,
     ) -> None:
-        super().__init__(base_layer, configs, backbone)
+        super().__init__(base_layer, configs, architecture)
         self._text_tower = (text_tower,)  # in a tuple, so that R is registered once
 
     @classmethod
