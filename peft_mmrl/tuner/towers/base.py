@@ -2,12 +2,8 @@
 
 A tower takes the place of a CLIP's `text_model` or `vision_model` and runs the frozen layers inside. The layers below
 the first adapted one (the trunk) see no representation token, so the adapted and the frozen pass share them. What
-<<<<<<< HEAD
-differs between the encoders is in text.py, vision.py and bert.py; backbones.py says which architecture takes which.
-=======
 differs between the encoders is in text.py and its two kinds clip_text.py and bert.py, and in vision.py; backbones.py
 says which architecture takes which.
->>>>>>> tuner~0
 
 Shapes: B rows (images or prompts), n tokens, K representation tokens, L adapted layers, d the tower's width.
 """
