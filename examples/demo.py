@@ -113,7 +113,7 @@ def main(args: argparse.Namespace) -> None:
     check_saved_adapter(args.output_dir / "mmrl", task, logits["mmrl"])
 
     content = metrics if args.split == "all" else metrics[args.split]
-    (args.output_dir / "metrics.json").write_text(json.dumps(content, indent=2))
+    (args.output_dir / "metrics.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     draw(args.output_dir / "demo.png", task, logits, args.shots)
     print(
         f"Wrote {args.output_dir}/metrics.json and {args.output_dir}/demo.png in {time.perf_counter() - start:.0f} s."

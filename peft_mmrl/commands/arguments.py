@@ -58,6 +58,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "crop_scale": partial(as_number, low=0.01, high=1),
     "epochs": as_positive_int,
     "gradient_accumulation_steps": as_positive_int,
+    "label_smoothing": partial(as_number, low=0, below=1),
     "learning_rate": partial(as_number, low=0),
     "max_textbook_classes": NOT_NEGATIVE,
     "num_workers": NOT_NEGATIVE,
