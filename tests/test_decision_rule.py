@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from peft_mmrl.tuner import decision_fit
 from peft_mmrl.tuner.decision import Decision, decide
-from peft_mmrl.tuner.decision_fit import choose_factor, deal_into_folds, fit, fit_probe, mirror_gain
+from peft_mmrl.tuner.decision_fit import choose_factor, deal_into_folds, fit, fit_probe, may_mirror, mirror_gain
 from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_probe
 
 
@@ -135,6 +135,12 @@ def test_prototypes_that_tell_nothing_weigh_nothing():
     assert problem.fit().prototype_weight == 0
 
 
+@pytest.mark.parametrize(("counts", "most"), [([2, 2], 0), ([3, 3], 0.25), ([2, 2, 1, 1], 0), ([4, 4], 0.5)])
+def test_few_pictures_of_few_classes_leave_prototypes_little_to_say(counts, most):
+    weights = {make_problem(counts, seed, 0.3).fit().prototype_weight for seed in range(20)}
+    assert max(weights) == most
+
+
 def test_class_weight_balances_the_probe():
     problem = make_problem([30, 3], spread=3.0)
     plain, _ = fit_probe(problem.images, problem.labels, 2)
@@ -246,19 +252,26 @@ def test_features_in_half_precision_are_decided_in_fp32(problem):
 
 def test_mirroring_that_changes_nothing_gains_nothing(problem):
     gain = mirror_gain(problem.images, problem.images, problem.texts, problem.labels, problem.scale)
-    assert gain == pytest.approx(0, abs=1e-9)
+    assert gain == pytest.approx(0, abs=1e-9) and may_mirror(gain)
 
 
 def test_mirroring_into_another_class_is_seen():
     problem = make_problem([4, 4], spread=0.2)
     texts = problem.texts[:1].expand(2, -1)  # names that mean nothing to CLIP
     other = problem.images[torch.stack([(problem.labels != label).nonzero()[0, 0] for label in problem.labels])]
-    assert mirror_gain(problem.images, other, texts, problem.labels, problem.scale) < -0.25
+    gain = mirror_gain(problem.images, other, texts, problem.labels, problem.scale)
+    assert gain < -1 and not may_mirror(gain)
 
 
 def test_one_picture_a_class_says_nothing_of_mirroring():
     problem = make_problem([1, 3])
-    assert mirror_gain(problem.images, problem.images, problem.texts, problem.labels, problem.scale) is None
+    gain = mirror_gain(problem.images, problem.images, problem.texts, problem.labels, problem.scale)
+    assert gain is None and not may_mirror(gain)
+
+
+def test_mirrored_pictures_must_be_as_many(problem):
+    with pytest.raises(ValueError, match="`mirrored` must have the shape"):
+        mirror_gain(problem.images, problem.images[1:], problem.texts, problem.labels, problem.scale)
 
 
 # --- bad input, saving -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ z = s f_0 w_0^T. All that is as large as N x C is computed in chunks, so memory 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ PROBE_STRENGTH = 10.0  # weight of the cross entropies against half the squared 
 PROBE_FACTORS = (1.0, 2.0)  # k, of which cross-validation chooses
 MAX_FOLDS = 5
 MAX_PROTOTYPE_SCALE = 10.0
-PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5, 0.75)
+PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5)
 MIN_MIRROR_GAIN = -0.25  # in nats: below, mirrored pictures are other things
 CHUNK_NUMBERS = 2**24
 
@@ -74,8 +75,7 @@ def mirror_gain(
 ) -> float | None:
     """How much likelier its class is to a mirrored picture than to the picture itself, mean log p over all, in nats.
 
-    p is the softmax of z + the probe fitted on the other folds. Pictures may be mirrored in training where this is
-    at least `MIN_MIRROR_GAIN`.
+    p is the softmax of z + k (probe fitted on the other folds), see `may_mirror`.
 
     Args:
         frozen_image, frozen_text, labels, scale: as for `fit`.
@@ -88,16 +88,16 @@ def mirror_gain(
     if mirrored.shape != frozen_image.shape:
         raise ValueError(f"`mirrored` must have the shape {tuple(frozen_image.shape)}, got {tuple(mirrored.shape)}.")
     labels = labels.to(frozen_image.device, torch.long)
-    gains = []
-    for held_out, weight, bias in probes_of_folds(frozen_image, frozen_text, labels, scale):
-        classifier = scale * frozen_text + weight
-        for rows in _chunks(held_out, len(frozen_text)):
-            loss, loss_mirrored = (
-                cross_entropy(features[rows] @ classifier.T + bias, labels[rows], reduction="none")
-                for features in (frozen_image, mirrored)
-            )
-            gains.append(loss - loss_mirrored)
-    return torch.cat(gains).double().mean().item() if gains else None
+    losses = held_out_losses([frozen_image, mirrored], frozen_text, labels, scale)
+    if losses is None:
+        return None
+    plain, reflected = losses[:, losses[0].mean(dim=1).argmin()]
+    return (plain - reflected).mean().item()
+
+
+def may_mirror(gain: float | None) -> bool:
+    """Whether mirrored pictures are still pictures of their class, by what `mirror_gain` says."""
+    return gain is not None and gain >= MIN_MIRROR_GAIN
 
 
 # --- the probe ---------------------------------------------------------------------------------------------------
@@ -162,15 +162,35 @@ def choose_factor(
 ) -> float:
     """k, by which the probe's logits are multiplied: the one with the smallest cross entropy of z + k (probe) over
     held-out pictures; 1 where a class has one picture."""
-    losses = torch.zeros(len(PROBE_FACTORS), dtype=torch.double)
-    for held_out, weight, bias in probes_of_folds(frozen_image, frozen_text, labels, scale, class_weight):
-        for rows in _chunks(held_out, len(frozen_text)):
-            text = scale * frozen_image[rows] @ frozen_text.T
-            probe = frozen_image[rows] @ weight.T + bias
-            for index, factor in enumerate(PROBE_FACTORS):
-                loss = cross_entropy(text + factor * probe, labels[rows], reduction="sum")
-                losses[index] += loss.double().cpu()
-    return PROBE_FACTORS[int(losses.argmin())]
+    losses = held_out_losses([frozen_image], frozen_text, labels, scale, class_weight)
+    return PROBE_FACTORS[0 if losses is None else int(losses[0].mean(dim=1).argmin())]
+
+
+def held_out_losses(
+    views: list[torch.Tensor],
+    frozen_text: torch.Tensor,
+    labels: torch.Tensor,
+    scale: torch.Tensor | float,
+    class_weight: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Cross entropies of z + k (probe fitted on the other folds of the first view).
+
+    Args:
+        views: f_0 (N, d) of the pictures, and of changed ones.
+
+    Returns:
+        (views, `PROBE_FACTORS`, N); None where a class has one picture, or there is one class.
+    """
+    losses = None
+    for held_out, weight, bias in probes_of_folds(views[0], frozen_text, labels, scale, class_weight):
+        if losses is None:
+            losses = bias.new_empty(len(views), len(PROBE_FACTORS), len(labels))
+        for (v, view), (k, factor) in product(enumerate(views), enumerate(PROBE_FACTORS)):
+            classifier = scale * frozen_text + factor * weight
+            for rows in _chunks(held_out, len(frozen_text)):
+                logits = view[rows] @ classifier.T + factor * bias
+                losses[v, k, rows] = cross_entropy(logits, labels[rows], reduction="none")
+    return losses
 
 
 def probes_of_folds(
@@ -266,9 +286,14 @@ def choose_prototype_weight(
     b: float,
 ) -> float:
     """w: the smallest weight of prototypes against text whose mean log p of the true class, leave-one-out, is within
-    one standard error of the best; 0 where prototypes tell nothing."""
+    one standard error of the best; 0 where prototypes tell nothing.
+
+    N pictures allow at most (N - 4) / 8: a few pictures of two or three classes say little of how they compare with
+    new classes.
+    """
     repeated = (labels.bincount()[labels] > 1).nonzero().flatten()
-    if not a or not len(repeated):
+    allowed = [g for g in PROTOTYPE_WEIGHTS if g <= (len(repeated) - 4) / 8]
+    if not a or not allowed:
         return 0.0
     own = scale * (frozen_image * _others_mean(frozen_image, prototypes, labels)).sum(dim=1)
     scores = []
@@ -279,13 +304,13 @@ def choose_prototype_weight(
         scores.append(
             torch.stack(
                 [-cross_entropy((1 - g) * text + g * by_prototype, labels[rows], reduction="none")
-                 for g in PROTOTYPE_WEIGHTS]
+                 for g in allowed]
             )
         )  # fmt: skip
-    scores = torch.cat(scores, dim=1).double()  # (len(PROTOTYPE_WEIGHTS), pictures)
+    scores = torch.cat(scores, dim=1).double()  # (weights, pictures)
     behind = scores[scores.mean(dim=1).argmax()] - scores
     is_close = behind.mean(dim=1) <= behind.std(dim=1, correction=0) / len(repeated) ** 0.5
-    return PROTOTYPE_WEIGHTS[int(is_close.int().argmax())]
+    return allowed[int(is_close.int().argmax())]
 
 
 def _others_mean(features: torch.Tensor, prototypes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
