@@ -196,7 +196,7 @@ def by_textbook(decision, rows, *arguments):
     names = {"W": "probe_weight", "c": "probe_bias", "M": "prototypes"}
     names |= {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}
     fitted = {symbol: torch.as_tensor(getattr(decision, name), dtype=torch.double) for symbol, name in names.items()}
-    rows = [None if row < 0 else row for row in rows.tolist()]
+    rows = [None if row < 0 else row for row in rows]
     images, texts, *logits, scale, alpha, o = arguments
     if decision.features == "frozen":
         logits = [scale * images @ texts.T] * 2
@@ -210,29 +210,28 @@ def by_textbook(decision, rows, *arguments):
 def test_logits_are_the_textbooks(rows, o, features, counts):
     problem = make_problem(counts)
     decision = problem.fit(features=features)
-    rows = torch.tensor(rows)
     ours = logits_of(problem, decision, rows, o)
     theirs = logits_of(problem, decision, rows, o, function=by_textbook)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
 def test_new_classes_are_zero_shot_bit_for_bit_where_asked_for(problem):
-    rows = torch.tensor([-1, 0, -1])
+    rows = [-1, 0, -1]
     for seed in range(3):
         texts = normalize(torch.randn(3, WIDTH).double(), dim=-1)
         zero_shot = problem.scale * problem.images @ texts.T
         adapted = torch.randn(2, len(problem.images), 3).double()
         logits = decide(problem.fit(), rows, problem.images, texts, *adapted, problem.scale, 0.7, 1.0)
-        assert torch.equal(logits[:, rows < 0], zero_shot[:, rows < 0]), seed
+        assert torch.equal(logits[:, [0, 2]], zero_shot[:, [0, 2]]), seed
 
 
 def test_new_classes_do_not_change_which_trained_class_is_named(problem):
     decision = problem.fit()
-    together = logits_of(problem, decision, torch.tensor([0, 1, 2, -1, -1]))[:, :3]
+    together = logits_of(problem, decision, [0, 1, 2, -1, -1])[:, :3]
     generator = torch.Generator().manual_seed(5)
     texts = normalize(torch.randn(5, WIDTH, generator=generator).double(), dim=-1)[:3]
     adapted = 4 * torch.randn(2, len(problem.images), 5, generator=generator).double()[:, :, :3]
-    alone = decide(decision, torch.arange(3), problem.images, texts, *adapted, problem.scale, 0.7, 0.5)
+    alone = decide(decision, range(3), problem.images, texts, *adapted, problem.scale, 0.7, 0.5)
     torch.testing.assert_close(together.softmax(dim=1), alone.softmax(dim=1))
 
 
@@ -240,7 +239,7 @@ def test_features_in_half_precision_are_decided_in_fp32(problem):
     decision = dataclasses.replace(problem.fit(), prototype_scale=10.0, prototype_weight=0.75)
     images, texts = problem.images.float(), problem.texts.float()
     adapted = torch.randn(2, len(images), 3)
-    arguments = decision, torch.tensor([0, -1, 2]), images, texts, *adapted, torch.tensor(100.0), 0.7, 0.5
+    arguments = decision, [0, -1, 2], images, texts, *adapted, torch.tensor(100.0), 0.7, 0.5
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast = decide(*arguments)
     assert under_autocast.dtype == torch.float32
@@ -303,7 +302,9 @@ def test_an_unknown_pass_is_refused(problem):
 
 
 def test_a_decision_comes_back_from_its_state(problem):
-    decision = problem.fit(features="frozen", classes=["a", "b", "c"], templates=["{}."], image_size=(32, 48))
+    decision = problem.fit(
+        features="frozen", classes=["a", "b", "c"], fitted_for={"template": ["{}."], "image size": [32, 48]}
+    )
     tensors, metadata = decision.state()
     again = Decision.from_state(tensors, metadata)
     for field in dataclasses.fields(Decision):

@@ -11,11 +11,19 @@ the adapter; s = exp(logit_scale); z = s f_0 w_0^T; T the bound classes that wer
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from transformers.utils import cached_file
 
+from .classes import BoundClasses
+from .config import MMRLConfig
 from .validation import InvalidTypeError, as_number
 
 
@@ -38,9 +46,7 @@ class Decision:
         features: which pass class and representation logits come from: "adapted", or "frozen", with which the
             adapted layers are not run.
         classes: names of the trained classes.
-        templates: their prompt templates, whose features are averaged into w_0.
-        base_fingerprint: digest of the base model.
-        image_size: height and width of the pictures in pixels, as the base model sees them.
+        fitted_for: what it depends on (see `conditions`); under others it means nothing.
     """
 
     probe_weight: torch.Tensor
@@ -51,9 +57,7 @@ class Decision:
     prototype_weight: float
     features: str = "adapted"
     classes: tuple[str, ...] | None = None
-    templates: tuple[str, ...] | None = None
-    base_fingerprint: str | None = None
-    image_size: tuple[int, int] | None = None
+    fitted_for: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = tuple(getattr(self.probe_weight, "shape", ()))
@@ -65,9 +69,8 @@ class Decision:
         limits = {"prototype_scale": (0,), "prototype_shift": (-1e30, 1e30), "prototype_weight": (0, 1)}
         for name, bounds in limits.items():
             object.__setattr__(self, name, as_number(name, getattr(self, name), *bounds))
-        for name in ("classes", "templates", "image_size"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
         if self.classes is not None and len(self.classes) != shape[0]:
             raise ValueError(f"`classes` has {len(self.classes)} names for {shape[0]} rows of the decision.")
 
@@ -84,6 +87,28 @@ class Decision:
     def to(self, device: torch.device | str) -> Decision:
         """The same on a device."""
         return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
+    def differs_in(self, conditions: dict[str, Any]) -> list[str]:
+        """Names of what it was fitted for and is now another; what is not known on either side does not count."""
+        return [
+            name
+            for name, value in conditions.items()
+            if name in self.fitted_for and value is not None and self.fitted_for[name] not in (None, value)
+        ]
+
+    def check_fits(self, classes: list[str] | None, width: int) -> None:
+        """Raise where it is one of other classes, or of another joint width, than an adapter's."""
+        shape, expected = (self.num_classes, self.probe_weight.shape[1]), (len(classes or []), width)
+        if shape != expected:
+            raise ValueError(
+                f"The decision is for {shape[0]} classes and features of width {shape[1]}, but the adapter has "
+                f"{expected[0]} trained classes and width {width}. Fit it anew with `fit_decision`."
+            )
+        if self.classes is not None and list(self.classes) != classes:
+            raise ValueError(
+                f"The decision is for the classes {list(self.classes)}, but the adapter was trained on {classes}. Fit "
+                "it anew with `fit_decision`."
+            )
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         """Tensors and metadata for a safetensors file."""
@@ -103,10 +128,56 @@ class Decision:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"This is no decision: {error}") from error
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `decision.safetensors` beside an adapter."""
+        tensors, metadata = self.state()
+        save_file(tensors, Path(folder, DECISION_FILE), metadata={"format": "pt", **metadata})
+
+    @classmethod
+    def load(cls, adapter: str | os.PathLike[str], **hub_kwargs: Any) -> Decision | None:
+        """Read the decision that was saved with an adapter; None where none was.
+
+        Args:
+            adapter: its folder or Hub repository.
+            hub_kwargs: `subfolder`, `revision`, `token` and the like.
+
+        Raises:
+            OSError: the file is damaged or holds something else.
+        """
+        path = cached_file(
+            os.fspath(adapter),
+            DECISION_FILE,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            **hub_kwargs,
+        )
+        if path is None:
+            return None
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+            return cls.from_state(load_file(path), metadata)
+        except (SafetensorError, ValueError) as error:
+            raise OSError(f"{path} cannot be read: {error}") from error
+
+
+def conditions(
+    templates: Sequence[str], base_fingerprint: str | None, image_size: Sequence[int] | None, config: MMRLConfig
+) -> dict[str, Any]:
+    """What a decision depends on: the prompt templates, whose features are averaged into w_0, the base model, and how
+    pictures are prepared."""
+    return {
+        "template": list(templates),
+        "base model": base_fingerprint,
+        "image size": None if image_size is None else list(image_size),
+        "fit": config.fit or "as the base does",
+        "value_range": config.value_range or "as the pictures' type",
+    }
+
 
 def decide(
     decision: Decision,
-    rows: torch.Tensor,
+    rows: Sequence[int],
     frozen_image: torch.Tensor,
     frozen_text: torch.Tensor,
     class_logits: torch.Tensor | None,
@@ -124,7 +195,7 @@ def decide(
 
     Args:
         decision: the fitted numbers.
-        rows: (n,) the decision's row of each bound class; -1 for a class that counts as new.
+        rows: the decision's row of each of the n bound classes; -1 for a class that counts as new.
         frozen_image: f_0 (B, d).
         frozen_text: w_0 (n, d) of the bound classes.
         class_logits: s f_c w^T (B, n); taken to be z where `decision.features` is "frozen".
@@ -138,12 +209,12 @@ def decide(
         if decision.features == "frozen":
             class_logits = rep_logits = zero_shot
         logits = zero_shot_weight * zero_shot + (1 - zero_shot_weight) * class_logits
-        trained = (rows >= 0).nonzero().flatten()
-        if not len(trained):
+        places = [place for place, row in enumerate(rows) if row >= 0]
+        if not places:
             return logits
-        kept = rows[trained].to(decision.probe_weight.device)
+        kept = torch.tensor([rows[place] for place in places], device=decision.probe_weight.device)
         weight, bias, prototypes = (getattr(decision, name)[kept].to(frozen_image) for name in TENSORS)
-        trained = trained.to(logits.device)
+        trained = torch.tensor(places, device=logits.device)
 
         fused = alpha * class_logits[:, trained] + (1 - alpha) * rep_logits[:, trained]
         which = fused + frozen_image @ weight.T + bias
@@ -152,6 +223,22 @@ def decide(
         together = (1 - share) * text + share * by_prototype
         decided = which.log_softmax(dim=1) + together.logsumexp(dim=1, keepdim=True)
         return logits.index_copy(1, trained, decided.to(logits.dtype))
+
+
+def rows_of(classes: BoundClasses) -> list[int]:
+    """A decision's row of each bound class; -1 where it counts as new.
+
+    Raises:
+        ValueError: a class that counts as trained has no row.
+    """
+    for position, (seen, place) in enumerate(zip(classes.seen, classes.trained, strict=True)):
+        if seen and place is None:
+            raise ValueError(
+                f"`seen`: the class {classes.names[position]!r} at position {position} counts as trained, but the "
+                "decision was not fitted on it. Leave it out of `seen`, or take the decision off "
+                "(`model.decision = None`)."
+            )
+    return [place if seen else -1 for seen, place in zip(classes.seen, classes.trained, strict=True)]
 
 
 def check_features(features: Any) -> None:
