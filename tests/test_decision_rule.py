@@ -165,10 +165,17 @@ def test_folds_hold_every_class_alike():
     assert counts.min() >= 1 and (counts.max(dim=0).values - counts.min(dim=0).values).max() <= 1
 
 
-def test_a_factor_is_chosen_where_there_are_two_pictures_a_class():
-    assert choose_factor(*vars(make_problem([1, 5])).values()) == 1
-    factors = {choose_factor(*vars(make_problem([6, 6, 6], seed, 0.1)).values()) for seed in range(3)}
-    assert factors == {2}  # clean classes: a stronger probe
+def test_the_factor_is_chosen_by_pictures_that_are_held_out():
+    assert choose_factor(*vars(make_problem([1, 1, 1])).values()) == 0.5  # none can be
+    clean = {choose_factor(*vars(make_problem([6, 6, 6], seed, 0.1)).values()) for seed in range(3)}
+    noise = make_problem([8, 8, 8], spread=0.0)
+    noise.images = normalize(torch.randn(24, WIDTH, generator=torch.Generator().manual_seed(1)).double(), dim=-1)
+    noise.scale = torch.tensor(0.01).double()
+    assert clean == {2} and choose_factor(*vars(noise).values()) == 0
+
+
+def test_a_class_of_one_picture_does_not_stop_the_others_from_being_held_out():
+    assert choose_factor(*vars(make_problem([1, 6, 6], spread=0.1)).values()) == 2
 
 
 # --- deciding ----------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from .validation import InvalidTypeError, check_labels
 
 
 PROBE_STRENGTH = 10.0  # weight of the cross entropies against half the squared norm of W
-PROBE_FACTORS = (1.0, 2.0)  # k, of which cross-validation chooses
+PROBE_FACTORS = (0.0, 0.5, 1.0, 2.0)  # k, of which cross-validation chooses
+UNTRIED_FACTOR = 0.5  # k where every class has one picture
 MAX_FOLDS = 5
 MAX_PROTOTYPE_SCALE = 10.0
 PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5)
@@ -75,7 +76,8 @@ def mirror_gain(
 ) -> float | None:
     """How much likelier its class is to a mirrored picture than to the picture itself, mean log p over all, in nats.
 
-    p is the softmax of z + k (probe fitted on the other folds), see `may_mirror`.
+    p is the softmax of z + k (probe fitted on the other folds), k the better one of 1 and 2, so that the probe is
+    heard where names mean nothing to CLIP. See `may_mirror`.
 
     Args:
         frozen_image, frozen_text, labels, scale: as for `fit`.
@@ -89,8 +91,9 @@ def mirror_gain(
         raise ValueError(f"`mirrored` must have the shape {tuple(frozen_image.shape)}, got {tuple(mirrored.shape)}.")
     labels = labels.to(frozen_image.device, torch.long)
     losses = held_out_losses([frozen_image, mirrored], frozen_text, labels, scale)
-    if losses is None:
+    if losses is None or labels.bincount().min() < 2:
         return None
+    losses = losses[:, [factor >= 1 for factor in PROBE_FACTORS]]
     plain, reflected = losses[:, losses[0].mean(dim=1).argmin()]
     return (plain - reflected).mean().item()
 
@@ -161,9 +164,9 @@ def choose_factor(
     class_weight: torch.Tensor | None = None,
 ) -> float:
     """k, by which the probe's logits are multiplied: the one with the smallest cross entropy of z + k (probe) over
-    held-out pictures; 1 where a class has one picture."""
+    held-out pictures; 1/2 where every class has one picture."""
     losses = held_out_losses([frozen_image], frozen_text, labels, scale, class_weight)
-    return PROBE_FACTORS[0 if losses is None else int(losses[0].mean(dim=1).argmin())]
+    return UNTRIED_FACTOR if losses is None else PROBE_FACTORS[int(losses[0].mean(dim=1).argmin())]
 
 
 def held_out_losses(
@@ -179,12 +182,12 @@ def held_out_losses(
         views: f_0 (N, d) of the pictures, and of changed ones.
 
     Returns:
-        (views, `PROBE_FACTORS`, N); None where a class has one picture, or there is one class.
+        (views, `PROBE_FACTORS`, N), 0 for the only picture of a class; None where all are such, or there is one class.
     """
     losses = None
     for held_out, weight, bias in probes_of_folds(views[0], frozen_text, labels, scale, class_weight):
         if losses is None:
-            losses = bias.new_empty(len(views), len(PROBE_FACTORS), len(labels))
+            losses = bias.new_zeros(len(views), len(PROBE_FACTORS), len(labels))
         for (v, view), (k, factor) in product(enumerate(views), enumerate(PROBE_FACTORS)):
             classifier = scale * frozen_text + factor * weight
             for rows in _chunks(held_out, len(frozen_text)):
@@ -202,13 +205,14 @@ def probes_of_folds(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """For each of at most 5 folds the pictures that are held out, and a probe (W, c) fitted on the others.
 
-    Nothing where a class has one picture.
+    The only picture of a class is never held out. Nothing where every class has one, or there is one class.
     """
-    num_folds = min(MAX_FOLDS, int(labels.bincount().min()))
-    if num_folds < 2 or len(frozen_text) < 2:
+    counts = labels.bincount()
+    if counts.max() < 2 or len(frozen_text) < 2:
         return
+    num_folds = min(MAX_FOLDS, int(counts[counts > 1].min()))
     of_label = scale * (frozen_image * frozen_text[labels]).sum(dim=1)
-    fold = deal_into_folds(labels, of_label, num_folds)
+    fold = deal_into_folds(labels, of_label, num_folds).masked_fill(counts[labels] == 1, -1)
     for index in range(num_folds):
         train = fold != index
         # Looser: it is scored on pictures that it was not fitted on.

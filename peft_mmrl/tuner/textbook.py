@@ -255,18 +255,18 @@ def textbook_fit(f_0: Tensor, w_0: Tensor, y: Tensor, s: Tensor) -> dict[str, Te
     if num_classes == 1:
         return fitted
 
-    # Probe: logistic regression on f_0, times k in {1, 2}, the better of them in cross-validation beside z.
-    losses = {1: 0.0, 2: 0.0}
-    folds = min(5, int(n.min()))
-    fold = torch.empty_like(y)
-    for k in range(num_classes):  # a class's pictures in the order of their zero-shot logit: alike folds
+    # Probe: logistic regression on f_0, times the k that is best in cross-validation beside z.
+    losses = {k: 0.0 for k in (0, 0.5, 1, 2)}
+    fold = torch.full_like(y, -1)  # the only picture of a class is never held out
+    folds = min(5, int(n[n > 1].min())) if n.max() > 1 else 0
+    for k in (n > 1).nonzero().flatten():  # a class's pictures in the order of their zero-shot logit: alike folds
         fold[(y == k).nonzero().flatten()[z[y == k, k].argsort()]] = torch.arange(int(n[k])) % folds
-    for i in range(folds if folds > 1 else 0):
+    for i in range(folds):
         out = fold == i
         weight, bias = textbook_probe(f_0[~out], y[~out], num_classes)
         for k in losses:
             losses[k] += cross_entropy(z[out] + k * (f_0[out] @ weight.T + bias), y[out], reduction="sum").item()
-    k = min(losses, key=losses.get)
+    k = min(losses, key=losses.get) if folds else 0.5
     weight, bias = textbook_probe(f_0, y, num_classes)
     fitted |= {"W": k * weight, "c": k * bias}
 
