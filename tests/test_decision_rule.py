@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from peft_mmrl.tuner import decision_fit
 from peft_mmrl.tuner.decision import Decision, decide
-from peft_mmrl.tuner.decision_fit import choose_factor, deal_into_folds, fit, fit_probe, may_mirror, mirror_gain
+from peft_mmrl.tuner.decision_fit import choose_factor, deal_into_folds, fit, fit_probe, judge_mirroring
 from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_probe
 
 
@@ -256,28 +256,41 @@ def test_features_in_half_precision_are_decided_in_fp32(problem):
 # --- mirroring ---------------------------------------------------------------------------------------------------
 
 
-def test_mirroring_that_changes_nothing_gains_nothing(problem):
-    gain = mirror_gain(problem.images, problem.images, problem.texts, problem.labels, problem.scale)
-    assert gain == pytest.approx(0, abs=1e-9) and may_mirror(gain)
+def judged(problem, mirrored):
+    return judge_mirroring(problem.images, mirrored, problem.texts, problem.labels, problem.scale)
 
 
-def test_mirroring_into_another_class_is_seen():
+def test_mirroring_that_changes_nothing_is_harmless(problem):
+    mirroring = judged(problem, problem.images)
+    assert mirroring.gain == pytest.approx(0, abs=1e-9) and mirroring.is_harmless
+
+
+def test_mirroring_into_another_class_is_seen_where_names_mean_nothing():
     problem = make_problem([4, 4], spread=0.2)
-    texts = problem.texts[:1].expand(2, -1)  # names that mean nothing to CLIP
+    problem.texts = problem.texts[:1].expand(2, -1)
     other = problem.images[torch.stack([(problem.labels != label).nonzero()[0, 0] for label in problem.labels])]
-    gain = mirror_gain(problem.images, other, texts, problem.labels, problem.scale)
-    assert gain < -1 and not may_mirror(gain)
+    mirroring = judged(problem, other)
+    assert mirroring.gain < -1 and not mirroring.is_harmless
 
 
-def test_one_picture_a_class_says_nothing_of_mirroring():
-    problem = make_problem([1, 3])
-    gain = mirror_gain(problem.images, problem.images, problem.texts, problem.labels, problem.scale)
-    assert gain is None and not may_mirror(gain)
+def test_pictures_that_are_not_recognised_are_not_mirrored():
+    problem = make_problem([8, 8])
+    generator = torch.Generator().manual_seed(0)
+    problem.images = normalize(torch.randn(16, WIDTH, generator=generator).double(), dim=-1)
+    problem.texts = problem.texts[:1].expand(2, -1)
+    mirroring = judged(problem, problem.images)
+    assert mirroring.gain == pytest.approx(0, abs=1e-9) and mirroring.known < 0.25 and not mirroring.is_harmless
+
+
+@pytest.mark.parametrize("counts", [[1, 3], [1, 1], [5]])
+def test_one_picture_a_class_says_nothing_of_mirroring(counts):
+    problem = make_problem(counts)
+    assert judged(problem, problem.images) is None
 
 
 def test_mirrored_pictures_must_be_as_many(problem):
     with pytest.raises(ValueError, match="`mirrored` must have the shape"):
-        mirror_gain(problem.images, problem.images[1:], problem.texts, problem.labels, problem.scale)
+        judged(problem, problem.images[1:])
 
 
 # --- bad input, saving -------------------------------------------------------------------------------------------

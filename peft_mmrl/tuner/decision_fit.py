@@ -6,7 +6,9 @@ z = s f_0 w_0^T. All that is as large as N x C is computed in chunks, so memory 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -24,6 +26,7 @@ MAX_FOLDS = 5
 MAX_PROTOTYPE_SCALE = 10.0
 PROTOTYPE_WEIGHTS = (0.0, 0.25, 0.5)
 MIN_MIRROR_GAIN = -0.25  # in nats: below, mirrored pictures are other things
+MIN_KNOWN = 0.25  # in nats above chance: below, frozen CLIP sees too little to tell
 CHUNK_NUMBERS = 2**24
 
 
@@ -67,24 +70,42 @@ def fit(
     )
 
 
-def mirror_gain(
+@dataclass(frozen=True)
+class Mirroring:
+    """What pictures say on whether their mirror images may stand for them in training.
+
+    p is the softmax of z + k (probe fitted on the other folds), k the better one of 1 and 2, so that the probe is heard
+    where names mean nothing to CLIP.
+
+    Args:
+        gain: mean log p of the true class for mirrored pictures, minus that for the pictures, in nats.
+        known: mean log p of the true class for the pictures, minus that of chance.
+    """
+
+    gain: float
+    known: float
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether mirrored pictures are still recognised, and the pictures so far that this says something."""
+        return self.gain >= MIN_MIRROR_GAIN and self.known >= MIN_KNOWN
+
+
+def judge_mirroring(
     frozen_image: torch.Tensor,
     mirrored: torch.Tensor,
     frozen_text: torch.Tensor,
     labels: torch.Tensor,
     scale: torch.Tensor | float,
-) -> float | None:
-    """How much likelier its class is to a mirrored picture than to the picture itself, mean log p over all, in nats.
-
-    p is the softmax of z + k (probe fitted on the other folds), k the better one of 1 and 2, so that the probe is
-    heard where names mean nothing to CLIP. See `may_mirror`.
+) -> Mirroring | None:
+    """Compare pictures with their mirror images.
 
     Args:
         frozen_image, frozen_text, labels, scale: as for `fit`.
         mirrored: f_0 (N, d) of the mirrored pictures.
 
     Returns:
-        None where a class has one picture only: nothing can be said, so do not mirror.
+        None where a class has one picture, or there is one class: nothing can be said, so do not mirror.
     """
     check_problem(frozen_image, frozen_text, labels)
     if mirrored.shape != frozen_image.shape:
@@ -93,14 +114,9 @@ def mirror_gain(
     losses = held_out_losses([frozen_image, mirrored], frozen_text, labels, scale)
     if losses is None or labels.bincount().min() < 2:
         return None
-    losses = losses[:, [factor >= 1 for factor in PROBE_FACTORS]]
-    plain, reflected = losses[:, losses[0].mean(dim=1).argmin()]
-    return (plain - reflected).mean().item()
-
-
-def may_mirror(gain: float | None) -> bool:
-    """Whether mirrored pictures are still pictures of their class, by what `mirror_gain` says."""
-    return gain is not None and gain >= MIN_MIRROR_GAIN
+    losses = losses[:, [factor >= 1 for factor in PROBE_FACTORS]].mean(dim=2)  # (views, factors)
+    plain, reflected = losses[:, losses[0].argmin()].tolist()
+    return Mirroring(gain=plain - reflected, known=math.log(len(frozen_text)) - plain)
 
 
 # --- the probe ---------------------------------------------------------------------------------------------------
