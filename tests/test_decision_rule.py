@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from peft_mmrl.tuner import decision_fit
+from peft_mmrl.tuner import probe
 from peft_mmrl.tuner.decision import Decision, decide
-from peft_mmrl.tuner.decision_fit import choose_factor, deal_into_folds, fit, fit_probe, judge_mirroring
+from peft_mmrl.tuner.decision_fit import fit
+from peft_mmrl.tuner.mirroring import judge_mirroring
+from peft_mmrl.tuner.probe import choose_factor, deal_into_folds, fit_probe
 from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_probe
 
 
@@ -87,7 +89,7 @@ def test_fit_of_any_problem_is_the_textbooks(counts, seed, spread):
 
 def test_chunks_change_nothing(problem, monkeypatch):
     whole = problem.fit()
-    monkeypatch.setattr(decision_fit, "CHUNK_NUMBERS", 7)
+    monkeypatch.setattr(probe, "CHUNK_NUMBERS", 7)
     assert is_fitted_as(problem.fit(), problem.textbook())
     assert close(problem.fit().probe_weight, whole.probe_weight)
 
