@@ -6,12 +6,13 @@ from typing import Any
 from .auto import AutoPeftModelForZeroShotImageClassification
 from .hub.card import write_card
 from .hub.upload import push_model
-from .tuner import MMRLConfig, MMRLModel, MMRLOutput, PeftModelForZeroShotImageClassification, register
+from .tuner import Decision, MMRLConfig, MMRLModel, MMRLOutput, PeftModelForZeroShotImageClassification, register
 
 
 __version__ = "0.1.0"
 __all__ = [
     "AutoPeftModelForZeroShotImageClassification",
+    "Decision",
     "MMRLConfig",
     "MMRLModel",
     "MMRLOutput",

@@ -12,6 +12,7 @@ Compared on one random CLIP (speed does not depend on the weights), in turn, so 
   forward   the bare forward pass of the images through frozen CLIP, no text
   layers    the encoder layers that a step seems to need: trunk and frozen upper layers forward, adapted layers with K
             more tokens forward and backward
+The column "decision" says how many times as long evaluation takes with one (`fit_decision`).
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def measure(args: argparse.Namespace, num_classes: int, batch_size: int, dtype: 
     methods = [method for method in args.methods if method != "textbook" or num_classes <= args.max_textbook_classes]
     runs = {method: setting.step(method) for method in methods}
     runs["evaluation"] = setting.evaluation()
+    runs["evaluation with a decision"] = setting.evaluation(with_decision=True)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(args.repeats + 1):
         for name, run in runs.items():
@@ -94,6 +96,7 @@ def measure(args: argparse.Namespace, num_classes: int, batch_size: int, dtype: 
     result = {"classes": num_classes, "batch_size": batch_size, "dtype": dtype, "seconds": medians}
     result["ratio_to_mmrl"] = {name: medians[name] / medians["mmrl"] for name in methods}
     result["evaluation_seconds_per_image"] = medians["evaluation"] / batch_size
+    result["decision_ratio"] = medians["evaluation with a decision"] / medians["evaluation"]
     if "cached" in methods:
         result["cached_view_mib"] = setting.view_mib
     if args.memory:
@@ -106,7 +109,7 @@ def print_table(results: list[dict], methods: list[str]) -> None:
     """A line per setting: seconds of this package's step, and how many times as long the others take."""
     others = [method for method in methods if method != "mmrl"]
     print(f"\n{'classes':>8}{'batch':>6}{'':>6}{'mmrl s':>9}" + "".join(f"{name:>10}" for name in others), end="")
-    print(f"{'eval s/img':>12}  peak GiB")
+    print(f"{'eval s/img':>12}{'decision':>10}  peak GiB")
     for result in results:
         print(f"{result['classes']:>8}{result['batch_size']:>6}{result['dtype']:>6}", end="")
         print(f"{result['seconds']['mmrl']:>9.2f}", end="")
@@ -114,7 +117,7 @@ def print_table(results: list[dict], methods: list[str]) -> None:
             ratio = result["ratio_to_mmrl"].get(name)
             print(f"{'-' if ratio is None else f'{ratio:.2f}x':>10}", end="")
         memory = ", ".join(f"{name} {value:.1f}" for name, value in result.get("peak_gib", {}).items())
-        print(f"{result['evaluation_seconds_per_image']:>12.3f}  {memory}")
+        print(f"{result['evaluation_seconds_per_image']:>12.3f}{result['decision_ratio']:>9.2f}x  {memory}")
 
 
 def plot(results: list[dict], path: Path, title: str) -> None:

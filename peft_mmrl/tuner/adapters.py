@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from transformers import CLIPModel
 
 from .classes import BoundClasses, trained_classes
 from .config import MMRLConfig, refuse_offload
+from .decision import DECISION_FILE, Decision
 from .loading import check_weights_fit
 from .model import BaseState, adapter_shapes, check_adapter, plain_name
 from .validation import InvalidTypeError, as_list
@@ -49,6 +51,7 @@ class MMRLPeftModel(PeftModel):
         self._bound: dict[str, BoundClasses] = {
             name: classes for name, classes in bound.items() if classes is not None
         }
+        self._decisions: dict[str, Decision] = {}
         self._before_loading: BaseState | None = before
 
     def _one_active_adapter(self) -> str:
@@ -96,9 +99,10 @@ class MMRLPeftModel(PeftModel):
             self._bound[adapter_name] = bound
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """As in PEFT; the adapter's bound classes go with it."""
+        """As in PEFT; the adapter's bound classes and its decision go with it."""
         super().delete_adapter(adapter_name)
         self._bound.pop(adapter_name, None)
+        self._decisions.pop(adapter_name, None)
 
     def set_adapter(self, adapter_name: str, inference_mode: bool = False) -> None:
         """As in PEFT; the classes bound to the adapter come back with it.
@@ -143,6 +147,13 @@ class MMRLPeftModel(PeftModel):
         if kwargs.get("is_main_process", True):  # other processes may hold a part only
             kwargs["state_dict"] = self._adapter_weights(kwargs.get("state_dict"), selected_adapters)
         super().save_pretrained(save_directory, safe_serialization, selected_adapters, False, **kwargs)
+        if kwargs.get("is_main_process", True):
+            for name in self.peft_config if selected_adapters is None else selected_adapters:
+                folder = Path(save_directory, "" if name == "default" else name)
+                if name in self._decisions:
+                    self._decisions[name].save(folder)
+                else:  # of an adapter that was saved there before
+                    (folder / DECISION_FILE).unlink(missing_ok=True)
 
     def _adapter_weights(
         self, state_dict: dict[str, torch.Tensor] | None, selected_adapters: list[str] | None
@@ -190,11 +201,11 @@ class MMRLPeftModel(PeftModel):
         return self.push_model(self, repo_id, **kwargs)
 
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
-        """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights only.
+        """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights and decision only.
 
         Raises:
-            ValueError: the adapter's weights do not fit this base model.
-            OSError: the file with the weights is damaged.
+            ValueError: the adapter's weights do not fit this base model, or its decision not its classes.
+            OSError: a file is damaged.
         """
         refuse_offload(kwargs.get("ephemeral_gpu_offload", False))
         before, self._before_loading = self._before_loading, None
@@ -206,10 +217,20 @@ class MMRLPeftModel(PeftModel):
             clip = self.get_base_model()
             try:
                 check_weights_fit(clip, config, adapter_shapes(clip, config), model_id, **kwargs)
+                decision = Decision.load(model_id, **self._split_kwargs(kwargs)[0])
+                if decision is not None:
+                    decision.check_fits(config.classes, clip.config.projection_dim)
             except (OSError, ValueError):
                 # `PeftModel.from_pretrained` makes the model and at once calls this, with a mapping in any case:
                 # nobody else has the model yet, and the base model goes back as it came.
                 if before is not None and kwargs.get("key_mapping") is not None:
                     before.restore(self.base_model, adapter_name)
                 raise
-        return super().load_adapter(model_id, adapter_name, *args, **kwargs)
+        result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
+        self._set_decision(adapter_name, decision)
+        return result
+
+    def _set_decision(self, adapter_name: str, decision: Decision | None) -> None:
+        self._decisions.pop(adapter_name, None)
+        if decision is not None:
+            self._decisions[adapter_name] = decision.to(self.get_base_model().device)

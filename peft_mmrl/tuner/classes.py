@@ -37,12 +37,14 @@ class BoundClasses:
         prompts: the C class prompts of each template.
         seen: for each class, whether it counts as trained (fused logits) or as new (class logits).
         trained: for each class its position among the trained classes that are saved with the adapter, or None.
+        templates: the prompt templates.
     """
 
     names: tuple[str, ...]
     prompts: tuple[Prompts, ...]
     seen: tuple[bool, ...]
     trained: tuple[int | None, ...]
+    templates: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -145,6 +147,7 @@ def trained_classes(config: MMRLConfig, text_config: PreTrainedConfig) -> BoundC
         prompts=tuple(map(Prompts, prompts)),
         seen=(True,) * len(config.classes),
         trained=tuple(range(len(config.classes))),
+        templates=tuple(config.templates),
     )
 
 
@@ -205,4 +208,6 @@ def bind_classes(
     elif config.class_input_ids is None:  # an adapter that was converted where no tokenizer was at hand
         config = copy.copy(config)
         config.class_input_ids = encode_ids(prompt_ids(config.classes, config.templates, tokenizer))
-    return BoundClasses(tuple(names), tuple(map(Prompts, prompts)), tuple(flags), tuple(places)), config
+    return BoundClasses(
+        tuple(names), tuple(map(Prompts, prompts)), tuple(flags), tuple(places), tuple(templates)
+    ), config

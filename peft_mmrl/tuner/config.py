@@ -49,8 +49,8 @@ class MMRLConfig(PeftConfig):
     Configuration of [`MMRLModel`]. `MMRLConfig()` is MMRL (https://huggingface.co/papers/2503.08497),
     [`MMRLConfig.plus_plus`] is MMRL++ (https://huggingface.co/papers/2505.10088).
 
-    Symbols in brackets are those of the papers. `alpha`, `beta`, `reg_weight`, `label_smoothing` and `class_weight`
-    are read at every forward pass and may be changed on a trained adapter.
+    Symbols in brackets are those of the papers. `alpha`, `beta`, `reg_weight`, `label_smoothing`, `class_weight` and
+    `zero_shot_weight` are read at every forward pass and may be changed on a trained adapter.
 
     Args:
         num_rep_tokens (`int`, defaults to 5):
@@ -75,6 +75,9 @@ class MMRLConfig(PeftConfig):
             weights (`torch.nn.CrossEntropyLoss` divides, which undoes most of the weighting in small batches), so
             gradient accumulation stays exact. Weights with a mean of 1 over the training pictures keep the balance
             with `reg_weight`.
+        zero_shot_weight (`float`, defaults to 0.5):
+            Where a decision is fitted (`fit_decision`): weight of zero-shot logits against class logits of new
+            classes, 0 to 1. With 1 new classes are scored as by frozen CLIP.
         aligner_rank (`int`, *optional*):
             MMRL++: rank r of the per-layer residuals of the shared-residual aligner. `None`: one full affine map
             F_i per layer, as in MMRL.
@@ -132,6 +135,9 @@ class MMRLConfig(PeftConfig):
     class_weight: list[float] | None = field(
         default=None, metadata={"help": "Weight of each trained class in both cross entropies; None: 1."}
     )
+    zero_shot_weight: float = field(
+        default=0.5, metadata={"help": "Weight of zero-shot logits of new classes where a decision is fitted, 0 to 1."}
+    )
     aligner_rank: int | None = field(
         default=None, metadata={"help": "MMRL++: rank r of the shared-residual aligner; None: full maps (MMRL)."}
     )
@@ -179,11 +185,12 @@ class MMRLConfig(PeftConfig):
         self.check_coefficients()
 
     def check_coefficients(self) -> None:
-        """Validate what may be changed between forward passes: `alpha`, `beta`, `reg_weight`, `label_smoothing` and
-        `class_weight`."""
+        """Validate what may be changed between forward passes: `alpha`, `beta`, `reg_weight`, `label_smoothing`,
+        `class_weight` and `zero_shot_weight`."""
         self.alpha = as_number("alpha", self.alpha, 0, 1)
         self.beta = as_number("beta", self.beta, 0, 1)
         self.reg_weight = as_number("reg_weight", self.reg_weight, 0)
+        self.zero_shot_weight = as_number("zero_shot_weight", self.zero_shot_weight, 0, 1)
         self.label_smoothing = as_number("label_smoothing", self.label_smoothing, 0, below=1)
         if self.class_weight is not None:
             self.class_weight = as_weights("class_weight", self.class_weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from transformers import CLIPModel
 
 from .classes import BoundClasses, ExplicitPrompts, class_weights
 from .config import MMRLConfig
+from .decision import Decision, decide, rows_of
 from .features import compute_features
 from .losses import decision_logits, mmrl_loss, similarity_logits
 from .outputs import MMRLOutput
@@ -28,6 +29,7 @@ class State:
         classes: the classes bound to it; None: there are none.
         is_frozen: it is disabled.
         is_training: the model is in training mode.
+        decision: what decides, in the place of fused and class logits; None: these.
     """
 
     adapter: str
@@ -35,11 +37,16 @@ class State:
     classes: BoundClasses | None
     is_frozen: bool
     is_training: bool
+    decision: Decision | None = None
 
     @property
     def compares(self) -> bool:
         """Whether a loss compares with the features of frozen CLIP."""
         return self.config.reg_weight > 0 and not self.is_frozen
+
+    def needs_frozen(self, with_loss: bool) -> bool:
+        """Whether the features of frozen CLIP are needed beside the adapted ones."""
+        return self.decision is not None or (with_loss and self.compares)
 
 
 @dataclass(frozen=True)
@@ -82,11 +89,14 @@ def score(
     labels = None if labels is None else labels.to(clip.device, torch.long)
     weights = None if labels is None or state.is_frozen else class_weights(config, classes)
     with_loss = labels is not None or bool(return_loss)
+    decision = state.decision
+    # A decision on frozen features needs no adapted layer; the loss does, and so do states that enter one.
+    only_frozen = decision is not None and decision.features == "frozen" and not with_loss and images.frozen is None
     forward_pass = ForwardPass(
         state.adapter,
         config.beta,
-        is_frozen=state.is_frozen,
-        with_frozen=with_loss and state.compares,
+        is_frozen=state.is_frozen or only_frozen,
+        with_frozen=state.needs_frozen(with_loss) and not only_frozen,
         with_states=not is_bound or is_recording(clip, kwargs),
     )
     features = compute_features(clip, images.arguments, images.frozen, classes, forward_pass, **kwargs)
@@ -98,9 +108,16 @@ def score(
     else:  # an adapter without trained classes has a representation projection that is still random
         seen = classes.seen if config.classes is not None else [False] * len(classes)
     logits = decision_logits(class_logits, rep_logits, torch.tensor(seen, device=class_logits.device), config.alpha)
+    if decision is not None:
+        frozen = (features.image, features.text) if only_frozen else (features.frozen_image, features.frozen_text)
+        weights_of_logits = config.alpha, config.zero_shot_weight
+        scale = clip.logit_scale.exp()
+        logits = decide(decision, rows_of(classes), *frozen, class_logits, rep_logits, scale, *weights_of_logits)
 
     losses = {}
     if with_loss:
+        if not state.compares:
+            features = replace(features, frozen_image=None, frozen_text=None)
         coefficients = config.alpha, config.reg_weight, config.label_smoothing
         losses = mmrl_loss(class_logits, rep_logits, labels, features, *coefficients, weights)
     if labels is not None and num_items_in_batch is not None:
@@ -144,7 +161,7 @@ def checked_states(
     Raises:
         ValueError: they cannot take the place of images.
     """
-    check_states(clip, trunk_states, frozen_image_embeds, with_loss and state.compares, state.is_frozen)
+    check_states(clip, trunk_states, frozen_image_embeds, state.needs_frozen(with_loss), state.is_frozen)
     if is_recording(clip, kwargs):
         raise ValueError(
             "`output_hidden_states` and `output_attentions` need `pixel_values`: `trunk_states` hold no states of the "

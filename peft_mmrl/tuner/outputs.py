@@ -31,9 +31,11 @@ class MMRLOutput(CLIPOutput):
     filled with explicit `input_ids` and where hidden states or attentions were asked for.
 
     Args:
-        logits (`torch.Tensor` of shape `(B, C)`): the decision, same as `logits_per_image`.
-        class_logits (`torch.Tensor` of shape `(B, C)`): by the class feature.
-        rep_logits (`torch.Tensor` of shape `(B, C)`): by the representation feature; None with the adapter disabled.
+        logits (`torch.Tensor` of shape `(B, C)`): the decision, same as `logits_per_image`. Where one was fitted
+            (`fit_decision`), in eval mode: log-probabilities up to a constant, not image times text.
+        class_logits (`torch.Tensor` of shape `(B, C)`): by the class feature; with a decision on frozen features, and
+            without a loss, those of frozen CLIP.
+        rep_logits (`torch.Tensor` of shape `(B, C)`): by the representation feature; None where frozen CLIP runs.
         rep_image_embeds (`torch.Tensor` of shape `(B, d)`): normalised representation features.
         loss_class (`torch.Tensor`): cross entropy (or contrastive loss) of the class logits, unweighted scalar.
         loss_rep (`torch.Tensor`): the same of the representation logits.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .bound_model import BoundModel
-from .class_binding import ClassBindingModel
 from .classes import BoundClasses, ExplicitPrompts
+from .deciding import DecidingModel
 from .features import image_states
 from .forward import State, checked_images, checked_prompts, checked_states, score
 from .outputs import MMRLOutput
 from .validation import refuse_mixed_batch
 
 
-class PeftModelForZeroShotImageClassification(ClassBindingModel):
+class PeftModelForZeroShotImageClassification(DecidingModel):
     """
     A CLIP with MMRL adapters that classifies images among named classes.
 
@@ -95,23 +96,24 @@ class PeftModelForZeroShotImageClassification(ClassBindingModel):
         with_loss = labels is not None or bool(return_loss)
         if trunk_states is None:
             images = checked_images(clip, pixel_values, interpolate_pos_encoding)
-        elif pixel_values is None:
-            images = checked_states(clip, state, trunk_states, frozen_image_embeds, with_loss, kwargs)
-        else:
+        elif pixel_values is not None:
             raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
         if input_ids is None:
             classes = self._bound_classes(state)
+            state = replace(state, decision=self._decision_for(state, classes, pixel_values))
         elif bound_to is not None:
             raise ValueError("`input_ids` and `bound_to` are both the classes to score; pass one.")
         else:
             classes = checked_prompts(clip, state.config, input_ids, attention_mask, position_ids, token_type_ids)
+        if trunk_states is not None:
+            images = checked_states(clip, state, trunk_states, frozen_image_embeds, with_loss, kwargs)
         output = score(clip, state, images, classes, labels, return_loss, num_items_in_batch, **kwargs)
         if labels is not None and not state.is_frozen:
             self._warn_if_untrained(state, classes)
         self._warn_of_other_loss(state, with_loss, output.logits)
         return output if (clip.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
-    def _state(self, bound_to: BoundModel | None) -> State:
+    def _state(self, bound_to: BoundModel | None = None) -> State:
         """What the next forward pass runs on. The classes are read first: `set_classes` sets them last."""
         adapter = self._one_active_adapter() if bound_to is None else bound_to.adapter
         bound = self._bound.get(adapter) if bound_to is None else bound_to.bound

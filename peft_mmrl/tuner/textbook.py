@@ -16,7 +16,8 @@ from collections.abc import Callable
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import log_softmax, normalize, one_hot
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax, normalize, one_hot
 from transformers import CLIPModel
 
 from .config import MMRLConfig, adapted_layers
@@ -192,3 +193,113 @@ def textbook_weights(model: PeftModel, adapter: str = "default") -> dict[str, to
     for leaf, parameter in clip.vision_model.mmrl_rep_projection[adapter].named_parameters():
         weights["rep_projection" if leaf == "weight" else f"rep_projection.{leaf}"] = parameter
     return weights
+
+
+# --- the decision: which class, where trained and new ones compete -----------------------------------------------
+
+
+def textbook_decision(
+    fitted: dict[str, Tensor],
+    rows: list[int | None],
+    f_0: Tensor,
+    w_0: Tensor,
+    class_logits: Tensor,
+    rep_logits: Tensor,
+    s: Tensor,
+    alpha: float,
+    o: float,
+) -> Tensor:
+    """Logits (B, C) of trained and new classes on one scale; their softmax gives probabilities.
+
+    Without training the features of frozen CLIP take the place of the adapter's: z in both places of the logits.
+
+    Args:
+        fitted: what `textbook_fit` gives.
+        rows: for each class its row in there; None for a new one.
+        f_0, w_0: (B, d) and (C, d), of frozen CLIP.
+        class_logits, rep_logits: (B, C).
+        s: scale of the logits.
+        alpha: weight of the class logits among trained classes.
+        o: weight of zero-shot logits against class logits.
+    """
+    z = s * f_0 @ w_0.T
+    g = o * z + (1 - o) * class_logits  # by the text
+    trained = [k for k, row in enumerate(rows) if row is not None]
+    if not trained:
+        return g
+    b_of, e_of = {}, {}
+    for k in trained:
+        fused = alpha * class_logits[:, k] + (1 - alpha) * rep_logits[:, k]
+        b_of[k] = fused + f_0 @ fitted["W"][rows[k]] + fitted["c"][rows[k]]  # which of the trained classes
+        prototype = fitted["a"] * s * f_0 @ fitted["M"][rows[k]] + fitted["b"]
+        e_of[k] = (1 - fitted["w"]) * g[:, k] + fitted["w"] * prototype  # whether it is a trained class at all
+    all_b = torch.stack([b_of[k] for k in trained]).exp().sum(dim=0)
+    all_e = torch.stack([e_of[k] for k in trained]).exp().sum(dim=0)
+    logits = g.clone()
+    for k in trained:
+        logits[:, k] = (b_of[k].exp() / all_b * all_e).log()
+    return logits
+
+
+def textbook_fit(f_0: Tensor, w_0: Tensor, y: Tensor, s: Tensor) -> dict[str, Tensor]:
+    """What the decision knows of the trained classes, from N pictures (N, d) with labels y and C classes (C, d).
+
+    Returns:
+        W (C, d), c (C,), M (C, d) and the numbers a, b, w.
+    """
+    num_classes, n = len(w_0), y.bincount(minlength=len(w_0))
+    z = s * f_0 @ w_0.T
+    own = one_hot(y, num_classes).bool()
+    m = torch.stack([f_0[y == k].mean(dim=0) for k in range(num_classes)])
+    fitted = {"W": 0 * w_0, "c": 0 * w_0[:, 0], "M": m, **{name: torch.zeros(()).to(s) for name in "abw"}}
+    if num_classes == 1:
+        return fitted
+
+    # Probe: logistic regression on f_0, times the k that is best in cross-validation beside z.
+    losses = {k: 0.0 for k in (0, 0.5, 1, 2)}
+    fold = torch.full_like(y, -1)  # the only picture of a class is never held out
+    folds = min(5, int(n[n > 1].min())) if n.max() > 1 else 0
+    for k in (n > 1).nonzero().flatten():  # a class's pictures in the order of their zero-shot logit: alike folds
+        fold[(y == k).nonzero().flatten()[z[y == k, k].argsort()]] = torch.arange(int(n[k])) % folds
+    for i in range(folds):
+        out = fold == i
+        weight, bias = textbook_probe(f_0[~out], y[~out], num_classes)
+        for k in losses:
+            losses[k] += cross_entropy(z[out] + k * (f_0[out] @ weight.T + bias), y[out], reduction="sum").item()
+    k = min(losses, key=losses.get) if folds else 0.5
+    weight, bias = textbook_probe(f_0, y, num_classes)
+    fitted |= {"W": k * weight, "c": k * bias}
+
+    # Prototypes: their logits on the scale of z, and how much they are worth, leaving out the picture itself.
+    h = s * f_0 @ m.T
+    several = n[y] > 1
+    for i in several.nonzero().flatten():
+        h[i, y[i]] = s * f_0[i] @ (n[y[i]] * m[y[i]] - f_0[i]) / (n[y[i]] - 1)
+    h_true, h_wrong = h[own][several].mean(), h[~own].mean()
+    if not several.any() or h_true <= h_wrong:
+        return fitted
+    a = ((z[own].mean() - z[~own].mean()) / (h_true - h_wrong)).clamp(0, 10)
+    b = z[own].mean() - a * h_true
+    allowed = [g for g in (0, 0.25, 0.5) if g == 0 or g <= (several.sum() - 4) / 8]
+    scores = {g: ((1 - g) * z + g * (a * h + b)).log_softmax(dim=1)[own][several] for g in allowed}
+    best = max(scores.values(), key=lambda score: score.mean())
+    error = {g: (best - score).std(correction=0) / len(score) ** 0.5 for g, score in scores.items()}
+    w = min(g for g, score in scores.items() if (best - score).mean() <= error[g])
+    return fitted | {"a": a, "b": b, "w": torch.tensor(float(w)).to(s)}
+
+
+def textbook_probe(f: Tensor, y: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """W (C, d) and c (C,) that minimise 10 sum CE(W f + c, y) + |W|^2 / 2, c then centred."""
+    weight = f.new_zeros(num_classes, f.shape[1], requires_grad=True)
+    bias = f.new_zeros(num_classes, requires_grad=True)
+    options = {"max_iter": 5000, "tolerance_grad": 1e-10, "tolerance_change": 0, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS([weight, bias], **options)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = 10 * cross_entropy(f @ weight.T + bias, y, reduction="sum") + weight.square().sum() / 2
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach(), bias.detach() - bias.detach().mean()

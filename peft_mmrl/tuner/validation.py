@@ -168,8 +168,8 @@ def check_states(
         )
     if with_frozen and getattr(frozen_image_embeds, "shape", None) != (len(trunk_states), joint):
         raise ValueError(
-            f"`frozen_image_embeds` must have the shape ({len(trunk_states)}, {joint}) for the loss; `image_states` "
-            "gives both."
+            f"`frozen_image_embeds` must have the shape ({len(trunk_states)}, {joint}) for the loss or the "
+            "decision; `image_states` gives both."
         )
 
 

@@ -1,0 +1,461 @@
+"""A model with a decision: fitting, logits, what it depends on, saving and loading."""
+
+import copy
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import in_two_processes, make_clip, scramble
+from peft import PeftModel, get_peft_model
+from torch.utils.data import DataLoader
+
+from peft_mmrl import MMRLConfig
+from peft_mmrl.tuner.decision import DECISION_FILE, Decision
+from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_forward, textbook_weights
+
+
+NAMES = ["cat", "big dog", "axolotl"]
+NEW = ["newt", "old red fox"]
+CONFIGS = {
+    "mmrl": MMRLConfig(rep_dim=16),
+    "mmrl++": MMRLConfig.plus_plus(rep_dim=16),
+    "templates": MMRLConfig(rep_dim=16, template=["a photo of a {}.", "many {}"]),
+}
+BOUND = {
+    "trained only": NAMES,
+    "other order": [NAMES[2], NAMES[0], NAMES[1]],
+    "a part": NAMES[1:],
+    "one of them": NAMES[:1],
+    "new only": NEW,
+    "mixed": [NEW[0], NAMES[2], NEW[1], NAMES[0]],
+}
+
+
+def pictures(number=12, seed=7):
+    return torch.randn(number, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+LABELS = torch.arange(12) % 3
+
+
+@pytest.fixture
+def model(clip, tokenizer):
+    return make_model(clip, tokenizer)
+
+
+def make_model(clip, tokenizer, config="mmrl", names=NAMES):
+    model = scramble(get_peft_model(clip, copy.deepcopy(CONFIGS[config])))
+    model.set_classes(names, tokenizer)
+    return model.eval()
+
+
+def logits(model, images=None, **kwargs):
+    with torch.no_grad():
+        return model(pixel_values=pictures(5, 8) if images is None else images, **kwargs).logits
+
+
+# --- against the textbook ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("features", ["adapted", "frozen"])
+def test_logits_are_the_textbooks(config, features, tokenizer):
+    clip, plain = make_clip().double(), make_clip().double()
+    model = make_model(clip, tokenizer, config)
+    fitted = model.fit_decision(pictures().double(), LABELS, features=features)
+    shown, s = pictures(5, 8).double(), plain.logit_scale.exp()
+
+    def by_textbook(names, images):
+        """Class, rep and frozen features; those of the texts are averaged over templates."""
+        outputs = []
+        for template in model.peft_config["default"].templates:
+            rows = tokenizer([template.replace("{}", name) for name in names])["input_ids"]
+            ids = torch.tensor([row + [99] * (20 - len(row)) for row in rows])
+            with torch.no_grad():
+                outputs.append(
+                    textbook_forward(plain, model.peft_config["default"], textbook_weights(model), ids, images)
+                )
+        for name in ("text_features", "frozen_text_features"):
+            mean = torch.stack([output[name] for output in outputs]).mean(dim=0)
+            outputs[0][name] = torch.nn.functional.normalize(mean, dim=-1)
+        return outputs[0]
+
+    known = by_textbook(NAMES, pictures().double())
+    expected = textbook_fit(known["frozen_image_features"], known["frozen_text_features"], LABELS, s)
+    torch.testing.assert_close(fitted.probe_weight.double(), expected["W"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fitted.prototypes.double(), expected["M"], rtol=1e-5, atol=1e-6)
+    stored = {symbol: torch.tensor(getattr(fitted, name), dtype=torch.double) for symbol, name in
+              {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}.items()}  # fmt: skip
+    stored |= {"W": fitted.probe_weight.double(), "c": fitted.probe_bias.double(), "M": fitted.prototypes.double()}
+    for bound, names in BOUND.items():
+        model.set_classes(names, tokenizer)
+        output = by_textbook(names, shown)
+        f_0, w_0 = output["frozen_image_features"], output["frozen_text_features"]
+        adapted = [s * output[name] @ output["text_features"].T for name in ("image_features", "rep_image_features")]
+        rows = [NAMES.index(name) if name in NAMES else None for name in names]
+        given = [s * f_0 @ w_0.T] * 2 if features == "frozen" else adapted
+        theirs = textbook_decision(stored, rows, f_0, w_0, *given, s, 0.7, 0.5)
+        torch.testing.assert_close(logits(model, shown), theirs, rtol=1e-9, atol=1e-9, msg=bound)
+
+
+# --- fitting -----------------------------------------------------------------------------------------------------
+
+
+def same(ours, theirs, tolerance=1e-5):
+    return all(
+        torch.allclose(torch.as_tensor(getattr(ours, name)), torch.as_tensor(getattr(theirs, name)), atol=tolerance)
+        for name in ("probe_weight", "probe_bias", "prototypes", "prototype_scale", "prototype_shift")
+    )
+
+
+def test_tensors_and_batches_are_fitted_alike(model):
+    whole = model.fit_decision(pictures(), LABELS)
+    assert same(model.fit_decision(pictures(), LABELS, batch_size=5), whole)
+    batches = [{"pixel_values": pictures()[i : i + 4], "labels": LABELS[i : i + 4]} for i in range(0, 12, 4)]
+    assert same(model.fit_decision(batches), whole)
+    assert same(model.fit_decision((batch["pixel_values"], batch["labels"]) for batch in batches), whole)
+
+
+def test_weights_and_mode_play_no_part(model):
+    before = model.fit_decision(pictures(), LABELS)
+    scramble(model, seed=9).train()
+    assert same(model.fit_decision(pictures(), LABELS), before, 0)
+    assert model.training
+
+
+def test_order_of_the_bound_classes_plays_no_part(model, tokenizer):
+    before = model.fit_decision(pictures(), LABELS)
+    model.set_classes(BOUND["other order"], tokenizer)
+    places = torch.tensor([1, 2, 0])  # of cat, big dog, axolotl
+    assert same(model.fit_decision(pictures(), places[LABELS]), before)
+
+
+def test_fitting_leaves_the_weights_trainable_and_the_tokens_as_they_were(model):
+    wanted = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    model.fit_decision(pictures(), LABELS)
+    assert {name: weight.requires_grad for name, weight in model.named_parameters()} == wanted
+    assert not any(tower.disable_adapters for tower in (model.get_base_model().vision_model,))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((pictures(), LABELS[:-1]), "`labels` must be a tensor of one label per image"),
+        ((pictures(), None), "`labels` must be a tensor of one label per image"),
+        ((pictures(), LABELS + 1), "`labels` must lie between 0 and 2"),
+        ((pictures(), LABELS - 1), "`labels` must lie between 0 and 2"),
+        ((pictures(), LABELS % 2), r"no pictures of the class\(es\) at position \[2\]"),
+        ((pictures() * float("nan"), LABELS), "must hold finite numbers"),
+        ((pictures()[0], LABELS), "`pixel_values` must have the shape"),
+        (([],), "`images` holds no pictures"),
+        (([pictures()],), "`images` must hold batches"),
+        (([(pictures(), LABELS)], LABELS), "`labels` belong into the batches"),
+        (([(pictures()[:6], LABELS[:6]), (pictures()[6:, :, 8:], LABELS[6:])],), "Input image size"),
+    ],
+)
+def test_bad_pictures_change_nothing(model, arguments, message):
+    before = model.fit_decision(pictures(), LABELS)
+    with pytest.raises(ValueError, match=message):
+        model.fit_decision(*arguments)
+    assert model.decision is before
+
+
+def test_bad_settings_are_refused(model):
+    with pytest.raises(ValueError, match='`features` must be "adapted" or "frozen"'):
+        model.fit_decision(pictures(), LABELS, features="both")
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        model.fit_decision(pictures(), LABELS, batch_size=0)
+    assert model.decision is None
+
+
+@pytest.mark.parametrize("names", [NAMES[:2], [*NAMES, "newt"], NEW], ids=["a part", "one more", "others"])
+def test_other_classes_than_the_trained_ones_are_refused(model, tokenizer, names):
+    model.set_classes(names, tokenizer)
+    with pytest.raises(ValueError, match="fitted on the trained classes"):
+        model.fit_decision(pictures(), torch.arange(12) % len(names))
+
+
+def test_another_template_is_refused(model, tokenizer):
+    model.set_classes(NAMES, tokenizer, template="many {}")
+    with pytest.raises(ValueError, match="fitted with the adapter's own `template`"):
+        model.fit_decision(pictures(), LABELS)
+
+
+def test_an_adapter_without_classes_asks_for_them(clip):
+    with pytest.raises(ValueError, match="set_classes"):
+        get_peft_model(clip, MMRLConfig(rep_dim=16)).fit_decision(pictures(), LABELS)
+
+
+# --- where it is used --------------------------------------------------------------------------------------------
+
+
+def test_without_a_decision_everything_is_as_before(model):
+    before = logits(model)
+    model.fit_decision(pictures(), LABELS)
+    assert not torch.equal(logits(model), before)
+    model.decision = None
+    assert model.decision is None and torch.equal(logits(model), before)
+
+
+def test_training_mode_explicit_prompts_and_the_disabled_adapter_decide_without(model, tokenizer):
+    ids = torch.tensor(
+        [row + [99] * (9 - len(row)) for row in tokenizer([f"a photo of a {n}." for n in NAMES])["input_ids"]]
+    )
+
+    def others():
+        found = [logits(model, input_ids=ids)]
+        with model.disable_adapter():
+            found.append(logits(model))
+        model.train()
+        found.append(logits(model, labels=torch.zeros(5, dtype=torch.long)))
+        model.eval()
+        return found
+
+    before = others()
+    model.fit_decision(pictures(), LABELS)
+    assert all(map(torch.equal, others(), before))
+
+
+@pytest.mark.parametrize("reg_weight", [0.5, 0.0])
+def test_class_and_rep_logits_features_and_losses_stay(model, reg_weight):
+    model.peft_config["default"].reg_weight = reg_weight
+    arguments = {"pixel_values": pictures(5, 8), "labels": torch.tensor([0, 1, 2, 0, 1])}
+    before = model(**arguments)
+    model.fit_decision(pictures(), LABELS)
+    after = model(**arguments)
+    assert list(after) == list(before)
+    for name in set(after) - {"logits", "logits_per_image", "logits_per_text"}:
+        torch.testing.assert_close(after[name], before[name], rtol=0, atol=0, msg=name)
+    assert torch.equal(after.logits_per_text, after.logits.T)
+
+
+def test_frozen_features_run_no_adapted_layer(model):
+    model.fit_decision(pictures(), LABELS, features="frozen")
+    before = logits(model)
+    output = model(pixel_values=pictures(5, 8))
+    assert output.rep_logits is None
+    scramble(model, seed=9)
+    assert torch.equal(logits(model), before)
+
+
+def test_softmax_over_the_bound_classes_gives_probabilities_that_sum_to_one(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    model.set_classes([*NAMES, *NEW], tokenizer)
+    found = logits(model).softmax(dim=1)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(5))
+
+
+def test_zero_shot_weight_may_be_changed(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    model.set_classes([NEW[0], *NAMES, NEW[1]], tokenizer)
+    with model.disable_adapter():
+        zero_shot = logits(model)
+    assert not torch.allclose(logits(model)[:, [0, 4]], zero_shot[:, [0, 4]])
+    model.peft_config["default"].zero_shot_weight = 1.0
+    torch.testing.assert_close(logits(model)[:, [0, 4]], zero_shot[:, [0, 4]])
+    model.peft_config["default"].zero_shot_weight = 1.5
+    with pytest.raises(ValueError, match="`zero_shot_weight` must be a number from 0 to 1"):
+        logits(model)
+
+
+def test_precomputed_states_decide_as_the_pictures_do(model):
+    for features in ("adapted", "frozen"):
+        model.fit_decision(pictures(), LABELS, features=features)
+        with torch.no_grad():
+            by_states = model(**model.image_states(pictures(5, 8))).logits
+        torch.testing.assert_close(by_states, logits(model), rtol=1e-4, atol=1e-4)
+
+
+def test_a_seen_class_without_a_row_is_refused(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    model.set_classes([*NAMES, "newt"], tokenizer, seen="all")
+    with pytest.raises(ValueError, match="'newt' at position 3 counts as trained"):
+        logits(model)
+    model.decision = None
+    logits(model)
+
+
+def test_a_trained_class_that_counts_as_new_has_none(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    model.peft_config["default"].zero_shot_weight = 1.0
+    model.set_classes(NAMES, tokenizer, seen="none")
+    with model.disable_adapter():
+        zero_shot = logits(model)
+    torch.testing.assert_close(logits(model), zero_shot)
+
+
+def test_trained_and_new_classes_without_a_decision_warn_once(model, tokenizer):
+    model.set_classes([*NAMES, "newt"], tokenizer)
+    with pytest.warns(UserWarning, match="fit_decision"):
+        logits(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits(model)
+        model.set_classes(NAMES, tokenizer)
+        model.fit_decision(pictures(), LABELS)
+        model.set_classes([*NAMES, "newt"], tokenizer)
+        logits(model)
+
+
+def test_under_other_conditions_it_is_not_used(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    decision, model.decision = model.decision, None
+    larger = torch.randn(2, 3, 40, 40)
+    changes = {
+        "image size": {"images": larger, "interpolate_pos_encoding": True},
+        "template": {"template": "many {}"},
+        "fit": {"fit": "pad"},
+        "base model": {"base": "another"},
+    }
+    for what, change in changes.items():
+        config = copy.deepcopy(model.peft_config["default"])
+        kept, model.peft_config["default"] = model.peft_config["default"], config
+        config.fit = change.get("fit")
+        model.set_classes(NAMES, tokenizer, template=change.get("template"))
+        arguments = {name: change[name] for name in ("images", "interpolate_pos_encoding") if name in change}
+        without = logits(model, **arguments)
+        model.decision = dataclasses.replace(
+            decision, fitted_for={**decision.fitted_for, **({"base model": "another"} if "base" in change else {})}
+        )
+        with pytest.warns(UserWarning, match=f"fitted for another {what}"):
+            assert torch.equal(logits(model, **arguments), without)
+        model.decision, model.peft_config["default"] = None, kept
+
+
+# --- adapters, saving, loading -----------------------------------------------------------------------------------
+
+
+def test_each_adapter_has_its_own(model, tokenizer):
+    first = model.fit_decision(pictures(), LABELS)
+    model.add_adapter("other", MMRLConfig(rep_dim=16))
+    model.set_adapter("other")
+    assert model.decision is None
+    model.set_classes(NEW, tokenizer)
+    second = model.fit_decision(pictures(), LABELS % 2)
+    model.set_adapter("default")
+    assert model.decision is first
+    model.delete_adapter("other")
+    model.add_adapter("other", MMRLConfig(rep_dim=16))
+    model.set_adapter("other")
+    assert model.decision is None and second is not first
+
+
+def test_unloading_gives_back_the_plain_model(model, clip):
+    model.fit_decision(pictures(), LABELS)
+    assert model.unload() is clip and not any("decision" in name for name in clip.state_dict())
+
+
+def test_it_is_no_part_of_the_weights_and_stays_fp32(model):
+    names = set(model.state_dict())
+    model.fit_decision(pictures(), LABELS)
+    assert set(model.state_dict()) == names
+    model.half()
+    assert model.decision.probe_weight.dtype == torch.float32 and not model.decision.probe_weight.requires_grad
+
+
+@pytest.mark.parametrize("features", ["adapted", "frozen"])
+def test_it_is_saved_and_loaded_with_the_adapter(model, tokenizer, tmp_path, features):
+    model.fit_decision(pictures(), LABELS, features=features)
+    expected = logits(model)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / DECISION_FILE).exists()
+    again = PeftModel.from_pretrained(make_clip(), tmp_path).eval()
+    assert again.decision.features == features
+    assert torch.equal(logits(again), expected)
+    again.load_adapter(tmp_path, "second")
+    again.set_adapter("second")
+    assert torch.equal(logits(again), expected)
+
+
+def test_saving_without_one_removes_the_file_of_before(model, tmp_path):
+    model.fit_decision(pictures(), LABELS)
+    model.save_pretrained(tmp_path)
+    model.decision = None
+    model.save_pretrained(tmp_path)
+    assert not (tmp_path / DECISION_FILE).exists()
+    assert PeftModel.from_pretrained(make_clip(), tmp_path).decision is None
+
+
+def test_loading_in_place_takes_the_folders(model, tmp_path):
+    model.save_pretrained(tmp_path / "without")
+    decision = model.fit_decision(pictures(), LABELS)
+    model.save_pretrained(tmp_path / "with")
+    model.load_adapter(tmp_path / "without", "default")
+    assert model.decision is None
+    model.load_adapter(tmp_path / "with", "default")
+    assert same(model.decision, decision, 0)
+
+
+def test_one_of_other_classes_is_refused_on_loading(model, tmp_path):
+    decision = model.fit_decision(pictures(), LABELS)
+    model.save_pretrained(tmp_path)
+    dataclasses.replace(decision, classes=["cat", "dog", "fox"]).save(tmp_path)
+    with pytest.raises(ValueError, match="The decision is for the classes"):
+        PeftModel.from_pretrained(make_clip(), tmp_path)
+    with pytest.raises(ValueError, match="The decision is for the classes"):
+        model.load_adapter(tmp_path, "other")
+    assert list(model.peft_config) == ["default"] and model.decision is decision
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors"])
+def test_a_damaged_file_is_refused_on_loading(model, tmp_path, content):
+    model.save_pretrained(tmp_path)
+    (tmp_path / DECISION_FILE).write_bytes(content)
+    with pytest.raises(OSError, match=DECISION_FILE):
+        PeftModel.from_pretrained(make_clip(), tmp_path)
+
+
+def test_one_that_does_not_fit_cannot_be_set(model):
+    decision = model.fit_decision(pictures(), LABELS)
+    wrong = Decision(torch.zeros(2, 24), torch.zeros(2), torch.zeros(2, 24), 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="for 2 classes and features of width 24"):
+        model.decision = wrong
+    with pytest.raises(TypeError, match="`decision` must be a `Decision` or None"):
+        model.decision = "rule"
+    assert model.decision is decision
+
+
+def test_another_base_warns_and_decides_without(model, tmp_path):
+    model.fit_decision(pictures(), LABELS)
+    model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="another base model"):
+        other = PeftModel.from_pretrained(make_clip(seed=5), tmp_path).eval()
+    with pytest.warns(UserWarning, match="fitted for another base model"):
+        found = logits(other)
+    other.decision = None
+    assert torch.equal(logits(other), found)
+
+
+# --- several processes -------------------------------------------------------------------------------------------
+
+
+def fit_in_each_process(folder):
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = make_model(make_clip(), _Words())
+    data = [
+        {"pixel_values": picture, "labels": label} for picture, label in zip(pictures(11), LABELS[:11], strict=True)
+    ]
+    loader = accelerator.prepare_data_loader(DataLoader(data, batch_size=2))
+    decision = model.fit_decision(loader)
+    torch.save(decision.state()[0], folder / f"{accelerator.process_index}.pt")
+
+
+class _Words:
+    """Ids without a state that a process could have in another order."""
+
+    def __call__(self, texts):
+        words = ["a", "photo", "of", ".", *" ".join(NAMES).split()]
+        return {"input_ids": [[98, *(words.index(w) + 1 for w in t.replace(".", " .").split()), 99] for t in texts]}
+
+
+def test_two_processes_fit_what_one_does_each_picture_once(tmp_path):
+    in_two_processes(fit_in_each_process, tmp_path)
+    alone = make_model(make_clip(), _Words()).fit_decision(pictures(11), LABELS[:11]).state()[0]
+    for index in range(2):
+        for name, value in torch.load(tmp_path / f"{index}.pt").items():
+            torch.testing.assert_close(value, alone[name], rtol=1e-3, atol=1e-4)
