@@ -5,7 +5,7 @@ READY := .venv/.ready
 OLDEST := .venv/oldest
 QUANTISED := .venv/quantised
 
-.PHONY: setup demo test test-oldest test-quantised lint format bench pretrain
+.PHONY: setup demo test test-oldest test-quantised lint format bench gpu gpu-wheels pretrain
 
 setup: $(READY)
 
@@ -54,6 +54,18 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python examples/benchmark.py
+
+# Checks and speed on a GPU, or word that there is none. The second is for a machine without network: it collects the
+# libraries but PyTorch as wheels for its Python (`make GPU_PYTHON=3.12 gpu-wheels`), to be laid beside the clone.
+gpu: $(READY)
+	$(BIN)/python tests/gpu/run.py
+
+GPU_PYTHON ?= 3.12
+gpu-wheels: $(READY)
+	mkdir -p outputs/gpu-wheels
+	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(torch|triton|nvidia|cuda)' > outputs/gpu-requirements.txt
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --python-version $(GPU_PYTHON) \
+		--dest outputs/gpu-wheels --requirement outputs/gpu-requirements.txt
 
 pretrain: $(READY)
 	$(BIN)/python examples/pretrain_demo_clip.py

@@ -58,10 +58,11 @@ def peak_rss() -> float:
 def peak_memory(args: argparse.Namespace, method: str, num_classes: int, batch_size: int, dtype: str) -> float:
     """Peak memory in GiB of two steps, on a CPU measured in a process of its own."""
     if args.device == "cuda":
+        before = torch.cuda.memory_allocated()  # the models whose steps are timed
         run = Setting(args, num_classes, batch_size, dtype).step(method)
         torch.cuda.reset_peak_memory_stats()
         run(), run()
-        return torch.cuda.max_memory_allocated() / 2**30
+        return (torch.cuda.max_memory_allocated() - before) / 2**30
     command = [
         sys.executable,
         "-m",

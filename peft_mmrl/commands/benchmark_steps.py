@@ -48,7 +48,8 @@ class Setting:
             text_config={"bos_token_id": BOS, "eos_token_id": EOS},
             projection_dim=512,
         )
-        self.clip = CLIPModel(config).eval().requires_grad_(False).to(self.device)
+        with torch.device(self.device):  # where weights are drawn fastest
+            self.clip = CLIPModel(config).eval().requires_grad_(False)
         self.pixels = torch.randn(batch_size, 3, 224, 224, device=self.device)
         self.labels = torch.arange(batch_size, device=self.device) % num_classes
         self.names = [f"class {index}" for index in range(num_classes)]
