@@ -3,9 +3,9 @@
     make gpu                                  # or: python tests/gpu/run.py
     python tests/gpu/run.py --device cpu      # the same at a tiny size, which shows that the script itself works
 
-It runs in a bare clone, with any Python (3.11 or newer) that has a PyTorch for the GPU, and downloads nothing. What
-libraries this Python lacks, or has in too old a version, can be laid into a folder as wheels (`make gpu-wheels`; --wheels
-names the folder). They are unpacked beside the results; PyTorch stays that of the machine.
+It runs in a bare clone, with any Python (3.11 or newer) that has a PyTorch for the GPU, and downloads nothing.
+Libraries which that Python lacks, or has in too old a version, can be laid into a folder as wheels (`make gpu-wheels`; --wheels
+names it). They are unpacked beside the results; PyTorch stays that of the machine.
 
 It prints a table, and writes it with the card's name into results.json as it goes. Without a GPU it says so and ends.
 """
@@ -31,18 +31,6 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).parents[2]
-NEEDED = (
-    "accelerate",
-    "datasets",
-    "jinja2",
-    "numpy",
-    "peft",
-    "pillow",
-    "safetensors",
-    "torch",
-    "torchvision",
-    "transformers",
-)
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
@@ -51,10 +39,9 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 
 def oldest_versions() -> dict[str, str]:
-    """The lower bounds of pyproject.toml."""
+    """The libraries that the package needs, and the oldest version of each that it takes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["examples"]]
-    return dict(requirement.replace("_", "-").split(">=") for requirement in needed)
+    return dict(requirement.replace("_", "-").split(">=") for requirement in project["dependencies"])
 
 
 def is_lacking(name: str, oldest: dict[str, str]) -> bool:
@@ -168,7 +155,7 @@ def main(args: argparse.Namespace) -> int:
         print("There is no GPU here that PyTorch can use: nothing was tried.")
         return 0
     oldest = oldest_versions()
-    lacking = [f"{name}>={oldest[name]}" for name in NEEDED if is_lacking(name, oldest)]
+    lacking = [f"{name}>={version}" for name, version in oldest.items() if is_lacking(name, oldest)]
     if lacking:
         print(f"This Python lacks {', '.join(lacking)}: lay wheels of them into {args.wheels} (`make gpu-wheels`).")
         return 1
