@@ -4,8 +4,8 @@
     python tests/gpu/run.py --device cpu      # the same at a tiny size, which shows that the script itself works
 
 It runs in a bare clone, with any Python (3.11 or newer) that has a PyTorch for the GPU, and downloads nothing.
-Libraries which that Python lacks, or has in too old a version, can be laid into a folder as wheels (`make gpu-wheels`; --wheels
-names it). They are unpacked beside the results; PyTorch stays that of the machine.
+Libraries which that Python lacks, or has in too old a version, can be laid into a folder as wheels (`make gpu-wheels`;
+--wheels names the folder). They are unpacked beside the results; PyTorch stays that of the machine.
 
 It prints a table, and writes it with the card's name into results.json as it goes. Without a GPU it says so and ends.
 """
