@@ -84,12 +84,11 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
         )
 
 
-def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A base model and its processor.
+def load_clip(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A base model, its weights in fp32, and its processor.
 
     Args:
         name: Hub id or folder.
-        kwargs: for `AutoModel.from_pretrained`; weights are fp32 unless `dtype` says otherwise.
 
     Raises:
         OSError: there is none of that name.
@@ -108,5 +107,5 @@ def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin
             f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
             f"{', '.join(supported)}."
         )
-    kwargs.setdefault("dtype", torch.float32)  # that of the files may be fp16, which does not train
-    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
+    # the files' own dtype may be fp16, which does not train
+    return AutoModel.from_pretrained(name, dtype=torch.float32), AutoProcessor.from_pretrained(name)

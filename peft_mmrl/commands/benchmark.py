@@ -18,7 +18,6 @@ The column "decision" says how many times as long evaluation takes with one (`fi
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -29,7 +28,6 @@ from statistics import median
 import torch
 
 from ..data.progress import progress_bar
-from ..reports import check_can_draw
 from ..training.run_folder import write_json
 from . import arguments as cli
 from .benchmark_steps import MODELS, STEPS, Setting
@@ -151,7 +149,6 @@ def main(args: argparse.Namespace) -> None:
     """Measure every setting."""
     with clear_errors():
         cli.check_arguments(args)
-        check_can_draw()
     torch.set_num_threads(args.threads)
     settings = [(c, b, d) for d in args.dtypes for b in args.batch_sizes for c in args.classes]
     if args.only_memory:

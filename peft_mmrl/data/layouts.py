@@ -28,7 +28,6 @@ class Benchmark:
         read: gives the names of its classes, by label in their order, and the pictures of each part.
         needs: files beside the pictures that must be there.
         template: prompt of its classes.
-        lists_files: whether pictures are listed in a file, so that some may not be there.
     """
 
     title: str
@@ -37,7 +36,6 @@ class Benchmark:
     read: Callable[[Path, Benchmark], tuple[Classes, Items]]
     needs: tuple[str, ...]
     template: str = "a photo of a {}."
-    lists_files: bool = True
 
 
 def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
@@ -147,16 +145,6 @@ def _check_classes(root: Path, names: Mapping[str, str], items: Items) -> None:
     unknown = sorted({name for pairs in items.values() for _, name in pairs if name not in names})
     if unknown:
         raise ValueError(f"{root}: pictures are listed for classes that there are not: {few(unknown)}.")
-
-
-def check_files(root: Path, items: Items) -> None:
-    """Raise a FileNotFoundError where a listed picture is not there."""
-    listed = [path for pairs in items.values() for path, _ in pairs]
-    missing = [path for path in listed if not (root / path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{root}: {len(missing)} of {len(listed)} listed pictures are missing: {few(missing)}."
-        )
 
 
 def few(names: Sequence[str]) -> str:

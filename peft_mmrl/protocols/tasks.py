@@ -93,7 +93,7 @@ def check_classes(data: BenchmarkData, protocol: str) -> None:
         protocol: its name.
     """
     if data.train is None:
-        raise ValueError(f"{data.title} has no training pictures: it can only be a target of cross_dataset.py.")
+        raise ValueError(f"{data.title} has no training pictures: it can only be a target of cross-dataset.")
     if protocol == "base-to-new" and len(data.class_names) < 4:
         raise ValueError(
             f"{data.title} has {len(data.class_names)} classes: base-to-new needs at least 4, two of each kind."
