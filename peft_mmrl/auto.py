@@ -62,8 +62,7 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
             config = PeftConfig.from_pretrained(
                 pretrained_model_name_or_path, revision=revision, subfolder=subfolder, **kwargs
             )
-        if not isinstance(config, MMRLConfig):
-            raise ValueError(f"{pretrained_model_name_or_path} holds a {config.peft_type} adapter, not an MMRL one.")
+        check_is_mmrl(config, pretrained_model_name_or_path)
         if not config.base_model_name_or_path:
             raise ValueError(
                 f"The adapter in {pretrained_model_name_or_path} names no base model. Load that yourself and call "
@@ -82,6 +81,12 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
             **({} if subfolder is None else {"subfolder": subfolder}),
             **kwargs,
         )
+
+
+def check_is_mmrl(config: PeftConfig, adapter: str | os.PathLike[str]) -> None:
+    """Raise a ValueError where the config that was read of an adapter is of another method."""
+    if not isinstance(config, MMRLConfig):
+        raise ValueError(f"{adapter} holds a {config.peft_type} adapter, not an MMRL one.")
 
 
 def load_clip(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -323,14 +323,14 @@ def test_a_result_of_some_of_the_pictures_is_marked(tmp_path, capsys):
 
 def test_shots_that_cannot_be_read_are_replaced_unless_a_split_names_them(tmp_path):
     damaged_eurosat(tmp_path)
-    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    data = load_benchmark("eurosat", tmp_path)
     accelerator, shots = make_accelerator(TrainingSettings()), 24
     incomplete = check_pictures_of_runs([make_run(data, shots=shots)], [], "skip", None, accelerator)
     assert incomplete == {"eurosat": "99 of 100 train pictures, 97 of 100 test pictures"}
     drawn = sample(make_run(data, shots=shots))["train"]
     assert len(drawn) == 4 * shots
     assert "2750/train_2/11.jpg" not in drawn["path"]
-    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    data = load_benchmark("eurosat", tmp_path)
     folder = tmp_path / "earlier" / "eurosat" / "mmrl" / "shots_25" / "seed_1"
     folder.mkdir(parents=True)
     save_split(folder / "split.json", {"train": data.train, "validation": data.validation})

@@ -93,7 +93,7 @@ def test_what_is_left_out_is_said(root):
     assert by_class(dataset)[-1] == ("dog/puppies/1.png", "dog")
     assert notes == [
         "class folders without pictures, left out: empty",
-        "3 files are no pictures by their extension and left out: .txt (2), without extension (1)",
+        "3 files are no pictures and left out: .txt (2), without extension (1)",
         "1 pictures lie beside the class folders and are left out: loose.png ...",
         "1 pictures lie in folders below their class folder and belong to that class",
         "metadata.csv: not read, since the folders' names are the classes",

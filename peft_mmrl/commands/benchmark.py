@@ -50,6 +50,8 @@ def peak_rss() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # on Linux `getrusage` counts the process that started this one, too
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 

@@ -148,7 +148,7 @@ def _load_split(name: str, split: str, config_name: str | None) -> tuple[dataset
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error
     if config_name is not None:
-        raise ValueError(f"{name} was written by `save_to_disk` and has no configuration {config_name!r}, nor another.")
+        raise ValueError(f"{name} was written by `save_to_disk` and has no configuration {config_name!r}.")
     saved = datasets.load_from_disk(name)
     if isinstance(saved, datasets.Dataset):
         return saved, [f"{name} has no splits: all of it is read"]

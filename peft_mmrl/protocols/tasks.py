@@ -9,6 +9,7 @@ import datasets
 
 from ..data.benchmarks import BenchmarkData
 from ..data.labels import encode_labels, label_names
+from ..data.wording import first_few
 from ..metrics.functions import accuracy, harmonic_mean
 from ..training import Classifier, Transfer
 from ..training.presets import TRANSFER_BETA
@@ -111,5 +112,5 @@ def check_all_classes_occur(data: BenchmarkData, part: str) -> None:
     if empty:
         raise ValueError(
             f"{data.title}: {len(empty)} of {len(names)} classes have no picture in the {part} split (labels are from "
-            f"0 to {len(names) - 1}): {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}."
+            f"0 to {len(names) - 1}): {first_few(empty)}."
         )
