@@ -13,7 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..hub.upload import check_can_push, check_is_adapter
+from peft.utils import CONFIG_NAME
+
+from ..hub.upload import check_can_push, no_adapter
 from . import arguments as cli
 from . import pushing
 from .console import clear_errors, command_line
@@ -23,7 +25,8 @@ from .console import clear_errors, command_line
 def main(args: argparse.Namespace) -> None:
     """Check, upload."""
     with clear_errors():
-        check_is_adapter(args.folder)
+        if not (args.folder / CONFIG_NAME).is_file():
+            raise no_adapter(args.folder)
         repo_id = check_can_push(args.hub_model_id or args.folder.resolve().name, private=args.private or None)
     failure = pushing.push(args.folder, repo_id, args.private)
     if failure is not None:

@@ -199,8 +199,8 @@ def push_folder(
     """
     folder = Path(folder)
     paths = sorted({path for pattern in files for path in folder.glob(pattern) if path.is_file()})
-    if not any(path.name == CONFIG_NAME for path in paths):  # of `model.push_to_hub`: one folder for each adapter
-        check_is_adapter(folder)
+    if not any(path.name == CONFIG_NAME for path in paths):
+        raise no_adapter(folder)
     api = HfApi(token=token)
     repo_id = retried(partial(api.create_repo, repo_id, private=private, exist_ok=True)).repo_id
     if revision is not None and not create_pr and not revision.startswith("refs/"):
@@ -217,10 +217,9 @@ def push_folder(
     return retried(commit)
 
 
-def check_is_adapter(folder: Path) -> None:
-    """Raise a FileNotFoundError where a folder holds no adapter."""
-    if not (folder / CONFIG_NAME).is_file():
-        raise FileNotFoundError(f"There is no adapter in {folder}: it has no {CONFIG_NAME}.")
+def no_adapter(folder: Path) -> FileNotFoundError:
+    """The error where a folder holds no adapter."""
+    return FileNotFoundError(f"There is no adapter in {folder}: it has no {CONFIG_NAME}.")
 
 
 def _published(path: Path, repo_id: str) -> Path | bytes:
