@@ -257,7 +257,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
         raise ValueError(f"--preset {args.preset}: the protocol must be one of {', '.join(PROTOCOLS)}.")
     if slash and protocol == "cross-dataset":
         raise ValueError(
-            f"--preset {args.preset}: cross-dataset has the same settings for all data sets, none of its own."
+            f"--preset {args.preset}: cross-dataset has the same settings for all data sets."
         )
     if slash and dataset not in REG_WEIGHT:
         raise ValueError(f"--preset {args.preset}: the data set must be one of {', '.join(REG_WEIGHT)}.")
