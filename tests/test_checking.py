@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import random
+import sqlite3
 from pathlib import Path
 
 import datasets
@@ -18,6 +20,7 @@ from peft_mmrl.data import (
     drop_empty_classes,
     examine_picture,
     hold_out,
+    known,
     load_folder,
     sample_shots,
 )

@@ -45,7 +45,7 @@ def test_the_test_split_is_tested_unless_one_is_named(tmp_path):
     source, notes = PictureSource.find(str(tmp_path / "both")).to_test()
     assert (source.split, notes) == (
         "test",
-        [f"the split 'test' of {tmp_path / 'both'} is tested; there are train, test"],
+        [f"the split 'test' of {tmp_path / 'both'} is tested; --split names another (train)"],
     )
     with pytest.raises(ValueError, match="^--split must be given: .*untested has no split 'test', only train, dev"):
         PictureSource.find(str(tmp_path / "untested")).to_test()

@@ -330,11 +330,13 @@ def test_a_data_set_of_several_configurations(tmp_path):
         pictures = {"image": [red()] * 2, "label": [f"{name} a", f"{name} b"]}
         features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
         datasets.Dataset.from_dict(pictures, features=features).to_parquet(tmp_path / name / "test.parquet")
-    configs = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("cats", "dogs"))
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/*\n" for name in ("cats", "dogs")
+    )
     (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     source = PictureSource.find(str(tmp_path), config_name="dogs")
     source, notes = source.to_test()
-    assert notes == [f"the split 'test' of {tmp_path} is tested; there are test"]
+    assert (source.split, notes) == ("test", [])
     assert source.load()[0].features["label"].names == ["dogs a", "dogs b"]
     assert load_named(tmp_path, "test", config_name="cats")[0].features["label"].names == ["cats a", "cats b"]
     with pytest.raises(ValueError, match="birds"):

@@ -60,15 +60,8 @@ def test_without_a_name_it_is_pushed_as_the_output_folder_is_called(digit_folder
     monkeypatch.setattr(
         PeftModelForZeroShotImageClassification, "push_to_hub", lambda self, name, **kwargs: pushed.append(name)
     )
-    given = [
-        "--train_dir",
-        digit_folders / "train",
-        "--output_dir",
-        tmp_path / "my-adapter",
-        "--num_train_epochs",
-        "1",
-    ]
-    run(*given, "--push_to_hub")
+    given = ["--train_dir", digit_folders / "train", "--output_dir", tmp_path / "my-adapter"]
+    run(*given, "--num_train_epochs", "1", "--push_to_hub")
     assert pushed == ["me/my-adapter"]
 
 

@@ -256,9 +256,7 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     if protocol not in PROTOCOLS:
         raise ValueError(f"--preset {args.preset}: the protocol must be one of {', '.join(PROTOCOLS)}.")
     if slash and protocol == "cross-dataset":
-        raise ValueError(
-            f"--preset {args.preset}: cross-dataset has the same settings for all data sets."
-        )
+        raise ValueError(f"--preset {args.preset}: cross-dataset has the same settings for all data sets.")
     if slash and dataset not in REG_WEIGHT:
         raise ValueError(f"--preset {args.preset}: the data set must be one of {', '.join(REG_WEIGHT)}.")
     settings = paper_settings(args.method, protocol, dataset, **given)

@@ -110,7 +110,9 @@ class PictureSource:
             return self, []
         if "test" not in known:
             raise ValueError(f"--split must be given: {self} has no split 'test', only {', '.join(known)}.")
-        return replace(self, split="test"), [f"the split 'test' of {self} is tested; there are {', '.join(known)}"]
+        others = ", ".join(split for split in known if split != "test")
+        notes = [f"the split 'test' of {self} is tested; --split names another ({others})"] if others else []
+        return replace(self, split="test"), notes
 
 
 @dataclass
