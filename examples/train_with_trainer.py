@@ -8,6 +8,7 @@ It saves the adapter alone. A report, results on the model card and a threshold 
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
-from peft_mmrl.commands.console import clear_errors
+from peft_mmrl.commands.console import clear_errors, command_line
 from peft_mmrl.commands.training_run import check_inputs
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.data.progress import is_watched
@@ -32,6 +33,7 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(np.mean(prediction.predictions.argmax(axis=-1) == prediction.label_ids))}
 
 
+@command_line()
 def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     """Check everything, train, save."""
     push, arguments.push_to_hub = arguments.push_to_hub, False  # Trainer would upload local paths, too
@@ -42,8 +44,9 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
         smoothing, arguments.label_smoothing_factor = arguments.label_smoothing_factor, 0.0  # MMRL smooths in its loss
         changes = {**cli.config_changes(args), "label_smoothing": smoothing}
         config = mmrl_config(args.method, args.template, TrainingSettings(config=changes))
+        repo_id = arguments.hub_model_id or Path(arguments.output_dir).resolve().name
         if push and PartialState().is_main_process:
-            check_can_push(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
+            repo_id = check_can_push(repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
         args.seed = arguments.seed
         clip, processor = load_clip(args.base_model)
         tokenizer = PromptTokenizer(processor, clip.config.text_config)
@@ -66,8 +69,8 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     trainer.save_model()
     if push and trainer.is_world_process_zero():
-        with clear_errors(), plain_errors(arguments.hub_model_id):  # the adapter is saved by now
-            model.push_to_hub(arguments.hub_model_id, private=arguments.hub_private_repo, token=arguments.hub_token)
+        with clear_errors(), plain_errors(repo_id):  # the adapter is saved by now
+            model.push_to_hub(repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
 
 
 def parse_args(argv: list[str] | None = None) -> tuple[TrainingArguments, argparse.Namespace]:

@@ -27,9 +27,8 @@ PeftModelForZeroShotImageClassification.write_card = staticmethod(write_card)
 PeftModelForZeroShotImageClassification.push_model = staticmethod(push_model)
 
 
-# Imported when they are asked for: `python -m peft_mmrl.convert` warns where it is imported already, and `datasets`,
-# which reading pictures brings along, takes its time.
-_LATER = {"Preprocessing": ".data", "convert_checkpoint": ".convert", "read_picture": ".data"}
+# Imported when they are asked for: `datasets`, which reading pictures brings along, takes its time.
+_LATER = {"Preprocessing": ".data", "convert_checkpoint": ".conversion", "read_picture": ".data"}
 
 
 def __getattr__(name: str) -> Any:

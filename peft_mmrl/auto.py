@@ -62,8 +62,7 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
             config = PeftConfig.from_pretrained(
                 pretrained_model_name_or_path, revision=revision, subfolder=subfolder, **kwargs
             )
-        if not isinstance(config, MMRLConfig):
-            raise ValueError(f"{pretrained_model_name_or_path} holds a {config.peft_type} adapter, not an MMRL one.")
+        check_is_mmrl(config, pretrained_model_name_or_path)
         if not config.base_model_name_or_path:
             raise ValueError(
                 f"The adapter in {pretrained_model_name_or_path} names no base model. Load that yourself and call "
@@ -84,12 +83,17 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
         )
 
 
-def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A base model and its processor.
+def check_is_mmrl(config: PeftConfig, adapter: str | os.PathLike[str]) -> None:
+    """Raise a ValueError where the config that was read of an adapter is of another method."""
+    if not isinstance(config, MMRLConfig):
+        raise ValueError(f"{adapter} holds a {config.peft_type} adapter, not an MMRL one.")
+
+
+def load_clip(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A base model, its weights in fp32, and its processor.
 
     Args:
         name: Hub id or folder.
-        kwargs: for `AutoModel.from_pretrained`; weights are fp32 unless `dtype` says otherwise.
 
     Raises:
         OSError: there is none of that name.
@@ -108,5 +112,5 @@ def load_clip(name: str, **kwargs: Any) -> tuple[PreTrainedModel, ProcessorMixin
             f"The base model {name!r} is not a CLIP that MMRL adapts: its model type is {kind!r}, not one of "
             f"{', '.join(supported)}."
         )
-    kwargs.setdefault("dtype", torch.float32)  # that of the files may be fp16, which does not train
-    return AutoModel.from_pretrained(name, **kwargs), AutoProcessor.from_pretrained(name)
+    # the files' own dtype may be fp16, which does not train
+    return AutoModel.from_pretrained(name, dtype=torch.float32), AutoProcessor.from_pretrained(name)

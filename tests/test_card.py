@@ -168,6 +168,11 @@ def test_many_classes_are_counted_not_listed(tmp_path):
     assert "`class 19`" in text and "`class 20`" not in text
 
 
+def test_up_to_a_hundred_classes_are_listed(tmp_path):
+    model = get_peft_model(make_clip(), MMRLConfig(rep_dim=16, classes=[f"class {number}" for number in range(100)]))
+    assert "Names (all)" in saved_card(model, tmp_path / "pets").text
+
+
 def test_saving_again_brings_the_card_up_to_date_and_keeps_what_people_wrote(model, tmp_path):
     card = saved_card(model, tmp_path, data="somebody/pictures", metrics={"accuracy": 0.9})
     card.text = f"Written by Ann.\n{card.text}\nAsk her about the pictures.\n"

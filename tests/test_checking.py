@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import random
+import sqlite3
 from pathlib import Path
 
 import datasets
@@ -18,6 +20,7 @@ from peft_mmrl.data import (
     drop_empty_classes,
     examine_picture,
     hold_out,
+    known,
     load_folder,
     sample_shots,
 )
@@ -125,6 +128,19 @@ def test_a_file_that_did_not_change_is_not_decoded_again(dataset, examined, tmp_
     changed = examine_pictures(dataset)
     assert sorted(examined) == ["0.jpg", "1.png", "2.png", "b.png"]
     assert changed[3] == PictureFacts(9, 7) and "not a picture" in changed[4]
+
+
+def test_of_a_file_only_its_last_state_is_kept(dataset, tmp_path):
+    def rows():
+        with sqlite3.connect(known.FILE) as file:
+            return file.execute("SELECT COUNT(*) FROM known").fetchone()
+
+    examine_pictures(dataset)
+    before = rows()
+    for time in (1, 2):
+        os.utime(tmp_path / "cat" / "2.png", (time, time))
+        examine_pictures(dataset)
+    assert rows() == before == (3,)
 
 
 def test_pictures_in_a_table_are_known_by_their_bytes(examined):

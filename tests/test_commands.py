@@ -1,5 +1,6 @@
 """`peft-mmrl`: its commands and their help, the same as the scripts in `examples/`."""
 
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,9 @@ import pytest
 from conftest import EXAMPLES
 
 from peft_mmrl.commands.main import COMMANDS, main
+
+
+BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "", "HF_DATASETS_DISABLE_PROGRESS_BARS": ""}
 
 
 def said(capsys, *arguments):
@@ -29,6 +33,26 @@ def test_every_command_has_help_that_names_it(name, capsys):
     assert code == 0
     assert text.startswith(f"usage: peft-mmrl {name} ")
     assert f"    peft-mmrl {name} " in text
+
+
+def test_importing_a_command_changes_nothing_and_running_it_nothing_for_good():
+    code = """
+import warnings, datasets, huggingface_hub.utils
+from transformers.utils import logging
+
+def state():
+    hub = huggingface_hub.utils.are_progress_bars_disabled()
+    return warnings.filters[:], datasets.are_progress_bars_disabled(), hub, logging.is_progress_bar_enabled()
+
+import peft_mmrl.data
+before = state()
+from peft_mmrl.commands import console, train
+assert state() == before
+with console.command_line():
+    assert state()[1:] == (True, True, False) and state()[0] != before[0]
+assert state() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, **BARS})
 
 
 def test_an_unknown_command_is_refused_with_those_that_there_are(capsys):

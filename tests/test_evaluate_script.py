@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import EXAMPLES, load_example
-from datasets import Dataset, Image
+from datasets import Dataset, DatasetDict, Image
 from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import LoraConfig, get_peft_model
 
@@ -100,6 +100,15 @@ def test_a_data_set_gives_the_same_as_its_folder(adapter, seven, tmp_path):
     assert [row["label"] == row["predicted"] for row in found] == [False, True, True, True, True, True, False]
 
 
+def test_of_a_data_set_with_splits_the_test_split_is_tested(adapter, seven, tmp_path, capsys):
+    test = load_folder(seven)[0].cast_column("image", Image())
+    DatasetDict({"train": test.select([0, 6]), "test": test}).save_to_disk(tmp_path / "saved")
+    evaluate_everything(adapter, tmp_path / "saved", tmp_path / "report")
+    assert "the split 'test' of" in capsys.readouterr().out
+    assert len(rows(tmp_path / "report")) == 7
+    assert json.loads((tmp_path / "report" / "run.json").read_text())["split"] == "test"
+
+
 def test_bad_input_is_refused_before_anything_is_written(adapter, seven, tmp_path):
     def refused(*given):
         with pytest.raises(SystemExit) as stopped:
@@ -115,7 +124,7 @@ def test_bad_input_is_refused_before_anything_is_written(adapter, seven, tmp_pat
     lora = get_peft_model(load_clip()[0], LoraConfig(target_modules=["q_proj"]))
     lora.save_pretrained(tmp_path / "lora")
     assert "not an MMRL one" in refused(tmp_path / "lora", seven, tmp_path / "report")
-    assert "nowhere" in refused(tmp_path / "nowhere", seven, tmp_path / "report")
+    assert "nowhere" in refused(tmp_path / "nowhere", tmp_path / "not looked at", tmp_path / "report")
     assert "no class folders" in refused(adapter, seven / "one", tmp_path / "report")
     Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "saved")
     assert "image_column" in refused(adapter, tmp_path / "saved", tmp_path / "report")

@@ -1,6 +1,8 @@
 """One name, one thing: files and constants of the package and the examples; and what tests may import."""
 
 import ast
+import re
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 
@@ -37,6 +39,14 @@ def test_no_two_modules_have_one_name():
         if not is_named_after and not file.stem.startswith("__"):
             places[file.stem].append(folder)
     assert several(places) == {}
+
+
+def test_no_file_holds_marks_of_an_unfinished_merge():
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    marks = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    files = [ROOT / name for name in tracked.split("\0") if name]
+    contents = {file: file.read_bytes() for file in files if file.is_file()}
+    assert [file for file, content in contents.items() if b"\0" not in content and marks.search(content)] == []
 
 
 def test_no_test_imports_from_another_test_file():

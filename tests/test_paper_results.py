@@ -49,6 +49,18 @@ def test_numbers_are_found_by_run_and_have_a_source():
     assert published_scores("paper", "base-to-new", "eurosat", "mmrl", shots=4) == {}
     assert published_scores("paper", "base-to-new", "digits", "mmrl") == {}
     assert published_scores("paper", "few-shot", "eurosat", "lora") == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("papers", "base-to-new"), "`source` must be one of paper, rerun, got 'papers'"),
+        (("paper", "base-2-new"), "`protocol` must be one of base-to-new, few-shot, cross-dataset, got 'base-2-new'"),
+    ],
+)
+def test_an_unknown_source_or_protocol_of_scores_is_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        published_scores(*asked, "eurosat", "mmrl")
     assert all("https://" in published_results()["sources"][source] for source in SOURCES)
 
 

@@ -166,6 +166,15 @@ def test_padded_and_squeezed_pictures_show_their_ends(fit, kind, size):
     assert pixels.shape == (3, 32, 24 if kind == "squeeze" else 32)
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "squeeze"])
+def test_pictures_are_fitted_as_the_image_processor_resamples(fit):
+    """Nearest neighbours, whose number is 0, make no colours that were not there."""
+    picture = PIL.Image.fromarray(np.indices((64, 64)).sum(0).astype(np.uint8) % 2 * 255).convert("RGB")
+    fitted = {way: Preprocessing(processor(resample=way), fit).fitted(picture, (24, 24)) for way in (0, 3)}
+    assert set(np.unique(fitted[0])) == {0, 255}
+    assert len(np.unique(fitted[3])) > 2
+
+
 def test_cropped_pictures_do_not():
     for fit in (None, "crop"):
         pixels = Preprocessing(processor(do_normalize=False), fit)(marked())

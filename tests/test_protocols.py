@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import base_to_new
 import cross_dataset
@@ -197,31 +196,27 @@ def fake_training(monkeypatch):
     return trained
 
 
-def arguments(output_dir, **changes):
-    return SimpleNamespace(**{"output_dir": output_dir, "split_dir": None, "save_adapters": False, **changes})
-
-
 def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path, fake_training, capsys):
     data = make_data()
     planned = [make_run(data, seed) for seed in (1, 13, 3)]
     with pytest.raises(KeyboardInterrupt):
-        protocols.complete(planned, protocols.few_shot, arguments(tmp_path))
+        protocols.complete(planned, protocols.few_shot, tmp_path)
     assert fake_training == [("mmrl", 1), ("mmrl", 13)]
     assert (tmp_path / "animals" / "mmrl" / "shots_2" / "seed_13" / "split.json").exists()
     fake_training.clear()
     planned = [make_run(data, seed) for seed in (1, 3)]
-    results = protocols.complete(planned, protocols.few_shot, arguments(tmp_path, save_adapters=True))
+    results = protocols.complete(planned, protocols.few_shot, tmp_path, save_adapters=True)
     assert fake_training == [("mmrl", 3)]
     assert results == [{"accuracy": pytest.approx(500 / 6)}] * 2
     assert "run 2 of 2: animals, mmrl, 2 shots, seed 3" in capsys.readouterr().err
     assert (planned[1].folder(tmp_path) / "adapter").is_dir()
-    assert protocols.complete(planned, protocols.few_shot, arguments(tmp_path)) == results
+    assert protocols.complete(planned, protocols.few_shot, tmp_path) == results
     assert fake_training == [("mmrl", 3)]
 
 
 def test_the_split_of_earlier_runs_can_be_read_again(tmp_path, fake_training):
     data = make_data()
-    protocols.complete([make_run(data, 7)], protocols.few_shot, arguments(tmp_path / "old"))
+    protocols.complete([make_run(data, 7)], protocols.few_shot, tmp_path / "old")
     split = json.loads((tmp_path / "old" / "animals" / "mmrl" / "shots_2" / "seed_7" / "split.json").read_text())
     assert len(split["train"]) == 10
     again = sample(make_run(data, 7, method="lora"), tmp_path / "old")["train"]
@@ -234,8 +229,8 @@ def test_a_run_with_other_pictures_is_refused(tmp_path, fake_training):
     data = make_data()
     run = make_run(data)
     run_with_other_pictures = make_run(replace(data, train=data.train.select(range(29, -1, -1))))
-    protocols.complete([run], protocols.few_shot, arguments(tmp_path / "old"))
-    protocols.complete([run_with_other_pictures], protocols.few_shot, arguments(tmp_path / "other"))
+    protocols.complete([run], protocols.few_shot, tmp_path / "old")
+    protocols.complete([run_with_other_pictures], protocols.few_shot, tmp_path / "other")
     runs_module.check_split(run, tmp_path / "old", None)
     runs_module.check_split(run, tmp_path / "old", tmp_path / "old")
     runs_module.check_split(run, tmp_path / "new", tmp_path / "other")
@@ -247,7 +242,7 @@ def test_a_run_with_other_pictures_is_refused(tmp_path, fake_training):
 
 def test_a_folder_of_another_run_is_refused(tmp_path, fake_training):
     data = make_data()
-    protocols.complete([make_run(data, epochs=3)], protocols.few_shot, arguments(tmp_path))
+    protocols.complete([make_run(data, epochs=3)], protocols.few_shot, tmp_path)
     with pytest.raises(ValueError, match=r"seed_1 holds a run with another value of epochs \(epochs: 3 there, 4 now"):
         runs_module.read_scores(make_run(data, epochs=4), tmp_path)
     other = tmp_path / "animals" / "mmrl" / "shots_2" / "seed_2"
@@ -321,16 +316,31 @@ def test_a_result_of_some_of_the_pictures_is_marked(tmp_path, capsys):
     assert (run["test_pictures"], run["incomplete"]) == (97, {"eurosat": "97 of 100 test pictures"})
 
 
+def test_validation_pictures_are_drawn_but_need_not_be_there(tmp_path):
+    """Nothing is trained or tested on them, and the split file names them all the same."""
+    shutil.rmtree(damaged_eurosat(tmp_path)[1] + "/eurosat/2750/val_0")
+    data = load_benchmark("eurosat", tmp_path)
+    drawn = sample(make_run(data, shots=2))
+    accelerator = make_accelerator(TrainingSettings())
+    incomplete = check_pictures_of_runs([make_run(data, shots=2)], [], "skip", None, accelerator)
+    assert incomplete == {"eurosat": "97 of 100 test pictures"}
+    after = sample(make_run(data, shots=2))
+    assert {name: part["path"][:] for name, part in after.items()} == {
+        name: part["path"][:] for name, part in drawn.items()
+    }
+    assert any("val_0" in path for path in after["validation"]["path"])
+
+
 def test_shots_that_cannot_be_read_are_replaced_unless_a_split_names_them(tmp_path):
     damaged_eurosat(tmp_path)
-    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    data = load_benchmark("eurosat", tmp_path)
     accelerator, shots = make_accelerator(TrainingSettings()), 24
     incomplete = check_pictures_of_runs([make_run(data, shots=shots)], [], "skip", None, accelerator)
     assert incomplete == {"eurosat": "99 of 100 train pictures, 97 of 100 test pictures"}
     drawn = sample(make_run(data, shots=shots))["train"]
     assert len(drawn) == 4 * shots
     assert "2750/train_2/11.jpg" not in drawn["path"]
-    data = load_benchmark("eurosat", tmp_path, allow_missing=True)
+    data = load_benchmark("eurosat", tmp_path)
     folder = tmp_path / "earlier" / "eurosat" / "mmrl" / "shots_25" / "seed_1"
     folder.mkdir(parents=True)
     save_split(folder / "split.json", {"train": data.train, "validation": data.validation})
@@ -429,12 +439,13 @@ def test_what_no_run_has_written_is_not_replaced(name, message, tmp_path):
     assert mine.read_text() == "mine"
 
 
-def test_an_interrupted_protocol_says_how_to_go_on(tmp_path, monkeypatch):
+def test_an_interrupted_protocol_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs_module, "fit", interrupted)
     given = ["--datasets", "digits", *QUICK, "--shots", "1", "--output_dir", str(tmp_path / "out")]
     for _ in range(2):  # what it left is no obstacle
-        with pytest.raises(SystemExit, match="interrupted. Finished runs are kept: to go on, repeat the command"):
+        with pytest.raises(SystemExit, match="^130$"):
             base_to_new.main(base_to_new.parse_args(given))
+        assert "interrupted. Finished runs are kept: to go on, repeat the command" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from peft_mmrl.data import (
+    PictureSource,
     check_pictures,
     check_several_classes,
     clean_class_name,
@@ -93,7 +94,7 @@ def test_what_is_left_out_is_said(root):
     assert by_class(dataset)[-1] == ("dog/puppies/1.png", "dog")
     assert notes == [
         "class folders without pictures, left out: empty",
-        "3 files are no pictures by their extension and left out: .txt (2), without extension (1)",
+        "3 files are no pictures and left out: .txt (2), without extension (1)",
         "1 pictures lie beside the class folders and are left out: loose.png ...",
         "1 pictures lie in folders below their class folder and belong to that class",
         "metadata.csv: not read, since the folders' names are the classes",
@@ -322,6 +323,27 @@ def test_a_data_set_that_does_not_fit(tmp_path, features, values, options, messa
     folder = saved(tmp_path, columns, {"image": datasets.Image(), **features})
     with pytest.raises(ValueError, match=message):
         load_named(folder, **options)
+
+
+def test_a_data_set_of_several_configurations(tmp_path):
+    for name in ("cats", "dogs"):
+        pictures = {"image": [red()] * 2, "label": [f"{name} a", f"{name} b"]}
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        datasets.Dataset.from_dict(pictures, features=features).to_parquet(tmp_path / name / "test.parquet")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: test\n    path: {name}/*\n" for name in ("cats", "dogs")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    source = PictureSource.find(str(tmp_path), config_name="dogs")
+    source, notes = source.to_test()
+    assert (source.split, notes) == ("test", [])
+    assert source.load()[0].features["label"].names == ["dogs a", "dogs b"]
+    assert load_named(tmp_path, "test", config_name="cats")[0].features["label"].names == ["cats a", "cats b"]
+    with pytest.raises(ValueError, match="birds"):
+        load_named(tmp_path, "test", config_name="birds")
+    datasets.Dataset.from_dict({"label": [0]}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match="written by `save_to_disk` and has no configuration 'cats'"):
+        load_named(tmp_path / "saved", config_name="cats")
 
 
 @pytest.mark.parametrize("missing", [None, {"path": "/gone.png", "bytes": None}, {"path": None, "bytes": b""}])

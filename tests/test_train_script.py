@@ -17,6 +17,7 @@ from transformers import BertConfig
 
 from peft_mmrl.commands import arguments as cli
 from peft_mmrl.commands import training_run as runs
+from peft_mmrl.data import PictureSource
 
 
 QUICK = ["--epochs", "2", "--learning_rate", "2e-3", "--no_flip", "--crop_scale", "0.8"]
@@ -87,10 +88,69 @@ def test_a_preset_gives_the_papers_settings_where_none_are_given(tmp_path):
     assert settings.config == {"reg_weight": 0.01, "rep_dim": 2048, "alpha": 0.6}
     settings = cli.training_settings(train.parse_args([*arguments, "--method", "mmrl++", "--no_flip"]))
     assert (settings.epochs, settings.batch_size, settings.flip) == (100, 32, False)
-    with pytest.raises(ValueError, match="the data set must be one of stanford_cars"):
-        cli.training_settings(train.parse_args([*arguments, "--preset", "few-shot/cats"]))
-    with pytest.raises(ValueError, match="`protocol` must be one of base-to-new"):
-        cli.training_settings(train.parse_args([*arguments, "--preset", "fast"]))
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("few-shot/cats", "the data set must be one of stanford_cars"),
+        ("few-shot/", "the data set must be one of stanford_cars"),
+        ("fewshot", "the protocol must be one of base-to-new, few-shot, cross-dataset"),
+        ("fewshot/eurosat", "the protocol must be one of base-to-new"),
+        ("cross-dataset/eurosat", "cross-dataset has the same settings for all data sets"),
+        ("cross-dataset/", "cross-dataset has the same settings for all data sets"),
+    ],
+)
+def test_a_preset_that_there_is_not_is_refused(preset, message, tmp_path):
+    args = train.parse_args(["--output_dir", str(tmp_path), "--preset", preset])
+    with pytest.raises(ValueError, match=f"^--preset {preset}: {message}"):
+        cli.training_settings(args)
+
+
+SOURCES = {"folder": ["--train_dir", "photos"], "table": ["--train_file", "l.csv"], "hub": ["--dataset_name", "pets"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "named"),
+    [
+        ("folder", ["--image_column", "picture"], "--image_column picture"),
+        ("folder", ["--label_column", "kind", "--eval_dir", "test"], "--label_column kind"),
+        ("folder", ["--dataset_config_name", "small"], "--dataset_config_name small"),
+        ("table", ["--dataset_config_name", "small"], "--dataset_config_name small"),
+        ("folder", ["--train_split", "train"], "--train_split train"),
+        ("table", ["--train_split", "dev"], "--train_split dev"),
+        ("table", ["--eval_split", "dev"], "--eval_split dev"),
+    ],
+)
+def test_an_option_that_says_nothing_of_the_source_is_refused(source, options, named, tmp_path):
+    args = train.parse_args(["--output_dir", str(tmp_path), *SOURCES[source], *options])
+    with pytest.raises(ValueError, match=f"^{named} says something of --.* alone"):
+        cli.data_arguments(args)
+
+
+def test_options_reach_the_sources_that_they_are_of(tmp_path):
+    def sources(*given):
+        found = cli.data_arguments(train.parse_args(["--output_dir", str(tmp_path), *given]))
+        return found["source"], found["validation"]
+
+    columns = ["--image_column", "picture", "--label_column", "kind"]
+    of_table = {"image_column": "picture", "label_column": "kind"}
+    folder, table = sources(*SOURCES["folder"], "--eval_file", "test.csv", *columns)
+    assert (folder, table) == (PictureSource(Path("photos")), PictureSource(file=Path("test.csv"), **of_table))
+    table, folder = sources(*SOURCES["table"], "--eval_dir", "test", *columns)
+    assert (table, folder) == (PictureSource(file=Path("l.csv"), **of_table), PictureSource(Path("test")))
+    splits = ["--train_split", "a", "--eval_split", "b", "--dataset_config_name", "small"]
+    both = sources(*SOURCES["hub"], *splits, *columns)
+    assert both == tuple(
+        PictureSource(dataset_name="pets", split=split, config_name="small", **of_table) for split in "ab"
+    )
+
+
+def test_what_the_method_refuses_is_refused_before_anything_is_read(tmp_path, capsys):
+    nowhere = ["--train_dir", tmp_path / "nowhere"]
+    assert "`template`" in refused(capsys, tmp_path / "new", *nowhere, "--template", "a photo", base_model="no/where")
+    message = refused(capsys, tmp_path / "new", *nowhere, "--label_smoothing", "1", base_model="no/where")
+    assert "--label_smoothing" in message
 
 
 def write_table(photos, path):
@@ -181,9 +241,10 @@ def test_an_interrupted_run_goes_on(photos, tmp_path, monkeypatch, capsys):
     reports = [(tmp_path / name / "report" / "predictions.csv").read_text() for name in ("whole", "late")]
     assert reports[0] == reports[1]
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="--resume_from_checkpoint latest"):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="^130$"):
         patch.setattr(runs, "epoch_line", stop)
         run(tmp_path / "adapter", *source, "--checkpointing_steps", "2")
+    assert "interrupted. To go on, add --resume_from_checkpoint latest" in capsys.readouterr().err
     assert not (tmp_path / "adapter" / "adapter_config.json").exists()
     resume = ["--resume_from_checkpoint", "latest"]
     assert "of learning_rate" in refused(capsys, tmp_path / "adapter", *source, *resume, "--learning_rate", "0.1")

@@ -9,6 +9,8 @@ from demo_parts.methods import DEMO_CLIP, load_clip
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from peft_mmrl import PeftModelForZeroShotImageClassification
+
 
 def run(*arguments):
     base = ["--base_model", str(DEMO_CLIP), "--report_to", "none", "--use_cpu", "--num_train_epochs", "2"]
@@ -50,6 +52,17 @@ def test_bad_input_is_refused_before_training(digit_folders, tmp_path):
         run("--output_dir", tmp_path / "adapter")
     with pytest.raises(SystemExit, match="no class folders"):
         run("--output_dir", tmp_path / "adapter", "--train_dir", digit_folders / "train" / "one")
+
+
+def test_without_a_name_it_is_pushed_as_the_output_folder_is_called(digit_folders, tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(train_with_trainer, "check_can_push", lambda name, **kwargs: f"me/{name}")
+    monkeypatch.setattr(
+        PeftModelForZeroShotImageClassification, "push_to_hub", lambda self, name, **kwargs: pushed.append(name)
+    )
+    given = ["--train_dir", digit_folders / "train", "--output_dir", tmp_path / "my-adapter"]
+    run(*given, "--num_train_epochs", "1", "--push_to_hub")
+    assert pushed == ["me/my-adapter"]
 
 
 def test_no_run_among_the_pictures(digit_folders, tmp_path):

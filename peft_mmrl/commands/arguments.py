@@ -1,36 +1,23 @@
-"""What the commands share: arguments and what they mean, the base model, error messages."""
+"""What the commands share: arguments, what they mean, and which are refused."""
 
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
-import huggingface_hub
-import transformers
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
 from ..data import PictureSource
-from ..data.progress import is_watched
 from ..training import TrainingSettings, paper_settings
-from ..training.presets import REG_WEIGHT
+from ..training.presets import PROTOCOLS, REG_WEIGHT
 from ..tuner.names import describe_equal_names
 from ..tuner.validation import FITS, as_number, as_positive_int, as_whole
 
-
-# PEFT asks transformers 5.24 for an attribute that has a new name there.
-warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-
-if not is_watched():  # neither have the libraries anyone who sees their bars
-    datasets.disable_progress_bars()
-    huggingface_hub.utils.disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
 
 DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
 
@@ -136,12 +123,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--train_dir", type=Path, help="folder with a sub-folder of pictures per class")
     group.add_argument("--train_file", type=Path, help="CSV or JSON lines with a picture's path and label per row")
     group.add_argument("--dataset_name", help="data set of the Hugging Face Hub, or a folder of `datasets`")
-    group.add_argument(
-        "--dataset_config_name", dest="config_name", help="configuration of --dataset_name, where it has several"
-    )
-    group.add_argument("--train_split", default="train", help="of --dataset_name")
-    group.add_argument("--image_column", help="of --train_file or --dataset_name, where it is not clear")
-    group.add_argument("--label_column", help="of --train_file or --dataset_name, where it is not clear")
+    group.add_argument("--dataset_config_name", help="configuration of --dataset_name, where it has several")
+    group.add_argument("--train_split", help="of --dataset_name (train)")
+    group.add_argument("--image_column", help="of tables or --dataset_name, where it is not clear")
+    group.add_argument("--label_column", help="of tables or --dataset_name, where it is not clear")
     group.add_argument(
         "--group_column",
         help="of --train_file or --dataset_name: pictures of one group (a scene, a person) are never divided between "
@@ -163,13 +148,21 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--validation_fraction", type=float, default=0.2, help="part of each class to hold out")
 
 
+BESIDE = {  # options that say something of one of these sources alone
+    "train_split": ("dataset_name",),
+    "eval_split": ("dataset_name",),
+    "dataset_config_name": ("dataset_name",),
+    "image_column": ("train_file", "dataset_name", "eval_file"),
+    "label_column": ("train_file", "dataset_name", "eval_file"),
+}
+
+
 def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `load_training_data`.
 
     Raises:
-        ValueError: no source, or more than one.
+        ValueError: no source, or more than one, or an option that says nothing of the given ones.
     """
-    columns = {name: getattr(args, name) for name in ("image_column", "label_column", "config_name")}
     places = [args.train_dir, args.train_file, args.dataset_name]
     if sum(place is not None for place in places) != 1:
         raise ValueError("Pictures to train on must be given by one of --train_dir, --train_file and --dataset_name.")
@@ -178,17 +171,23 @@ def data_arguments(args: argparse.Namespace) -> dict[str, Any]:
             f"--group_column {args.group_column} is a column of --train_file or --dataset_name. In a folder put the "
             "pictures of a group into a folder of their own inside their class folder."
         )
-    split = args.train_split if args.dataset_name is not None else None
-    groups = {"group_column": args.group_column}
-    source = PictureSource(args.train_dir, args.train_file, args.dataset_name, split, **columns, **groups)
-    if args.eval_split is not None and args.dataset_name is None:
-        raise ValueError("--eval_split is a split of --dataset_name, which is not given.")
+    for option, sources in BESIDE.items():
+        value = getattr(args, option)
+        if value is not None and all(getattr(args, source) is None for source in sources):
+            known = " or ".join(f"--{source}" for source in sources)
+            raise ValueError(f"--{option} {value} says something of {known} alone, which is not given.")
+    columns = {name: getattr(args, name) for name in ("image_column", "label_column")}
+    config = {"config_name": args.dataset_config_name}
+    of_source = {"group_column": args.group_column, **config, **(columns if args.train_dir is None else {})}
+    source = PictureSource(args.train_dir, args.train_file, args.dataset_name, args.train_split, **of_source)
     name = args.dataset_name if args.eval_split is not None else None
     places = [args.eval_dir, args.eval_file, name]
     if sum(place is not None for place in places) > 1:
         raise ValueError("Pictures to validate with must be given by one of --eval_dir, --eval_file and --eval_split.")
-    has_validation = any(place is not None for place in places)
-    validation = PictureSource(*places, args.eval_split, **columns) if has_validation else None
+    validation = None
+    if any(place is not None for place in places):
+        of_source = {**(config if name is not None else {}), **(columns if args.eval_dir is None else {})}
+        validation = PictureSource(*places, args.eval_split, **of_source)
     names = ("class_names", "shots", "validation_fraction", "on_bad_image", "seed")
     return {"source": source, "validation": validation, **{name: getattr(args, name) for name in names}}
 
@@ -213,8 +212,8 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--preset",
         metavar="PROTOCOL[/DATA SET]",
-        help="the papers' settings: base-to-new, few-shot or cross-dataset, also for one of their data sets "
-        "(few-shot/eurosat); options that are given win",
+        help="the papers' settings: base-to-new, few-shot or cross-dataset, the first two also for one of their data "
+        "sets (few-shot/eurosat); options that are given win",
     )
     group.add_argument("--epochs", type=int, help="passes over the pictures (enough for 200 steps, from 5 to 50)")
     group.add_argument("--batch_size", type=int, help="pictures per step and process (4)")
@@ -253,8 +252,12 @@ def training_settings(args: argparse.Namespace) -> TrainingSettings:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if args.preset is None:
         return TrainingSettings(**given, config=config_changes(args))
-    protocol, _, dataset = args.preset.partition("/")
-    if dataset and dataset not in REG_WEIGHT:
+    protocol, slash, dataset = args.preset.partition("/")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"--preset {args.preset}: the protocol must be one of {', '.join(PROTOCOLS)}.")
+    if slash and protocol == "cross-dataset":
+        raise ValueError(f"--preset {args.preset}: cross-dataset has the same settings for all data sets.")
+    if slash and dataset not in REG_WEIGHT:
         raise ValueError(f"--preset {args.preset}: the data set must be one of {', '.join(REG_WEIGHT)}.")
     settings = paper_settings(args.method, protocol, dataset, **given)
     settings.config |= config_changes(args)

@@ -18,7 +18,6 @@ The column "decision" says how many times as long evaluation takes with one (`fi
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -29,7 +28,6 @@ from statistics import median
 import torch
 
 from ..data.progress import progress_bar
-from ..reports import check_can_draw
 from ..training.run_folder import write_json
 from . import arguments as cli
 from .benchmark_steps import MODELS, STEPS, Setting
@@ -52,6 +50,8 @@ def peak_rss() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # on Linux `getrusage` counts the process that started this one, too
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**20
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
@@ -152,7 +152,6 @@ def main(args: argparse.Namespace) -> None:
     """Measure every setting."""
     with clear_errors():
         cli.check_arguments(args)
-        check_can_draw()
     torch.set_num_threads(args.threads)
     settings = [(c, b, d) for d in args.dtypes for b in args.batch_sizes for c in args.classes]
     if args.only_memory:

@@ -16,6 +16,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from .. import MMRLConfig
 from ..training.cached_views import CachedViews
+from ..tuner.config import adapted_layers
 from ..tuner.decision import Decision
 from ..tuner.textbook import textbook_forward, textbook_weights
 
@@ -124,7 +125,7 @@ class Setting:
     def layers(self) -> None:
         """The encoder layers that a step seems to need, on states of the right size."""
         layers, config = self.clip.vision_model.encoder.layers, MMRLConfig()
-        upper = max(1, (7 * len(layers) + 6) // 12)
+        adapted = adapted_layers(config.vision_layers, len(layers), "vision_layers")
         size = self.clip.vision_model.embeddings.num_positions
         hidden = torch.randn(len(self.pixels), size, layers[0].embed_dim, device=self.device)
         longer = torch.randn(len(self.pixels), size + config.num_rep_tokens, layers[0].embed_dim, device=self.device)
@@ -134,8 +135,8 @@ class Setting:
                 for layer in layers:
                     hidden = layer(hidden, None)
             states = longer
-            for layer in layers[-upper:]:
-                states = layer(states, None)
+            for index in adapted:
+                states = layers[index](states, None)
         states.sum().backward()
 
     def evaluation(self, with_decision: bool = False) -> Callable[[], None]:

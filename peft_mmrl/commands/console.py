@@ -7,16 +7,28 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
+import datasets
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from transformers.utils import logging
+
+from ..data.progress import is_watched
 from ..training.checkpoints import is_checkpoint
 
 
 INTERRUPTED = 130  # exit codes as shells have them
 CLOSED_PIPE = 141
+
+BARS = (  # of the libraries: whether they are off, what hides them and what shows them again
+    (are_progress_bars_disabled, disable_progress_bars, enable_progress_bars),
+    (datasets.are_progress_bars_disabled, datasets.disable_progress_bars, datasets.enable_progress_bars),
+    (lambda: not logging.is_progress_bar_enabled(), logging.disable_progress_bar, logging.enable_progress_bar),
+)
 
 
 class Words:
@@ -68,9 +80,10 @@ def command_line() -> Iterator[None]:
     """What every command runs in, also as a decorator.
 
     Standard output is UTF-8. Nothing that is said ends a run. SIGTERM stops like Ctrl-C, and both end with a line
-    and an exit code.
+    and an exit code. Libraries show no bars where nobody looks.
     """
-    with redirect_stdout(Words(in_utf8(sys.stdout))), redirect_stderr(Words(sys.stderr)), _sigterm_as_interrupt():
+    said = redirect_stdout(Words(in_utf8(sys.stdout))), redirect_stderr(Words(sys.stderr))
+    with said[0], said[1], _sigterm_as_interrupt(), _quiet_libraries():
         try:
             yield
         except KeyboardInterrupt:
@@ -79,6 +92,21 @@ def command_line() -> Iterator[None]:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    bars = [] if is_watched() else [(hide, show) for are_off, hide, show in BARS if not are_off()]
+    with warnings.catch_warnings():
+        # PEFT asks transformers 5.24 for an attribute that has a new name there.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        for hide, _ in bars:
+            hide()
+        try:
+            yield
+        finally:
+            for _, show in bars:
+                show()
 
 
 @contextmanager
@@ -114,7 +142,7 @@ def clear_errors() -> Iterator[None]:
 
 @contextmanager
 def going_on(way_on: Callable[[], str]) -> Iterator[None]:
-    """Say how to go on after Ctrl-C, a full disk or a loss that is not finite; the exit code is 1.
+    """Say how to go on after Ctrl-C, a full disk or a loss that is not finite; the exit code is 130, or else 1.
 
     Args:
         way_on: called when it is needed.
@@ -122,7 +150,8 @@ def going_on(way_on: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit(f"\ninterrupted. {way_on()}")
+        print(f"\ninterrupted. {way_on()}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (OSError, FloatingPointError) as error:
         sys.exit(f"error: {error} {way_on()}")
 

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from accelerate import PartialState
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
-from ..convert import convert_checkpoint
+from ..conversion import convert_checkpoint
 from ..training.run_folder import RunFolder
 from . import arguments as cli
 from .console import clear_errors, command_line
@@ -74,7 +74,3 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--reg_weight", type=float, default=0.5, help="lambda of the training, 0.5 by default")
     parser.add_argument("--beta", type=float, help="required for MMRL++")
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    main(parse_args(prog="python -m peft_mmrl.convert"))

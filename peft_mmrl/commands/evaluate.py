@@ -25,7 +25,7 @@ from ..data import (
     note_trained_on,
     read_class_names,
 )
-from ..reports import check_can_draw, summary, write_report
+from ..reports import summary, write_report
 from ..scoring.labelled import predict
 from ..scoring.unlabelled import base_tokenizer, load_classifier, read_config
 from ..training import make_accelerator
@@ -40,17 +40,20 @@ def main(args: argparse.Namespace) -> None:
     """Read, score, report."""
     with clear_errors():
         cli.check_arguments(args)
-        check_can_draw()
         folder = RunFolder(args.output_dir)
         folder.check("evaluation", overwrite=args.overwrite_output_dir, own=["report.html", "metrics.json"])
         others = {"the adapter": args.adapter, "--class_names": args.class_names, "--base_model": args.base_model}
         folder.check_inputs({"the data": args.data}, others)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
-        source = PictureSource.find(args.data, args.split, args.image_column, args.label_column)
-        pictures, notes = source.load()
-        pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
         config = read_config(args.adapter)
+        source = PictureSource.find(
+            args.data, args.split, args.image_column, args.label_column, args.dataset_config_name
+        )
+        source, notes = source.to_test()
+        pictures, more = source.load()
+        notes += more
+        pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
         tokenizer = base_tokenizer(config, args.base_model)
         folders = pictures.features["label"].names
         renamed = read_class_names(args.class_names, folders, tokenizer) if args.class_names else {}
@@ -60,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
         pictures, _, missing = match_labels(pictures, [*trained, *new], renamed, tokenizer, notes)
         notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
         seen, counts = note_trained_on(pictures, args.adapter, accelerator)
-        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": args.split, **counts}
+        run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": source.split, **counts}
         folder.start(run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
@@ -86,7 +89,8 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("data", help="folder with a sub-folder per class, CSV or JSON lines, or a data set of the Hub")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--overwrite_output_dir", action="store_true", help="replace an evaluation that is there")
-    parser.add_argument("--split", help="of a data set (train)")
+    parser.add_argument("--split", help="of a data set (test)")
+    parser.add_argument("--dataset_config_name", help="configuration of a data set, where it has several")
     parser.add_argument("--image_column", help="where it is not clear")
     parser.add_argument("--label_column", help="where it is not clear")
     parser.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")

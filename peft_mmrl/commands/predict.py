@@ -67,16 +67,16 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         num_workers=args.num_workers,
     )
     if accelerator.is_main_process:
-        beyond, unread = Counter(), Counter()
-        answers = progress_bar(count(answers, beyond, unread), desc="predicting", unit=" pictures", total=len(listing))
+        counts = Counts(answers)
+        answers = progress_bar(counts, desc="predicting", unit=" pictures", total=len(listing))
         WRITERS[args.format](answers, top_k, output)
         notes = [f"there are no pictures in {', '.join(args.pictures)}"] if not len(listing) else []
-        if unread:
-            reasons = ", ".join(f"{reason} ({count})" for reason, count in unread.most_common())
-            notes.append(f"{unread.total()} of {len(listing)} pictures cannot be read: {reasons}")
+        if counts.unread:
+            reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.unread.most_common())
+            notes.append(f"{counts.unread.total()} of {len(listing)} pictures cannot be read: {reasons}")
         notes += listing.describe_left_out()
-        if beyond.total():
-            notes.append(Preprocessing.of(model, image_processor).warning(beyond.total()))
+        if counts.beyond:
+            notes.append(Preprocessing.of(model, image_processor).warning(counts.beyond))
         print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
     else:
         for _ in answers:  # the main process needs this one's share
@@ -84,19 +84,24 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     accelerator.end_training()
 
 
-def count(answers: Iterable[Answer], beyond: Counter[bool], unread: Counter[str]) -> Iterator[Answer]:
-    """The answers, counted by what there is to say of them in the end.
+class Counts:
+    """Answers, counted as they pass by what there is to say of them in the end.
 
     Args:
         answers: of pictures.
-        beyond: gets how many have values beyond what the adapter was trained on.
-        unread: gets how many cannot be read, by reason.
     """
-    for answer in answers:
-        beyond[True] += answer.is_beyond
-        if answer.error is not None:
-            unread[answer.error] += 1
-        yield answer
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self.answers = answers
+        self.beyond = 0  # have values beyond what the adapter was trained on
+        self.unread: Counter[str] = Counter()  # cannot be read, by reason
+
+    def __iter__(self) -> Iterator[Answer]:
+        for answer in self.answers:
+            self.beyond += answer.is_beyond
+            if answer.error is not None:
+                self.unread[answer.error] += 1
+            yield answer
 
 
 def read_threshold(args: argparse.Namespace) -> float:

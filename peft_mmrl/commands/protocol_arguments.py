@@ -75,7 +75,7 @@ def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[Ben
         if source:
             data.append(load_copy(name, source))
         else:
-            data.append(others[name]() if name in others else load_benchmark(name, data_dir, allow_missing=True))
+            data.append(others[name]() if name in others else load_benchmark(name, data_dir))
     return data
 
 
@@ -88,7 +88,8 @@ def run_protocol(args: argparse.Namespace, runs: Sequence[Run], score: Callable[
         score: one of `peft_mmrl.protocols.tasks`.
     """
     with going_on(lambda: "Finished runs are kept: to go on, repeat the command."):
-        report(runs, complete(runs, score, args), args.output_dir)
+        keep = {"split_dir": args.split_dir, "save_adapters": args.save_adapters}
+        report(runs, complete(runs, score, args.output_dir, **keep), args.output_dir)
 
 
 def _data_folders(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from peft.utils import CONFIG_NAME
 
-from ..hub.upload import check_can_push
+from ..hub.upload import check_can_push, no_adapter
 from . import arguments as cli
 from . import pushing
 from .console import clear_errors, command_line
@@ -26,7 +26,7 @@ def main(args: argparse.Namespace) -> None:
     """Check, upload."""
     with clear_errors():
         if not (args.folder / CONFIG_NAME).is_file():
-            raise FileNotFoundError(f"There is no adapter in {args.folder}: it has no {CONFIG_NAME}.")
+            raise no_adapter(args.folder)
         repo_id = check_can_push(args.hub_model_id or args.folder.resolve().name, private=args.private or None)
     failure = pushing.push(args.folder, repo_id, args.private)
     if failure is not None:

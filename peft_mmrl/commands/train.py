@@ -25,15 +25,13 @@ from peft import get_peft_model
 
 from ..auto import load_clip
 from ..data import TrainingData, choose_preprocessing, load_training_data
-from ..reports import check_can_draw
 from ..scoring.labelled import Predictions, predict
 from ..training import TrainingSettings, make_accelerator, mmrl_config, train, training_pictures
 from ..training.run_folder import CHECKPOINT
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
 from . import arguments as cli
-from . import pushing as hub
-from . import training_run as runs
+from . import pushing, training_run
 from .console import clear_errors, command_line, going_on, way_on_from
 
 
@@ -42,16 +40,16 @@ def main(args: argparse.Namespace) -> None:
     """Check everything, train, evaluate, write."""
     with clear_errors():
         cli.check_arguments(args)
-        check_can_draw()
         settings, sources = cli.training_settings(args), cli.data_arguments(args)
+        mmrl_config(args.method, args.template, settings)  # what it refuses is refused before anything is read
         cli.check_tracker(args.with_tracking)
-        resume_from = runs.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
-        folder = runs.check_output_dir(args, resume_from)
+        resume_from = training_run.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
+        folder = training_run.check_output_dir(args, resume_from)
         accelerator = make_accelerator(
             settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
         )
         cli.check_precision(accelerator)
-        repo_id = hub.check(args) if accelerator.is_main_process else None
+        repo_id = pushing.check(args) if accelerator.is_main_process else None
         clip, processor = load_clip(args.base_model)
         tokenizer = PromptTokenizer(processor, clip.config.text_config)
         data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **sources)
@@ -59,18 +57,18 @@ def main(args: argparse.Namespace) -> None:
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
-        run = runs.describe_run(args, settings, data, accelerator)
+        run = training_run.describe_run(args, settings, data, accelerator)
         if resume_from is not None:
-            runs.check_same_run(resume_from, run)
+            training_run.check_same_run(resume_from, run)
         folder.start(run, accelerator)
 
     with going_on(partial(way_on_from, folder.path / CHECKPOINT)):
         history, after = fit(args, model, processor, data, settings, accelerator, run, resume_from)
         if accelerator.is_main_process:
-            lines = runs.write_results(folder, model, data, run, history, after, repo_id)
+            lines = training_run.write_results(folder, model, data, run, history, after, repo_id)
     accelerator.end_training()
     if accelerator.is_main_process:
-        failure = hub.push(folder.path, repo_id, args.private) if repo_id is not None else None
+        failure = pushing.push(folder.path, repo_id, args.private) if repo_id is not None else None
         print("\n".join(lines))
         if failure is not None:
             sys.exit(f"error: {failure}")
@@ -87,7 +85,7 @@ def fit(
     resume_from: Path | None,
 ) -> tuple[list[dict[str, float]], Predictions | None]:
     """Train and say how it goes; returns a record of each epoch, and the answers to validation pictures at the end."""
-    plan = runs.Plan(model, data, settings, args.cached_views, accelerator)
+    plan = training_run.Plan(model, data, settings, args.cached_views, accelerator)
     accelerator.print("\n".join([*data.notes, str(plan)]))
     score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
     before = after = None
@@ -102,8 +100,8 @@ def fit(
         nonlocal after
         if before is not None:
             after = score(zero_shot=before.zero_shot)
-            record |= {name: getattr(after, name) for name in runs.MEASURED}
-        accelerator.print(runs.epoch_line(record))
+            record |= {name: getattr(after, name) for name in training_run.MEASURED}
+        accelerator.print(training_run.epoch_line(record))
         accelerator.log(record, step=record["epoch"])
 
     if args.with_tracking:
@@ -144,5 +142,5 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         help="views of each picture that are computed once; 0: none (8 on a CPU, where that pays)",
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
-    hub.add_arguments(parser.add_argument_group("Hugging Face Hub"))
+    pushing.add_arguments(parser.add_argument_group("Hugging Face Hub"))
     return parser.parse_args(argv)

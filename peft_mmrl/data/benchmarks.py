@@ -19,7 +19,6 @@ from .labels import match_labels
 from .layouts import (
     CLASS_NAMES_FILE,
     Benchmark,
-    check_files,
     read_aircraft,
     read_imagenet,
     read_imagenet_v2,
@@ -65,7 +64,7 @@ def _with_split_file(title: str, folder: str, images: str, split: str, template:
 
 
 def _imagenet(title: str, folder: str, images: str, read: Callable[..., Any] = read_imagenet_variant) -> Benchmark:
-    return Benchmark(title, folder, images, read, (CLASS_NAMES_FILE,), lists_files=False)
+    return Benchmark(title, folder, images, read, (CLASS_NAMES_FILE,))
 
 
 BENCHMARKS = {
@@ -100,8 +99,8 @@ VARIANTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # of I
 TRAINING_BENCHMARKS = [name for name in BENCHMARKS if name not in VARIANTS]
 
 
-def load_benchmark(name: str, data_dir: str | os.PathLike[str], allow_missing: bool = False) -> BenchmarkData:
-    """Read the paths, labels and class names of a benchmark.
+def load_benchmark(name: str, data_dir: str | os.PathLike[str]) -> BenchmarkData:
+    """Read the paths, labels and class names of a benchmark; whether all pictures are there is not looked at.
 
     Pictures of class folders are in the order of their names, not in that in which a file system lists them, so a
     seed draws the same pictures on every machine.
@@ -109,10 +108,9 @@ def load_benchmark(name: str, data_dir: str | os.PathLike[str], allow_missing: b
     Args:
         name: one of `BENCHMARKS`.
         data_dir: the folder that holds the data sets' folders.
-        allow_missing: pictures of the split files need not be there.
 
     Raises:
-        OSError: a folder, a file or a picture of the split files is missing.
+        OSError: a folder or a file is missing.
         ValueError: an unknown name, or a folder or file of another form.
     """
     if name not in BENCHMARKS:
@@ -127,8 +125,6 @@ def load_benchmark(name: str, data_dir: str | os.PathLike[str], allow_missing: b
                 f"{root}, or choose the folder above it with --data_dir."
             )
     names, items = benchmark.read(root, benchmark)
-    if benchmark.lists_files and not allow_missing:
-        check_files(root, items)
     parts = {part: _labelled_part(root, pairs, list(names)) for part, pairs in items.items()}
     class_names = [title.replace("_", " ") for title in names.values()]
     train, validation = parts.get("train"), parts.get("val")
@@ -155,7 +151,7 @@ def load_copy(name: str, source: str) -> BenchmarkData:
         OSError: there is no such data set.
         ValueError: it has no split to train on or to test.
     """
-    known = split_names(source)
+    known = split_names(source) or ["train"]
     held_out = ["validation", "val", "valid", "dev"]
     train = None if name in VARIANTS else _first(known, ["train"], source)
     order = [*held_out, "test"] if name == "imagenet" else ["test", *held_out]

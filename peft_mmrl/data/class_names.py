@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..tuner.names import how_they_differ, match_keys, name_keys, same_names
+from ..tuner.names import how_they_differ, match_keys, name_keys, same_names, spaced
 from ..tuner.tokenization import PromptTokenizer
 from .folders import natural_key
+from .wording import first_few
 
 
 NUMBER = re.compile(r"^(?:n(?P<wordnet>\d{8})[-_ ]+(?=.)|(?P<number>\d+)\.(?=[^\W\d]))")
@@ -74,11 +74,6 @@ def clean_class_name(name: str) -> str:
 def without_number(folder: str) -> str:
     """A folder's name as a prompt would say it, without a number in front."""
     return spaced(NUMBER.sub("", folder))
-
-
-def spaced(name: str) -> str:
-    """A name with single blanks in the place of underscores and blanks, accents composed."""
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
 
 def read_class_names(
@@ -151,9 +146,7 @@ def notes_on_codes(names: Iterable[str]) -> list[str]:
 
 def listed(names: Iterable[str]) -> str:
     """Names for a message, the first ten of them."""
-    names = in_natural_order(names)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return ", ".join(map(repr, names[:10])) + more if names else "none"
+    return first_few([repr(name) for name in in_natural_order(names)])
 
 
 def in_natural_order(labels: Iterable[str]) -> list[str]:

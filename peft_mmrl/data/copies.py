@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from .labels import label_names
 from .looks import find_alike, middle_of
 from .pictures import PictureFacts
+from .wording import first_few
 
 
 TRAINED_ON_FILE = "trained_on.json"  # in the folder of a run; never pushed
@@ -111,25 +112,23 @@ def _note_copies(dataset: datasets.Dataset, groups: np.ndarray) -> list[str]:
     several = [rows for rows in members.values() if len(rows) > 1]
     if not several:
         return []
-    named = ", ".join(" = ".join(_named(dataset, rows[:2])) for rows in several[:SHOWN_COPIES])
+    paths = dataset["path"][:]
+    named = first_few([f"{paths[first]} = {paths[second]}" for first, second, *_ in several], SHOWN_COPIES)
     return [
         f"{sum(map(len, several))} pictures are equal or nearly equal to others, {len(several)} different ones: no "
-        f"split cuts through these: {named}{_more(len(several))}"
+        f"split cuts through these: {named}"
     ]
 
 
 def _note_contradictions(dataset: datasets.Dataset, opposite: dict[int, int]) -> list[str]:
     if not opposite:
         return []
-    classes = label_names(dataset)
-    pairs = list(dict.fromkeys(tuple(sorted(pair)) for pair in opposite.items()))
-    named = ", ".join(
-        " = ".join(f"{path} ({classes[row]})" for path, row in zip(_named(dataset, pair), pair, strict=True))
-        for pair in pairs[:SHOWN_COPIES]
-    )
+    classes, paths = label_names(dataset), dataset["path"][:]
+    pairs = dict.fromkeys(tuple(sorted(pair)) for pair in opposite.items())
+    named = [" = ".join(f"{paths[row]} ({classes[row]})" for row in pair) for pair in pairs]
     return [
         f"warning: {len(opposite)} pictures are equal or nearly equal to one of another class, so that one of the two "
-        f"labels is wrong: {named}{_more(len(pairs))}"
+        f"labels is wrong: {first_few(named, SHOWN_COPIES)}"
     ]
 
 
@@ -165,10 +164,9 @@ def note_seen(dataset: datasets.Dataset, equal: Sequence[int], near: Sequence[in
     notes = []
     for rows, how in ((equal, "both trained on and"), (near, "nearly equal to pictures that are trained on, and")):
         if rows:
-            named = ", ".join(_named(dataset, rows[:SHOWN_COPIES]))
+            named = first_few(dataset.select(rows)["path"][:], SHOWN_COPIES)
             notes.append(
-                f"warning: {len(rows)} of {len(dataset)} pictures are {how} {what}: results say too much: "
-                f"{named}{_more(len(rows))}"
+                f"warning: {len(rows)} of {len(dataset)} pictures are {how} {what}: results say too much: {named}"
             )
     return notes
 
@@ -196,11 +194,3 @@ def load_trained_on(folder: str | os.PathLike[str]) -> tuple[list[str], list[str
         return [], []
     rows = json.loads(path.read_text(encoding="utf-8"))
     return rows["files"], rows["looks"]
-
-
-def _named(dataset: datasets.Dataset, rows: Sequence[int]) -> list[str]:
-    return [dataset[row]["path"] for row in rows]
-
-
-def _more(count: int) -> str:
-    return f" and {count - SHOWN_COPIES} more" if count > SHOWN_COPIES else ""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import astuple
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import PIL
 import PIL.Image
@@ -21,12 +21,24 @@ from .pictures import STRAY, PictureFacts
 
 
 FILE = Path(constants.HF_HOME, "peft_mmrl", "pictures.sqlite")
-TABLE = "CREATE TABLE IF NOT EXISTS pictures (key TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID"
+TABLE = "CREATE TABLE IF NOT EXISTS known (place TEXT PRIMARY KEY, state TEXT, facts TEXT) WITHOUT ROWID"
 RULES = 2  # to be raised when facts are found in another way
 
 
-def key_of(image: Any) -> str | None:
-    """What tells a picture, as it is, from all others: its file with size and times, or the bytes that it consists of.
+class Key(NamedTuple):
+    """What tells a picture, as it is, from all others.
+
+    Args:
+        place: of its file, or of the bytes that it consists of.
+        state: size and times of the file, and how facts were found: a file that changed has another.
+    """
+
+    place: str
+    state: str
+
+
+def key_of(image: Any) -> Key | None:
+    """The key of a picture.
 
     Args:
         image: a value of an undecoded `datasets.Image` column; None where a row has none.
@@ -38,33 +50,40 @@ def key_of(image: Any) -> str | None:
         return None
     by = [RULES, STRAY, PIL.__version__, PIL.Image.MAX_IMAGE_PIXELS]
     if image.get("bytes") is not None:
-        by += [hashlib.blake2b(image["bytes"], digest_size=16).hexdigest()]
-    else:
-        try:
-            status = os.stat(image["path"])
-        except (OSError, ValueError, TypeError):
-            return None
-        by += [os.path.realpath(image["path"]), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    return hashlib.blake2b(json.dumps(by).encode(), digest_size=16).hexdigest()
+        return Key(_digest(image["bytes"]), json.dumps(by))
+    try:
+        status = os.stat(image["path"])
+    except (OSError, ValueError, TypeError):
+        return None
+    by += [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return Key(_digest(os.fsencode(os.path.realpath(image["path"]))), json.dumps(by))
 
 
-def recall(keys: Sequence[str | None]) -> list[PictureFacts | None]:
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def recall(keys: Sequence[Key | None]) -> list[PictureFacts | None]:
     """What is known of each picture; None: nothing."""
+    wanted = "SELECT facts FROM known WHERE place = ? AND state = ?"
     try:
         known = _connect(FILE, os.getpid())
-        rows = [known.execute("SELECT facts FROM pictures WHERE key = ?", (key,)).fetchone() for key in keys]
+        rows = [key and known.execute(wanted, key).fetchone() for key in keys]
     except sqlite3.Error:
         return [None] * len(keys)
     return [None if row is None else _facts(*json.loads(row[0])) for row in rows]
 
 
-def remember(facts: Mapping[str, PictureFacts]) -> None:
-    """Keep what was found, for pictures that can be read; a file that cannot be written is no error."""
-    rows = [(key, json.dumps(astuple(found))) for key, found in facts.items()]
+def remember(facts: Mapping[Key, PictureFacts]) -> None:
+    """Keep what was found, for pictures that can be read, in place of what was known of the same file before.
+
+    A database that cannot be written is no error.
+    """
+    rows = [(*key, json.dumps(astuple(found))) for key, found in facts.items()]
     with suppress(sqlite3.Error):
         known = _connect(FILE, os.getpid())
         with known:
-            known.executemany("INSERT OR REPLACE INTO pictures VALUES (?, ?)", rows)
+            known.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?)", rows)
 
 
 @cache

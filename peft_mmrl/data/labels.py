@@ -8,12 +8,13 @@ from collections.abc import Hashable, Mapping, Sequence
 
 import datasets
 
-from ..tuner.names import name_keys
+from ..tuner.names import name_keys, spaced
 from ..tuner.tokenization import PromptTokenizer
-from .class_names import in_natural_order, listed, notes_on_codes, prompt_names, spaced, without_number
+from .class_names import in_natural_order, listed, notes_on_codes, prompt_names, without_number
+from .wording import first_few
 
 
-SHOWN_PAIRS = 10  # pairs of names in a message
+SHOWN_PAIRS = 10  # names that look alike, in a message
 
 
 def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str]) -> datasets.Dataset:
@@ -167,10 +168,7 @@ def _choose_name(name: str, same: Sequence[str]) -> str | None:
 
 
 def _pairs(found: Mapping[str, str]) -> str:
-    pairs = [f"{name!r} is {place!r}" for name, place in found.items()]
-    return ", ".join(pairs[:SHOWN_PAIRS]) + (
-        f" and {len(pairs) - SHOWN_PAIRS} more" if len(pairs) > SHOWN_PAIRS else ""
-    )
+    return first_few([f"{name!r} is {place!r}" for name, place in found.items()])
 
 
 def _close_names(unknown: Sequence[str], missing: Sequence[str]) -> list[str]:

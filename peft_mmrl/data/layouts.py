@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .folders import is_hidden, is_picture
+from .wording import first_few
 
 
 CLASS_NAMES_FILE = "classnames.txt"
@@ -28,7 +29,6 @@ class Benchmark:
         read: gives the names of its classes, by label in their order, and the pictures of each part.
         needs: files beside the pictures that must be there.
         template: prompt of its classes.
-        lists_files: whether pictures are listed in a file, so that some may not be there.
     """
 
     title: str
@@ -37,7 +37,6 @@ class Benchmark:
     read: Callable[[Path, Benchmark], tuple[Classes, Items]]
     needs: tuple[str, ...]
     template: str = "a photo of a {}."
-    lists_files: bool = True
 
 
 def read_split_file(root: Path, benchmark: Benchmark) -> tuple[Classes, Items]:
@@ -132,9 +131,9 @@ def _class_folders(root: Path, images: str, folders: Mapping[str, str]) -> Itera
     if missing or unknown or not found:
         raise ValueError(
             f"{root / images} must have a folder for each of {len(folders)} classes, but "
-            f"{f'{len(missing)} are missing ({few(missing)})' if missing or not found else ''}"
+            f"{f'{len(missing)} are missing ({first_few(missing)})' if missing or not found else ''}"
             f"{' and ' if missing and unknown else ''}"
-            f"{f'{len(unknown)} are not in {CLASS_NAMES_FILE} ({few(unknown)})' if unknown else ''}."
+            f"{f'{len(unknown)} are not in {CLASS_NAMES_FILE} ({first_few(unknown)})' if unknown else ''}."
         )
     for folder in sorted(folders):
         for name in sorted(os.listdir(root / images / folder)):
@@ -146,19 +145,4 @@ def _check_classes(root: Path, names: Mapping[str, str], items: Items) -> None:
     """Raise a ValueError where a listed picture has no known class."""
     unknown = sorted({name for pairs in items.values() for _, name in pairs if name not in names})
     if unknown:
-        raise ValueError(f"{root}: pictures are listed for classes that there are not: {few(unknown)}.")
-
-
-def check_files(root: Path, items: Items) -> None:
-    """Raise a FileNotFoundError where a listed picture is not there."""
-    listed = [path for pairs in items.values() for path, _ in pairs]
-    missing = [path for path in listed if not (root / path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{root}: {len(missing)} of {len(listed)} listed pictures are missing: {few(missing)}."
-        )
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of many names, for a message."""
-    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+        raise ValueError(f"{root}: pictures are listed for classes that there are not: {first_few(unknown)}.")

@@ -6,7 +6,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import datasets
@@ -21,7 +21,7 @@ from .labels import check_several_classes, drop_empty_classes, match_labels
 from .pictures import PictureFacts
 from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
-from .sources import is_saved, load_folder, load_named
+from .sources import is_saved, load_folder, load_named, split_names
 from .tables import load_table
 
 
@@ -30,7 +30,7 @@ UNEVEN = 4  # times as many pictures of one class as of another
 
 @dataclass
 class PictureSource:
-    """Where labelled pictures are: one of `folder`, `file` and `dataset_name`.
+    """Where labelled pictures are: one of `folder`, `file` and `dataset_name`. What means nothing there is refused.
 
     Args:
         folder: with a sub-folder per class.
@@ -40,6 +40,9 @@ class PictureSource:
         image_column, label_column: of file or data set, where they cannot be found.
         config_name: configuration of the data set, where it has several.
         group_column: of file or data set, says what belongs together, such as pictures of one scene; None: nothing.
+
+    Raises:
+        ValueError: not one place, or a field that says nothing of it.
     """
 
     folder: Path | None = None
@@ -54,6 +57,12 @@ class PictureSource:
     def __post_init__(self) -> None:
         if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
             raise ValueError("Pictures must come from one folder, one file or one data set.")
+        fields = ["split", "config_name"] if self.dataset_name is None else []
+        fields += ["image_column", "label_column", "group_column"] if self.folder is not None else []
+        for name in fields:
+            if (value := getattr(self, name)) is not None:
+                kind = "folder of class folders" if self.folder is not None else "table"
+                raise ValueError(f"`{name}` must be left out, got {value!r}: {self} is a {kind}, which has none.")
 
     @classmethod
     def find(
@@ -62,14 +71,19 @@ class PictureSource:
         split: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        config_name: str | None = None,
     ) -> PictureSource:
-        """The source that a name means: a table, a folder, or else a data set, also where a split is named."""
-        path = Path(where)
-        if split is None and path.is_dir() and not is_saved(where):
-            return cls(folder=path)
+        """The source that a name means: a table, a folder, or else a data set, also where its split or configuration
+        is named."""
+        path, places = Path(where), {}
         if path.is_file():
-            return cls(file=path, image_column=image_column, label_column=label_column)
-        return cls(dataset_name=where, split=split, image_column=image_column, label_column=label_column)
+            places["file"] = path
+        elif path.is_dir() and not is_saved(where) and split is None and config_name is None:
+            places["folder"] = path
+        else:
+            places["dataset_name"] = where
+        columns = {"image_column": image_column, "label_column": label_column}
+        return cls(**places, split=split, config_name=config_name, **columns)
 
     def __str__(self) -> str:
         return str(self.folder or self.file or self.dataset_name)
@@ -80,9 +94,25 @@ class PictureSource:
             return load_folder(self.folder)
         if self.file is not None:
             return load_table(self.file, self.image_column, self.label_column, self.group_column)
-        config = {} if self.config_name is None else {"name": self.config_name}
         columns = (self.image_column, self.label_column, self.group_column)
-        return load_named(self.dataset_name, self.split, *columns, **config)
+        return load_named(self.dataset_name, self.split, *columns, self.config_name)
+
+    def to_test(self) -> tuple[PictureSource, list[str]]:
+        """The source with the split that is tested, "test" where none is named; and notes.
+
+        Raises:
+            ValueError: none is named, and there are others alone.
+        """
+        if self.dataset_name is None or self.split is not None:
+            return self, []
+        known = split_names(self.dataset_name, self.config_name)
+        if not known:
+            return self, []
+        if "test" not in known:
+            raise ValueError(f"--split must be given: {self} has no split 'test', only {', '.join(known)}.")
+        others = ", ".join(split for split in known if split != "test")
+        notes = [f"the split 'test' of {self} is tested; --split names another ({others})"] if others else []
+        return replace(self, split="test"), notes
 
 
 @dataclass

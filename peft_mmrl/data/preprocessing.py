@@ -213,7 +213,8 @@ class Preprocessing:
     def fitted(self, picture: PIL.Image.Image, size: tuple[int, int]) -> PIL.Image.Image:
         """A picture in RGB in another height and width, as `fit` says."""
         height, width = size
-        resample = PIL.Image.Resampling(getattr(self.image_processor, "resample", None) or PIL.Image.BICUBIC)
+        resample = getattr(self.image_processor, "resample", None)  # 0 is NEAREST
+        resample = PIL.Image.Resampling(PIL.Image.BICUBIC if resample is None else resample)
         if self.fit == "crop":
             return ImageOps.fit(picture, (width, height), resample)
         if self.fit == "squeeze":

@@ -12,6 +12,7 @@ from pathlib import Path
 import datasets
 
 from ..tuner.validation import as_number, as_positive_int
+from .wording import first_few
 
 
 VALIDATION_SHOTS = 4
@@ -154,7 +155,7 @@ def load_split(path: str | os.PathLike[str], sources: Mapping[str, datasets.Data
         if missing:
             raise ValueError(
                 f"{path}: {len(missing)} of {len(parts[part])} pictures of the part {part!r} are not in the data set: "
-                f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}."
+                f"{first_few(missing)}."
             )
         chosen[part] = dataset.select([position[name] for name in parts[part]])
     return chosen

@@ -72,7 +72,7 @@ def _notes(
         notes.append(f"class folders without pictures, left out: {', '.join(empty)}")
     if others:
         counts = ", ".join(f"{extension} ({count})" for extension, count in sorted(others.items()))
-        notes.append(f"{others.total()} files are no pictures by their extension and left out: {counts}")
+        notes.append(f"{others.total()} files are no pictures and left out: {counts}")
     if beside := [path for path in entries if is_picture(path) and path.is_file()]:
         notes.append(f"{len(beside)} pictures lie beside the class folders and are left out: {beside[0].name} ...")
     if deeper := sum(path.count("/") > 1 for path in paths):
@@ -88,7 +88,7 @@ def load_named(
     image_column: str | None = None,
     label_column: str | None = None,
     group_column: str | None = None,
-    **kwargs: Any,
+    config_name: str | None = None,
 ) -> Source:
     """Read a split of a `datasets` data set.
 
@@ -98,14 +98,14 @@ def load_named(
         image_column, label_column: None: the only column of images, and the only one of class labels, or else the
             only one with a customary name or of text.
         group_column: says which pictures belong together; None: none.
-        kwargs: for `datasets.load_dataset`.
+        config_name: configuration of the data set, where it has several.
 
     Raises:
         OSError: there is no such data set.
-        ValueError: there is no such split, no such column, more than one that it could be, or no labels.
+        ValueError: there is no such split, configuration or column, more than one that it could be, or no labels.
     """
     split = split or "train"
-    dataset, notes = _load_split(str(name), split, kwargs)
+    dataset, notes = _load_split(str(name), split, config_name)
     source = f"{name}, split {split!r}"
     images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     image_column = find_column(dataset.column_names, image_column, images, "image_column", source)
@@ -128,12 +128,12 @@ def load_named(
     return pictures.select_columns([*TABLE_COLUMNS, *(["group"] if groups is not None else [])]), notes
 
 
-def split_names(name: str) -> list[str]:
-    """The splits of a `datasets` data set, see `load_named`."""
+def split_names(name: str, config_name: str | None = None) -> list[str]:
+    """The splits of a `datasets` data set, see `load_named`; none where `save_to_disk` wrote it without splits."""
     if is_saved(name):
         saved = datasets.load_from_disk(name)
-        return ["train"] if isinstance(saved, datasets.Dataset) else list(saved)
-    return datasets.get_dataset_split_names(name)
+        return [] if isinstance(saved, datasets.Dataset) else list(saved)
+    return datasets.get_dataset_split_names(name, config_name)
 
 
 def is_saved(name: str) -> bool:
@@ -141,12 +141,14 @@ def is_saved(name: str) -> bool:
     return any(Path(name, file).is_file() for file in ("state.json", "dataset_dict.json"))
 
 
-def _load_split(name: str, split: str, kwargs: dict[str, Any]) -> tuple[datasets.Dataset, list[str]]:
+def _load_split(name: str, split: str, config_name: str | None) -> tuple[datasets.Dataset, list[str]]:
     if not is_saved(name):
         try:
-            return datasets.load_dataset(name, split=split, **kwargs), []
+            return datasets.load_dataset(name, config_name, split=split), []
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error
+    if config_name is not None:
+        raise ValueError(f"{name} was written by `save_to_disk` and has no configuration {config_name!r}.")
     saved = datasets.load_from_disk(name)
     if isinstance(saved, datasets.Dataset):
         return saved, [f"{name} has no splits: all of it is read"]

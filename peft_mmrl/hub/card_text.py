@@ -255,7 +255,7 @@ def _percent(value: float | None) -> str:
 def _classes(config: MMRLConfig) -> str:
     if config.classes is None:
         return ""
-    names = config.classes if len(config.classes) < CLASSES_IN_FULL else config.classes[:CLASSES_SHOWN]
+    names = config.classes if len(config.classes) <= CLASSES_IN_FULL else config.classes[:CLASSES_SHOWN]
     what = "all" if len(names) == len(config.classes) else f"the first {len(names)} of {len(config.classes)}"
     listed = "\n".join(f"- {code(name)}" for name in names)
     templates = ", ".join(code(template) for template in config.templates)

@@ -200,7 +200,7 @@ def push_folder(
     folder = Path(folder)
     paths = sorted({path for pattern in files for path in folder.glob(pattern) if path.is_file()})
     if not any(path.name == CONFIG_NAME for path in paths):
-        raise FileNotFoundError(f"There is no adapter in {folder}: it has no {CONFIG_NAME}.")
+        raise no_adapter(folder)
     api = HfApi(token=token)
     repo_id = retried(partial(api.create_repo, repo_id, private=private, exist_ok=True)).repo_id
     if revision is not None and not create_pr and not revision.startswith("refs/"):
@@ -215,6 +215,11 @@ def push_folder(
         create_pr=create_pr,
     )
     return retried(commit)
+
+
+def no_adapter(folder: Path) -> FileNotFoundError:
+    """The error where a folder holds no adapter."""
+    return FileNotFoundError(f"There is no adapter in {folder}: it has no {CONFIG_NAME}.")
 
 
 def _published(path: Path, repo_id: str) -> Path | bytes:

@@ -6,15 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
 from .rows import METHOD_TITLES, SCORE_TITLES, Row, title
 
-
-try:
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError('The protocols draw with matplotlib: pip install "peft_mmrl[examples]".') from error
 
 METHOD_COLORS = {
     "mmrl": "#1f5fa8",

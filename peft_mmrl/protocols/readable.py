@@ -21,7 +21,7 @@ def check_pictures_of_runs(
     split_dir: Path | None,
     accelerator: Accelerator,
 ) -> dict[str, str]:
-    """Read all pictures that runs train on or test, once.
+    """Read all pictures that runs train on or test, once. Validation pictures are drawn, but nothing uses them.
 
     Args:
         runs: of a protocol.
@@ -66,7 +66,7 @@ def check_pictures_of_runs(
 
 
 def _parts(data: BenchmarkData) -> dict[str, datasets.Dataset]:
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    parts = {"train": data.train, "test": data.test}
     return {part: pictures for part, pictures in parts.items() if pictures is not None}
 
 
@@ -80,18 +80,9 @@ def _drop_unreadable_shots(
     """
     bad: list[BadPicture] = []
     while True:
-        found = []
-        drawn: dict[str, set[str]] = {"train": set(), "validation": set()}
-        for run in runs:
-            for part, pictures in sample(run, split_dir).items():
-                drawn[part] |= set(pictures["path"][:])
-        for part, paths in drawn.items():
-            pictures = getattr(data, part)
-            if paths:
-                rows = [row for row, path in enumerate(pictures["path"][:]) if path in paths]
-                pictures, more = _readable(pictures, rows, accelerator)
-                setattr(data, part, pictures)
-                found += more
+        drawn = {path for run in runs for path in sample(run, split_dir)["train"]["path"][:]}
+        rows = [row for row, path in enumerate(data.train["path"][:]) if path in drawn]
+        data.train, found = _readable(data.train, rows, accelerator)
         if not found:
             return bad
         bad += found

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.benchmarks import BENCHMARKS, VARIANTS
 from ..metrics.functions import harmonic_mean
+from ..training.presets import PROTOCOLS
 from .runs import Run
 from .tasks import Scores
 
@@ -67,8 +68,14 @@ def published_scores(source: str, protocol: str, dataset: str, method: str, shot
     Args:
         source: "paper" is what the papers report, "rerun" what others reached with the papers' code.
         protocol, dataset, method, shots: of a run.
+
+    Raises:
+        ValueError: an unknown source or protocol.
     """
-    return published_results()[source][protocol].get(method, {}).get(dataset, {}) if shots == 16 else {}
+    for name, value, known in (("source", source, SOURCES), ("protocol", protocol, PROTOCOLS)):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}.")
+    return published_results()[source].get(protocol, {}).get(method, {}).get(dataset, {}) if shots == 16 else {}
 
 
 def make_rows(runs: Sequence[Run], results: Sequence[Scores]) -> list[Row]:

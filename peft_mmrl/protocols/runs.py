@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -141,34 +140,43 @@ def check_split(run: Run, output_dir: Path, split_dir: Path | None) -> None:
         )
 
 
-def complete(runs: Sequence[Run], score: Callable[..., Scores], args: argparse.Namespace) -> list[Scores]:
+def complete(
+    runs: Sequence[Run],
+    score: Callable[..., Scores],
+    output_dir: Path,
+    *,
+    split_dir: Path | None = None,
+    save_adapters: bool = False,
+) -> list[Scores]:
     """Do the runs that are not finished.
 
     Args:
         runs: all runs, as `plan_runs` has checked them.
         score: one of `peft_mmrl.protocols.tasks`: data set, pictures to train on and a function that trains -> scores.
-        args: from `make_protocol_parser`: `output_dir`, `split_dir`, `save_adapters`.
+        output_dir: where each run has a folder.
+        split_dir: see `sample`.
+        save_adapters: keep what every run has trained.
 
     Returns:
         the scores of each run.
     """
     results = []
-    RunFolder(args.output_dir).start({"kind": runs[0].protocol}, PartialState())
+    RunFolder(output_dir).start({"kind": runs[0].protocol}, PartialState())
     for number, run in enumerate(runs, start=1):
-        scores = read_scores(run, args.output_dir)
+        scores = read_scores(run, output_dir)
         if scores is None:
             accelerator = make_accelerator(run.settings, mixed_precision=run.mixed_precision)
             title = f"{run.data.title}, {run.method}, {run.shots} shots, seed {run.seed}"
             if accelerator.is_main_process:
                 print(f"run {number} of {len(runs)}: {title}", file=sys.stderr)
-            folder, parts = RunFolder(run.folder(args.output_dir)), sample(run, args.split_dir)
+            folder, parts = RunFolder(run.folder(output_dir)), sample(run, split_dir)
             folder.start(run.description(), accelerator)
             is_main = accelerator.is_main_process
             if is_main:
                 with writing(folder.path / SPLIT_FILE):
                     save_split(folder.path / SPLIT_FILE, parts)
             with folder.finish(run.description()) if is_main else nullcontext():
-                keep = folder.path / UNFINISHED / ADAPTER if args.save_adapters else None
+                keep = folder.path / UNFINISHED / ADAPTER if save_adapters else None
                 scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
                 if is_main:
                     write_json(folder.path / UNFINISHED / RESULT_FILE, {"scores": scores})

@@ -9,6 +9,7 @@ import datasets
 
 from ..data.benchmarks import BenchmarkData
 from ..data.labels import encode_labels, label_names
+from ..data.wording import first_few
 from ..metrics.functions import accuracy, harmonic_mean
 from ..training import Classifier, Transfer
 from ..training.presets import TRANSFER_BETA
@@ -93,7 +94,7 @@ def check_classes(data: BenchmarkData, protocol: str) -> None:
         protocol: its name.
     """
     if data.train is None:
-        raise ValueError(f"{data.title} has no training pictures: it can only be a target of cross_dataset.py.")
+        raise ValueError(f"{data.title} has no training pictures: it can only be a target of cross-dataset.")
     if protocol == "base-to-new" and len(data.class_names) < 4:
         raise ValueError(
             f"{data.title} has {len(data.class_names)} classes: base-to-new needs at least 4, two of each kind."
@@ -111,5 +112,5 @@ def check_all_classes_occur(data: BenchmarkData, part: str) -> None:
     if empty:
         raise ValueError(
             f"{data.title}: {len(empty)} of {len(names)} classes have no picture in the {part} split (labels are from "
-            f"0 to {len(names) - 1}): {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''}."
+            f"0 to {len(names) - 1}): {first_few(empty)}."
         )

@@ -2,7 +2,7 @@
 
 from .results import by_change, compute_metrics
 from .verdict import summary
-from .writing import check_can_draw, write_report
+from .writing import write_report
 
 
-__all__ = ["by_change", "check_can_draw", "compute_metrics", "summary", "write_report"]
+__all__ = ["by_change", "compute_metrics", "summary", "write_report"]

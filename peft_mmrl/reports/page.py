@@ -47,7 +47,7 @@ def render_page(
         title: name of the model.
         predictions: of N pictures.
         metrics: from `results.compute_metrics`.
-        shown: from `pictures.choose_pictures`.
+        shown: from `gallery.choose_pictures`.
         figures: PNG files by name.
         settings: what the run was asked to do.
         threshold: for "none of these"; None: there is none.

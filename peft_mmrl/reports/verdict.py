@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data.wording import first_few
 from .results import by_change
 
 
 CHANCE = 0.05
 LOST = 0.5  # of what was recognised of a class before
-LISTED = 10  # classes that a summary names
 
 
 def verdict(metrics: dict[str, Any]) -> str:
@@ -56,8 +56,7 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     lines = [line, mean]
     for what, sign, ordered in (("better", 1, rows), ("worse", -1, rows[::-1])):
         changed = [row for row in ordered if sign * (row["recall"] - row["zero_shot_recall"]) > 0]
-        more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
-        lines.append(f"{what}: {', '.join(map(_change, changed[:LISTED])) or 'none'}{more}")
+        lines.append(f"{what}: {first_few(list(map(_change, changed)))}")
     return lines
 
 

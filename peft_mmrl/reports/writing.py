@@ -26,18 +26,6 @@ CHANGE_TITLES = {
 }
 
 
-def check_can_draw() -> None:
-    """Raise where matplotlib is missing: to be called before a long run, at whose end there is a report.
-
-    Raises:
-        ImportError: says how to install it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError('reports need matplotlib: pip install "peft_mmrl[examples]"') from error
-
-
 def write_report(
     folder: str | os.PathLike[str],
     predictions: Predictions,
@@ -70,10 +58,8 @@ def write_report(
 
     Raises:
         ValueError: there are no pictures, or `dataset` and `predictions` are of different ones.
-        ImportError: matplotlib is not installed.
     """
     _check(predictions, dataset)
-    check_can_draw()
     predictions = replace(
         predictions,
         labels=predictions.labels.cpu(),
@@ -108,7 +94,7 @@ def draw_figures(
     Args:
         predictions: of N pictures.
         metrics: from `results.compute_metrics`.
-        shown: from `pictures.choose_pictures`.
+        shown: from `gallery.choose_pictures`.
         history: see `write_report`.
     """
     from . import figures, fonts  # they need matplotlib

@@ -14,7 +14,7 @@ from peft import PeftConfig
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import AutoConfig, AutoImageProcessor
 
-from ..auto import AutoPeftModelForZeroShotImageClassification
+from ..auto import AutoPeftModelForZeroShotImageClassification, check_is_mmrl
 from ..data.pictures import PictureError
 from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
@@ -39,8 +39,7 @@ def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
         ValueError: there is none, or it is of another method.
     """
     config = PeftConfig.from_pretrained(adapter)
-    if not isinstance(config, MMRLConfig):
-        raise ValueError(f"{adapter} holds a {config.peft_type} adapter, not an MMRL one.")
+    check_is_mmrl(config, adapter)
     return config
 
 

@@ -44,6 +44,11 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def spaced(name: str) -> str:
+    """A folder's name as prompts say it: single blanks in the place of underscores and blanks, accents composed."""
+    return _in_single_blanks(_composed(name))
+
+
 # What CLIP's tokenizer passes over in names.
 DIFFERENCES = {"Unicode composition": _composed, "blanks or underscores": _in_single_blanks, "capitals": str.lower}
 

@@ -33,16 +33,14 @@ def is_hub_id(name: str | None) -> bool:
 
 def as_positive_int(name: str, value: Any) -> int:
     """Return `value` as a Python integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InvalidTypeError(f"`{name}` must be a positive whole number, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
-    return int(value)
+    return as_whole(name, value, 1)
 
 
 def as_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """Return `value` as a Python integer of the closed interval [low, high]."""
-    allowed = f"a whole number of at least {low}" if math.isinf(high) else f"a whole number from {low} to {high}"
+    allowed = "a positive whole number" if low == 1 else f"a whole number of at least {low}"
+    if not math.isinf(high):
+        allowed = f"a whole number from {low} to {high}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
     if not low <= value <= high:
