@@ -149,6 +149,118 @@ def test_a_live_model_survives_a_refused_load_with_a_key_mapping(model, images, 
     assert torch.equal(live(pixel_values=images).logits, expected)
 
 
+def weights_of(model):
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def same_weights(model, before):
+    after = model.state_dict()
+    return after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.fixture
+def bad_folder(request, model, tmp_path):
+    """An adapter's folder that cannot be loaded."""
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    if request.param == "missing":
+        file.unlink()
+    elif request.param == "damaged":
+        file.write_bytes(b"no weights")
+    else:
+        weights = load_file(file)
+        weights.popitem()
+        save_file(weights, file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("bad_folder", ["missing", "damaged", "incomplete"], indirect=True)
+@pytest.mark.parametrize("kwargs", [{}, {"key_mapping": {"a": "b"}}, {"key_mapping": {}}, {"low_cpu_mem_usage": True}])
+@pytest.mark.parametrize("adapter_name", ["default", "second", "new"])
+def test_a_failed_load_changes_nothing_of_a_live_model(bad_folder, kwargs, adapter_name, images, tokenizer):
+    live = get_peft_model(make_clip(), MMRLConfig(rep_dim=8))
+    live.set_classes(["cat", "dog"], tokenizer)
+    add_second(live, tokenizer)
+    expected, before, live_names = live(pixel_values=images).logits, weights_of(live), list(live.peft_config)
+    flags = {name: weight.requires_grad for name, weight in live.named_parameters()}
+    with pytest.raises((OSError, ValueError), match="cannot be read|does not fit|no .*weights"):
+        live.load_adapter(bad_folder, adapter_name, **kwargs)
+    assert (list(live.peft_config), live.active_adapters) == (live_names, ["second"])
+    assert {name: weight.requires_grad for name, weight in live.named_parameters()} == flags
+    assert live.training
+    assert same_weights(live, before)
+    assert torch.equal(live(pixel_values=images).logits, expected)
+
+
+@pytest.mark.parametrize("bad_folder", ["missing"], indirect=True)
+@pytest.mark.parametrize("kwargs", [{}, {"key_mapping": {}}, {"is_trainable": True, "low_cpu_mem_usage": True}])
+def test_a_failed_first_load_leaves_a_fresh_model(bad_folder, kwargs, images, tokenizer):
+    live = get_peft_model(make_clip(), MMRLConfig.from_pretrained(bad_folder))
+    with pytest.raises(OSError, match="adapter_model.safetensors"):
+        live.load_adapter(bad_folder, "default", **kwargs)
+    live.set_classes(["cat", "dog"], tokenizer)
+    assert live(pixel_values=images).logits.shape == (4, 2)
+
+
+@pytest.mark.parametrize("adapter_name", ["default", "new"])
+def test_a_load_that_fails_late_changes_nothing_of_a_live_model(model, images, adapter_name, tmp_path):
+    model.save_pretrained(tmp_path)
+    expected, before = model(pixel_values=images).logits, weights_of(model)
+    with pytest.raises(Exception, match="nowhere"):
+        model.load_adapter(tmp_path, adapter_name, torch_device="nowhere")
+    assert (list(model.peft_config), model.active_adapters) == (["default"], ["default"])
+    assert same_weights(model, before)
+    assert torch.equal(model(pixel_values=images).logits, expected)
+
+
+@pytest.mark.parametrize("bad_folder", ["missing", "damaged", "incomplete"], indirect=True)
+@pytest.mark.parametrize("kwargs", [{}, {"key_mapping": {"a": "b"}}, {"low_cpu_mem_usage": True}])
+@pytest.mark.parametrize("loader", [PeftModel, PeftModelForZeroShotImageClassification])
+def test_a_failed_from_pretrained_gives_the_base_back(bad_folder, kwargs, loader):
+    other = make_clip()
+    with pytest.raises((OSError, ValueError), match="cannot be read|does not fit|no .*weights"):
+        loader.from_pretrained(other, bad_folder, **kwargs)
+    assert untouched(other)
+
+
+def test_a_from_pretrained_that_fails_late_gives_the_base_back(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    other = make_clip()
+    with pytest.raises(Exception, match="nowhere"):
+        PeftModel.from_pretrained(other, tmp_path, torch_device="nowhere")
+    assert untouched(other)
+
+
+@pytest.mark.parametrize("bad_folder", ["missing", "incomplete"], indirect=True)
+@pytest.mark.parametrize("adapter_name", ["default", "second", "new"])
+@pytest.mark.filterwarnings("ignore:You are trying to modify a model")
+def test_a_failed_second_model_takes_out_only_what_it_put_in(bad_folder, adapter_name, images, tokenizer):
+    clip = make_clip()
+    first = get_peft_model(clip, MMRLConfig(rep_dim=8))
+    first.set_classes(["cat", "dog"], tokenizer)
+    add_second(first, tokenizer)
+    expected, before, configs = first(pixel_values=images).logits, weights_of(first), dict(first.peft_config)
+    with pytest.raises((OSError, ValueError), match="no .*weights|does not fit"):
+        PeftModel.from_pretrained(clip, bad_folder, adapter_name=adapter_name)
+    assert first.active_adapters == ["second"]
+    assert first.peft_config.keys() == configs.keys()
+    assert all(first.peft_config[name] is configs[name] for name in configs)
+    assert same_weights(first, before)
+    assert torch.equal(first(pixel_values=images).logits, expected)
+
+
+def test_a_config_that_was_loaded_with_says_nothing_of_the_next_model(model, images, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = PeftConfig.from_pretrained(tmp_path)
+    PeftModel.from_pretrained(make_clip(), tmp_path, config=config)
+    live = get_peft_model(make_clip(), config)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(OSError, match="adapter_model.safetensors"):
+        live.load_adapter(tmp_path, "default", key_mapping={"a": "b"})
+    live.set_classes(["cat", "dog"], tokenizer)
+    assert live(pixel_values=images).logits.shape == (4, 2)
+
+
 def test_loading_reads_the_weights_once(model, monkeypatch, tmp_path):
     model.save_pretrained(tmp_path)
     read = []
@@ -201,20 +313,30 @@ def test_another_vocabulary_is_named_and_nothing_changes(model, tmp_path):
         ("adapter_model.safetensors", b"no weights"),
         ("adapter_model.bin", b""),
         ("adapter_model.bin", b"hello world"),
-        (None, None),
     ],
 )
-def test_damaged_or_missing_weights_are_an_os_error(model, file, content, tmp_path):
+def test_damaged_weights_are_an_os_error(model, file, content, tmp_path):
     model.save_pretrained(tmp_path)
     (tmp_path / "adapter_model.safetensors").unlink()
-    if file is not None:
-        (tmp_path / file).write_bytes(content)
+    (tmp_path / file).write_bytes(content)
     other = make_clip()
     with pytest.raises(OSError, match="cannot be read"):
         PeftModel.from_pretrained(other, tmp_path)
     assert untouched(other)
     with pytest.raises(OSError, match="cannot be read"):
         model.load_adapter(tmp_path, "default")
+
+
+@pytest.mark.parametrize("subfolder", [None, "best"])
+def test_a_folder_without_weights_names_the_missing_file(model, subfolder, tmp_path):
+    model.save_pretrained(tmp_path / (subfolder or ""))
+    (tmp_path / (subfolder or "") / "adapter_model.safetensors").unlink()
+    message = rf"no weights in .*{subfolder or tmp_path.name}/?: adapter_model.safetensors is missing"
+    kwargs = {} if subfolder is None else {"subfolder": subfolder}
+    with pytest.raises(OSError, match=message):
+        PeftModel.from_pretrained(make_clip(), tmp_path, **kwargs)
+    with pytest.raises(OSError, match=message):
+        model.load_adapter(tmp_path, "new", **kwargs)
 
 
 def test_missing_tensors_are_named(model, tmp_path):

@@ -15,7 +15,7 @@ from peft import PeftConfig, PeftModel
 from transformers import CLIPModel
 
 from .classes import BoundClasses, trained_classes
-from .config import MMRLConfig, refuse_offload
+from .config import MMRLConfig, refuse_offload, weights_follow
 from .decision import DECISION_FILE, Decision
 from .loading import check_weights_fit
 from .model import BaseState, adapter_shapes, check_adapter, plain_name
@@ -39,20 +39,21 @@ class MMRLPeftModel(PeftModel):
     def __init__(
         self, model: CLIPModel, peft_config: PeftConfig, adapter_name: str = "default", **kwargs: Any
     ) -> None:
-        before = BaseState.of(model)
+        is_loading, before = weights_follow(peft_config), BaseState.of(model, adapter_name)
         super().__init__(model, peft_config, adapter_name, **kwargs)
         try:
             bound = {
                 name: trained_classes(config, model.config.text_config) for name, config in self.peft_config.items()
             }
         except ValueError:  # they are of another base model
-            before.restore(self.base_model, adapter_name)
+            before.restore(self.base_model)
             raise
         self._bound: dict[str, BoundClasses] = {
             name: classes for name, classes in bound.items() if classes is not None
         }
         self._decisions: dict[str, Decision] = {}
-        self._before_loading: BaseState | None = before
+        # Nobody else has the model yet that `from_pretrained` makes: if it fails, the base model goes back as it came.
+        self._before_loading: BaseState | None = before if is_loading else None
 
     def _one_active_adapter(self) -> str:
         """Name of the active adapter.
@@ -203,32 +204,40 @@ class MMRLPeftModel(PeftModel):
     def load_adapter(self, model_id: str | os.PathLike[str], adapter_name: str, *args: Any, **kwargs: Any) -> Any:
         """As in PEFT; a new adapter's trained classes are bound, in-place loading takes weights and decision only.
 
+        Where it fails, the model has the adapters and weights that it had before.
+
         Raises:
             ValueError: the adapter's weights do not fit this base model, or its decision not its classes.
-            OSError: a file is damaged.
+            OSError: a file is missing or damaged.
         """
         refuse_offload(kwargs.get("ephemeral_gpu_offload", False))
-        before, self._before_loading = self._before_loading, None
+        before = self._before_loading or BaseState.of(self.get_base_model(), adapter_name)
+        self._before_loading = None
+        try:
+            decision = self._checked_decision(model_id, adapter_name, **kwargs)
+            result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
+        except BaseException:
+            before.restore(self.base_model)
+            if before.config is None:
+                self._bound.pop(adapter_name, None)
+            raise
+        self._set_decision(adapter_name, decision)
+        return result
+
+    def _checked_decision(self, model_id: str | os.PathLike[str], adapter_name: str, **kwargs: Any) -> Decision | None:
+        """The decision that is saved with an adapter whose weights fit; arguments and errors as for `load_adapter`."""
+        decision = None
         if adapter_name in self.peft_config:
             config = self.peft_config[adapter_name]
         else:
             config = PeftConfig.from_pretrained(model_id, **self._split_kwargs(kwargs)[0])
         if isinstance(config, MMRLConfig):  # PEFT refuses others with its own message
             clip = self.get_base_model()
-            try:
-                check_weights_fit(clip, config, adapter_shapes(clip, config), model_id, **kwargs)
-                decision = Decision.load(model_id, **self._split_kwargs(kwargs)[0])
-                if decision is not None:
-                    decision.check_fits(config.classes, clip.config.projection_dim)
-            except (OSError, ValueError):
-                # `PeftModel.from_pretrained` makes the model and at once calls this, with a mapping in any case:
-                # nobody else has the model yet, and the base model goes back as it came.
-                if before is not None and kwargs.get("key_mapping") is not None:
-                    before.restore(self.base_model, adapter_name)
-                raise
-        result = super().load_adapter(model_id, adapter_name, *args, **kwargs)
-        self._set_decision(adapter_name, decision)
-        return result
+            check_weights_fit(clip, config, adapter_shapes(clip, config), model_id, **kwargs)
+            decision = Decision.load(model_id, **self._split_kwargs(kwargs)[0])
+            if decision is not None:
+                decision.check_fits(config.classes, clip.config.projection_dim)
+        return decision
 
     def _set_decision(self, adapter_name: str, decision: Decision | None) -> None:
         self._decisions.pop(adapter_name, None)

@@ -58,7 +58,6 @@ class ClassBindingModel(MMRLPeftModel):
         bound, new_config = self._bind(adapter, names, processor, template, seen, allow_duplicates)
         self.peft_config[adapter] = new_config  # first, see `_state`
         self._bound[adapter] = bound
-        self._before_loading = None
         self._warned_untrained.discard(adapter)
 
     def bound_to(

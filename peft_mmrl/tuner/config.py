@@ -32,7 +32,14 @@ def refuse_offload(ephemeral_gpu_offload: bool) -> None:
 
 
 class _RuntimeConfig:
-    """Where `PeftModel.from_pretrained` writes whether it was asked for offloading."""
+    """Where `PeftModel.from_pretrained`, and nothing else in PEFT, writes whether it was asked for offloading.
+
+    Args:
+        config: the config that it is about to make a model of.
+    """
+
+    def __init__(self, config: MMRLConfig) -> None:
+        self._config = config
 
     @property
     def ephemeral_gpu_offload(self) -> bool:
@@ -41,6 +48,12 @@ class _RuntimeConfig:
     @ephemeral_gpu_offload.setter
     def ephemeral_gpu_offload(self, value: bool) -> None:
         refuse_offload(value)
+        self._config._weights_follow = True
+
+
+def weights_follow(config: PeftConfig) -> bool:
+    """Whether `PeftModel.from_pretrained` makes a model of this config and loads its weights next. True once a call."""
+    return getattr(config, "__dict__", {}).pop("_weights_follow", False)
 
 
 @dataclass
@@ -162,9 +175,13 @@ class MMRLConfig(PeftConfig):
         default=None, metadata={"help": "Digest of the base model, set when the adapter is saved."}
     )
 
-    # PEFT reads these attributes from every config. They are no fields: MMRL always adapts both towers.
+    # PEFT reads this from every config. It is no field: MMRL always adapts both towers.
     target_modules = None
-    runtime_config = _RuntimeConfig()
+
+    @property
+    def runtime_config(self) -> _RuntimeConfig:
+        """What `PeftModel.from_pretrained` writes into, see there."""
+        return _RuntimeConfig(self)
 
     def __post_init__(self) -> None:
         self.peft_type = PeftType(PEFT_TYPE)

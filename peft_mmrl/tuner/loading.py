@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftModel
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, load_peft_weights
+from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
@@ -41,6 +41,10 @@ def check_weights_fit(
     hub_kwargs, other_kwargs = PeftModel._split_kwargs(kwargs)
     if other_kwargs.get("ignore_mismatched_sizes"):
         return
+    if os.path.isdir(model_id):
+        folder = os.path.join(model_id, hub_kwargs.get("subfolder") or "")
+        if not any(os.path.exists(os.path.join(folder, name)) for name in (SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME)):
+            raise OSError(f"There are no weights in {folder}: {SAFETENSORS_WEIGHTS_NAME} is missing.")
     try:
         saved = saved_shapes(model_id, key_mapping, **hub_kwargs)
     except Exception as error:  # a damaged or missing file shows as almost any error

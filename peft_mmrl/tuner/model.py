@@ -164,29 +164,53 @@ class BaseState:
         trainable: names of the parameters that required a gradient.
         active_adapters: MMRL adapters that were active; None: it had no towers.
         has_input_grads: it had transformers' hooks for gradient checkpointing.
+        adapter_name: name of the adapter that is put in.
+        config: that of an adapter of this name that was there already; None: there was none.
+        modules: such an adapter's weights, by the name of the ModuleDict that holds them.
     """
 
     trainable: frozenset[str]
     active_adapters: list[str] | None
     has_input_grads: bool
+    adapter_name: str
+    config: MMRLConfig | None
+    modules: dict[str, nn.Module]
 
     @classmethod
-    def of(cls, model: nn.Module) -> BaseState:
-        """The state of `model`."""
+    def of(cls, model: nn.Module, adapter_name: str) -> BaseState:
+        """The state of `model` before an adapter of this name is put into it."""
         trainable = frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-        towers = (module for module in model.modules() if isinstance(module, MMRLTower))
-        active_adapters = next((list(tower.active_adapters) for tower in towers), None)
-        return cls(trainable, active_adapters, bool(getattr(model, "_require_grads_hooks", None)))
+        towers = {name: module for name, module in model.named_modules() if isinstance(module, MMRLTower)}
+        tower = next(iter(towers.values()), None)
+        modules = {
+            f"{name}.{what}": getattr(tower, what)[adapter_name]
+            for name, tower in towers.items()
+            for what in tower.adapter_layer_names
+            if adapter_name in getattr(tower, what)
+        }
+        return cls(
+            trainable=trainable,
+            active_adapters=None if tower is None else list(tower.active_adapters),
+            has_input_grads=bool(getattr(model, "_require_grads_hooks", None)),
+            adapter_name=adapter_name,
+            config=None if tower is None else tower.configs.get(adapter_name),
+            modules=modules,
+        )
 
-    def restore(self, tuner: MMRLModel, adapter_name: str) -> None:
-        """Take the adapter, and towers that came with it, out again."""
+    def restore(self, tuner: MMRLModel) -> None:
+        """Take the adapter, and towers that came with it, out again; an adapter that it replaced comes back."""
         if self.active_adapters is None:
             model = tuner.unload()
             if self.has_input_grads:
                 model.enable_input_require_grads()
         else:
             tuner.set_adapter(self.active_adapters)
-            tuner.delete_adapter(adapter_name)
+            if self.config is not None:
+                tuner.peft_config[self.adapter_name] = self.config
+            elif self.adapter_name in tuner.peft_config:
+                tuner.delete_adapter(self.adapter_name)
+            for name, module in self.modules.items():
+                tuner.model.get_submodule(name)[self.adapter_name] = module
         for name, parameter in tuner.model.named_parameters():
             parameter.requires_grad_(name in self.trainable)
 
