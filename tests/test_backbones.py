@@ -336,6 +336,10 @@ def test_what_a_bert_processor_gives_is_what_forward_takes(chinese_clip_folder):
     with model.disable_adapter():
         assert torch.equal(model(**inputs).logits, expected)
     zeros = model(**inputs).logits
+    deep = {name: value if name == "pixel_values" else value[:, None] for name, value in inputs.items()}
+    assert torch.equal(model(**deep).logits, zeros)
+    with pytest.raises(ValueError, match="`token_type_ids` must lie between 0 and 1, got 2"):
+        model(**{**inputs, "token_type_ids": inputs["token_type_ids"] + 2})
     inputs["token_type_ids"][:] = 1
     assert not torch.allclose(model(**inputs).logits, zeros, atol=1e-4)
     assert not torch.allclose(zeros, expected, atol=1e-4)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from fractions import Fraction
 
 import pytest
 from conftest import make_clip
@@ -55,6 +56,16 @@ def test_bad_values_name_field_and_value(field, value):
         MMRLConfig(**{field: value})
     shown = value[-1] if isinstance(value, list) and len(value) == 1 else value
     assert repr(shown) in str(error.value) or "empty" in str(error.value) or repr(value[-1]) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), Fraction(10**400), 10**5000], ids=["+", "-", "fraction", "long"]
+)
+@pytest.mark.parametrize("field", ["alpha", "beta", "reg_weight", "label_smoothing", "class_weight", "value_range"])
+def test_numbers_beyond_floats_are_named(field, value):
+    given = {"class_weight": [1, value], "value_range": [0, value]}.get(field, value)
+    with pytest.raises(ValueError, match=f"`{field}"):
+        MMRLConfig(**{field: given})
 
 
 @pytest.mark.parametrize(("field", "value"), [("rep_dim", "5"), ("alpha", "0.7"), ("classes", "cat"), ("beta", None)])

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -365,12 +366,16 @@ def test_disabled_adapter_with_bound_classes_is_zero_shot(model, images):
         ({"input_ids": IDS, "position_ids": torch.tensor([[0, 1, 2, 3, 24]])}, "`position_ids`.*23, got 24"),
         ({"input_ids": IDS, "position_ids": torch.tensor([[0, 1]])}, "`position_ids` must have the shape"),
         ({"input_ids": IDS, "position_ids": torch.zeros(1, 5)}, "`position_ids`.*torch.float32"),
+        ({"input_ids": IDS, "token_type_ids": IDS[:, :2] * 0}, "`token_type_ids` must have the shape"),
+        ({"input_ids": IDS, "token_type_ids": IDS * 0 + 1}, "`token_type_ids` must lie between 0 and 0, got 1"),
+        ({"input_ids": IDS, "token_type_ids": [[0]]}, "`token_type_ids` must be a tensor of whole numbers"),
         ({"input_ids": IDS[:0]}, "`input_ids` must hold at least one number"),
         ({"pixel_values": torch.zeros(0, 3, 32, 32)}, "`pixel_values`.*at least one image"),
         ({"pixel_values": torch.zeros(2, 3, 4, 4), "interpolate_pos_encoding": True}, "at least 8 pixels"),
         ({"pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.bool)}, "`pixel_values`.*torch.bool"),
         ({"labels": LABELS, "num_items_in_batch": 0}, "`num_items_in_batch` must be positive, got 0"),
         ({"labels": LABELS, "num_items_in_batch": "4"}, "`num_items_in_batch` must be a number, got '4'"),
+        ({"labels": LABELS, "num_items_in_batch": 10**400}, "`num_items_in_batch` must be finite, got 1000"),
         ({"return_loss": True}, "`return_loss` needs `input_ids`"),
         ({"return_loss": True, "input_ids": IDS}, "`return_loss` needs `input_ids` with one caption per image"),
         ({"return_loss": True, "input_ids": IDS, "labels": LABELS}, "`return_loss`.*`labels`"),
@@ -385,6 +390,25 @@ def test_bad_input_is_named(model, images, kwargs, message):
 def test_wrong_types_are_type_errors(model, images, labels):
     with pytest.raises(TypeError, match="`labels`"):
         model(pixel_values=images, labels=labels)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+@pytest.mark.parametrize("shared_positions", [False, True])
+def test_prompts_with_leading_dimensions_may_bring_everything(model, images, is_frozen, shared_positions):
+    position_ids = torch.arange(IDS.shape[1]).flip(0)[None]
+    given = {
+        "input_ids": IDS,
+        "attention_mask": torch.ones_like(IDS),
+        "position_ids": position_ids if shared_positions else position_ids.expand_as(IDS),
+        "token_type_ids": torch.zeros_like(IDS),
+    }
+    deep = {name: ids[None] if ids.shape == IDS.shape else ids for name, ids in given.items()}
+    with model.disable_adapter() if is_frozen else nullcontext():
+        plain, nested = model(pixel_values=images, **given), model(pixel_values=images, **deep)
+        features = model.get_text_features(**given).pooler_output
+        assert torch.equal(model.get_text_features(**deep).pooler_output, features)
+    assert torch.equal(nested.logits, plain.logits)
+    assert not torch.allclose(plain.logits, model(IDS, images).logits)
 
 
 def test_features_check_their_input_too(model, images):

@@ -5,6 +5,7 @@ import math
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -278,3 +279,16 @@ def test_bad_settings_are_named(bad):
 def test_checkpointing_steps_without_a_folder_write_nothing():
     _, history = run(TrainingSettings(epochs=1), checkpointing_steps=1)
     assert len(history) == 1
+
+
+@pytest.mark.parametrize("name", ["seed", "warmup_epochs", "epochs", "batch_size", "gradient_accumulation_steps"])
+@pytest.mark.parametrize("value", [1.5, 1.0, "1", True, -1])
+def test_settings_that_count_are_whole_numbers(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a.* whole number"):
+        TrainingSettings(**{name: value})
+
+
+def test_a_seed_beyond_numpys_range_is_named():
+    with pytest.raises(ValueError, match="`seed` must be a whole number from 0 to 4294967295"):
+        TrainingSettings(seed=2**32)
+    assert type(TrainingSettings(seed=np.int64(3)).seed) is int

@@ -99,7 +99,7 @@ class AdapterFacts:
     def __init__(self, model: PeftModelForZeroShotImageClassification, name: str, is_published: bool) -> None:
         self.name = name
         self.is_published = is_published
-        self.adapter_name = model._one_active_adapter()
+        self.adapter_name = model.one_active_adapter()
         self.config: MMRLConfig = model.peft_config[self.adapter_name]
         clip = model.get_base_model()
         base = self.config.base_model_name_or_path or clip.name_or_path

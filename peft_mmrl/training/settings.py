@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..tuner.validation import as_number, as_positive_int
+from ..tuner.validation import as_number, as_positive_int, as_whole
 
 
 @dataclass
@@ -48,8 +48,8 @@ class TrainingSettings:
             setattr(self, name, as_positive_int(name, getattr(self, name)))
         if self.epochs is not None:
             self.epochs = as_positive_int("epochs", self.epochs)
-        for name in ("seed", "warmup_epochs"):
-            as_number(name, getattr(self, name), 0)
+        self.warmup_epochs = as_whole("warmup_epochs", self.warmup_epochs, 0)
+        self.seed = as_whole("seed", self.seed, 0, 2**32 - 1)  # numpy's range
         self.learning_rate = as_number("learning_rate", self.learning_rate, 0)
         self.weight_decay = as_number("weight_decay", self.weight_decay, 0)
         if self.crop_scale is not None:

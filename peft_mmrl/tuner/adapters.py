@@ -55,7 +55,7 @@ class MMRLPeftModel(PeftModel):
         # Nobody else has the model yet that `from_pretrained` makes: if it fails, the base model goes back as it came.
         self._before_loading: BaseState | None = before if is_loading else None
 
-    def _one_active_adapter(self) -> str:
+    def one_active_adapter(self) -> str:
         """Name of the active adapter.
 
         Raises:
@@ -121,7 +121,7 @@ class MMRLPeftModel(PeftModel):
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """As in PEFT: frozen CLIP inside the context."""
-        self._one_active_adapter()
+        self.one_active_adapter()
         with super().disable_adapter():
             yield
 
@@ -137,7 +137,7 @@ class MMRLPeftModel(PeftModel):
     ) -> None:
         """As in PEFT. Embeddings are never part of an MMRL adapter, so PEFT need not ask the Hub whether they were
         resized: saving works offline. The config says which base model the adapter belongs to."""
-        self._one_active_adapter()
+        self.one_active_adapter()
         if save_embedding_layers is True:
             raise ValueError("`save_embedding_layers`: an MMRL adapter has no embeddings to save.")
         fingerprint = self.base_model.base_fingerprint

@@ -54,7 +54,7 @@ class ClassBindingModel(MMRLPeftModel):
                 beyond the context. Nothing is changed then.
             TypeError: a bare string for names, or another wrong type.
         """
-        adapter = self._one_active_adapter()
+        adapter = self.one_active_adapter()
         bound, new_config = self._bind(adapter, names, processor, template, seen, allow_duplicates)
         self.peft_config[adapter] = new_config  # first, see `_state`
         self._bound[adapter] = bound
@@ -81,7 +81,7 @@ class ClassBindingModel(MMRLPeftModel):
         Raises:
             ValueError, TypeError: as `set_classes`.
         """
-        adapter = self._one_active_adapter()
+        adapter = self.one_active_adapter()
         return BoundModel(self, adapter, self._bind(adapter, names, processor, template, seen, allow_duplicates)[0])
 
     def _bind(
@@ -111,13 +111,13 @@ class ClassBindingModel(MMRLPeftModel):
     @property
     def classes(self) -> list[str] | None:
         """Names of the classes that the active adapter is bound to."""
-        bound = self._bound.get(self._one_active_adapter())
+        bound = self._bound.get(self.one_active_adapter())
         return None if bound is None else list(bound.names)
 
     @property
     def seen(self) -> list[bool] | None:
         """For each class that the active adapter is bound to, whether it counts as trained."""
-        bound = self._bound.get(self._one_active_adapter())
+        bound = self._bound.get(self.one_active_adapter())
         return None if bound is None else list(bound.seen)
 
     @property

@@ -52,8 +52,8 @@ class _RuntimeConfig:
 
 
 def weights_follow(config: PeftConfig) -> bool:
-    """Whether `PeftModel.from_pretrained` makes a model of this config and loads its weights next. True once a call."""
-    return getattr(config, "__dict__", {}).pop("_weights_follow", False)
+    """Whether `PeftModel.from_pretrained` makes a model of this config and loads its weights next."""
+    return getattr(config, "__dict__", {}).pop("_weights_follow", False)  # it holds for one model
 
 
 @dataclass

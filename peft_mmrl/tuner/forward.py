@@ -176,16 +176,16 @@ def checked_prompts(
     input_ids: Any,
     attention_mask: Any,
     position_ids: Any,
-    token_type_ids: torch.Tensor | None = None,
+    token_type_ids: Any = None,
 ) -> ExplicitPrompts:
-    """Prompts from `input_ids`, which may have leading dimensions, as in CLIPModel.
+    """Prompts from `input_ids`, which may have leading dimensions, as in CLIPModel; so may what goes with them.
 
     Raises:
         ValueError: they do not fit the base model.
     """
     text_config = clip.config.text_config
-    check_input_ids(input_ids, attention_mask, position_ids, text_config, context_length(text_config))
-    input_ids = input_ids.reshape(-1, input_ids.shape[-1])
-    if attention_mask is not None:
-        attention_mask = attention_mask.reshape(input_ids.shape)
-    return ExplicitPrompts(input_ids, attention_mask, position_ids, token_type_ids, config, text_config)
+    inputs = input_ids, attention_mask, position_ids, token_type_ids
+    check_input_ids(*inputs, text_config, context_length(text_config))
+    num_tokens = input_ids.shape[-1]
+    rows = (None if given is None else given.reshape(-1, num_tokens) for given in inputs)
+    return ExplicitPrompts(*rows, config, text_config)

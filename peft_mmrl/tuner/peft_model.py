@@ -115,7 +115,7 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
 
     def _state(self, bound_to: BoundModel | None = None) -> State:
         """What the next forward pass runs on. The classes are read first: `set_classes` sets them last."""
-        adapter = self._one_active_adapter() if bound_to is None else bound_to.adapter
+        adapter = self.one_active_adapter() if bound_to is None else bound_to.adapter
         bound = self._bound.get(adapter) if bound_to is None else bound_to.bound
         if adapter not in self.peft_config:
             raise ValueError(f"`bound_to` goes with the adapter {adapter!r}, which was deleted.")
@@ -176,7 +176,7 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
             `frozen_image_embeds` (B, d), normalised features in frozen CLIP.
         """
         clip = self.get_base_model()
-        adapter = self._one_active_adapter()
+        adapter = self.one_active_adapter()
         checked_images(clip, pixel_values, interpolate_pos_encoding)
         return image_states(clip, adapter, pixel_values.to(clip.device), interpolate_pos_encoding)
 
@@ -187,7 +187,7 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
         refuse_mixed_batch(kwargs)
         clip = self.get_base_model()
         checked_images(clip, pixel_values, interpolate_pos_encoding)
-        self.peft_config[self._one_active_adapter()].check_coefficients()
+        self.peft_config[self.one_active_adapter()].check_coefficients()
         return clip.get_image_features(pixel_values, interpolate_pos_encoding, **kwargs)
 
     def get_text_features(
@@ -200,7 +200,9 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
         """As `CLIPModel.get_text_features`: text features w (C, d), not normalised, in `pooler_output`."""
         refuse_mixed_batch(kwargs)
         clip = self.get_base_model()
-        config = self.peft_config[self._one_active_adapter()]
+        config = self.peft_config[self.one_active_adapter()]
         config.check_coefficients()
-        checked_prompts(clip, config, input_ids, attention_mask, position_ids)
-        return clip.get_text_features(input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+        token_type_ids = kwargs.pop("token_type_ids", None)
+        prompts = checked_prompts(clip, config, input_ids, attention_mask, position_ids, token_type_ids)
+        (inputs,) = prompts.text_inputs(clip.text_model)
+        return clip.get_text_features(**inputs, **kwargs)

@@ -44,7 +44,7 @@ def as_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
     if not low <= value <= high:
-        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+        raise ValueError(f"`{name}` must be {allowed}, got {_shown(value)}.")
     return int(value)
 
 
@@ -56,9 +56,17 @@ def as_number(name: str, value: Any, low: float, high: float = math.inf, *, belo
         allowed += f" and below {below:g}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidTypeError(f"`{name}` must be {allowed}, got {value!r}.")
-    if not low <= value <= high or value >= below or math.isinf(value) or abs(value) > sys.float_info.max:
-        raise ValueError(f"`{name}` must be {allowed}, got {value!r}.")
+    if not low <= value <= high or value >= below or abs(value) > sys.float_info.max:
+        raise ValueError(f"`{name}` must be {allowed}, got {_shown(value)}.")
     return float(value)
+
+
+def _shown(value: numbers.Real) -> str:
+    """A number for a message; Python refuses to write those of thousands of digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "a number too long to show"
 
 
 def as_list(name: str, value: Any, of: str) -> list[Any]:
@@ -173,19 +181,29 @@ def check_states(
 
 @torch.compiler.disable  # reads values
 def check_input_ids(
-    input_ids: Any, attention_mask: Any, position_ids: Any, text_config: PreTrainedConfig, context: int
+    input_ids: Any,
+    attention_mask: Any,
+    position_ids: Any,
+    token_type_ids: Any,
+    text_config: PreTrainedConfig,
+    context: int,
 ) -> None:
-    """Raise where prompts are not token ids (C, n) of the base model's vocabulary and context length."""
+    """Raise where prompts are not token ids (..., n) of the base model's vocabulary and context length."""
     _check_ids("input_ids", input_ids, text_config.vocab_size)
     if not 1 <= input_ids.shape[-1] <= context:
         raise ValueError(
             f"`input_ids` must have the shape (prompts, tokens) with at most {context} tokens, the context of this "
             f"CLIP, got {tuple(input_ids.shape)}."
         )
-    if position_ids is not None:
-        _check_ids("position_ids", position_ids, text_config.max_position_embeddings)
-        if position_ids.shape not in (input_ids.shape, (1, input_ids.shape[-1])):
-            raise ValueError(f"`position_ids` must have {_shape_of(input_ids)}, got {tuple(position_ids.shape)}.")
+    sizes = {
+        "position_ids": (position_ids, text_config.max_position_embeddings),
+        "token_type_ids": (token_type_ids, getattr(text_config, "type_vocab_size", 1)),
+    }
+    for name, (ids, size) in sizes.items():
+        if ids is not None:
+            _check_ids(name, ids, size)
+            if ids.shape not in (input_ids.shape, (1, input_ids.shape[-1])):
+                raise ValueError(f"`{name}` must have {_shape_of(input_ids)}, got {tuple(ids.shape)}.")
     if attention_mask is not None:
         if not isinstance(attention_mask, torch.Tensor):
             raise InvalidTypeError(f"`attention_mask` must be a tensor, got {attention_mask!r}.")
@@ -243,6 +261,8 @@ def check_num_items(num_items_in_batch: Any) -> None:
         raise InvalidTypeError(f"`num_items_in_batch` must be a number, got {num_items_in_batch!r}.")
     if not num_items_in_batch > 0:
         raise ValueError(f"`num_items_in_batch` must be positive, got {num_items_in_batch}.")
+    if num_items_in_batch > sys.float_info.max:
+        raise ValueError(f"`num_items_in_batch` must be finite, got {_shown(num_items_in_batch)}.")
 
 
 def _is_integer(tensor: torch.Tensor) -> bool:

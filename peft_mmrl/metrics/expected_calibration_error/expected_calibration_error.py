@@ -1,12 +1,11 @@
 """Expected calibration error (ECE) as an `evaluate` module."""
 
-import inspect
 from typing import Any
 
-import datasets
 import evaluate
 
 from peft_mmrl.metrics import functions
+from peft_mmrl.metrics.info import NUMBER, ROW, metric_info
 
 
 CITATION = """
@@ -27,17 +26,7 @@ class ExpectedCalibrationError(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        # float64 for labels: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
-        features = {
-            "predictions": datasets.List(datasets.Value("float64")),
-            "references": datasets.Value("float64"),
-        }
-        return evaluate.MetricInfo(
-            description=inspect.getdoc(type(self)),
-            citation=CITATION,
-            inputs_description=inspect.getdoc(self._compute),
-            features=datasets.Features(features),
-        )
+        return metric_info(self, CITATION, predictions=ROW, references=NUMBER)
 
     def _compute(self, predictions: list[list[float]], references: list[float], n_bins: int = 15) -> dict[str, Any]:
         """Compute the measure.

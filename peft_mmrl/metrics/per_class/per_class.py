@@ -1,26 +1,18 @@
 """Precision, recall and F1 of each class as an `evaluate` module."""
 
-import inspect
 from typing import Any
 
-import datasets
 import evaluate
 
 from peft_mmrl.metrics import functions
+from peft_mmrl.metrics.info import NUMBER, metric_info
 
 
 class PerClass(evaluate.Metric):
     """Precision, recall, F1 and number of pictures of each class, and their means over classes."""
 
     def _info(self) -> evaluate.MetricInfo:
-        # float64: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
-        features = {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-        return evaluate.MetricInfo(
-            description=inspect.getdoc(type(self)),
-            citation="",
-            inputs_description=inspect.getdoc(self._compute),
-            features=datasets.Features(features),
-        )
+        return metric_info(self, predictions=NUMBER, references=NUMBER)
 
     def _compute(self, predictions: list[float], references: list[float], num_classes: int) -> dict[str, Any]:
         """Compute the measure.

@@ -1,29 +1,18 @@
 """Top-k accuracy as an `evaluate` module."""
 
-import inspect
 from typing import Any
 
-import datasets
 import evaluate
 
 from peft_mmrl.metrics import functions
+from peft_mmrl.metrics.info import NUMBER, ROW, metric_info
 
 
 class TopKAccuracy(evaluate.Metric):
     """Share of pictures whose class is among the k of highest score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        # float64 for labels: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
-        features = {
-            "predictions": datasets.List(datasets.Value("float64")),
-            "references": datasets.Value("float64"),
-        }
-        return evaluate.MetricInfo(
-            description=inspect.getdoc(type(self)),
-            citation="",
-            inputs_description=inspect.getdoc(self._compute),
-            features=datasets.Features(features),
-        )
+        return metric_info(self, predictions=ROW, references=NUMBER)
 
     def _compute(self, predictions: list[list[float]], references: list[float], k: int = 5) -> dict[str, Any]:
         """Compute the measure.
