@@ -27,7 +27,7 @@ from peft_mmrl.scoring.unlabelled import load_classifier
 from peft_mmrl.training import TrainingSettings, make_accelerator
 from peft_mmrl.training.classifiers import fit
 from peft_mmrl.tuner.loading import load_prompt_tokenizer
-from peft_mmrl.tuner.names import distinct_names, how_they_differ, match_keys, name_keys
+from peft_mmrl.tuner.names import clean_names, distinct_names, how_they_differ, match_keys, name_keys, spaced
 from peft_mmrl.tuner.tokenization import PromptTokenizer
 
 
@@ -346,3 +346,12 @@ def test_the_linear_probe_tells_equal_names_apart():
     )
     assert torch.equal(classifier.logits(dataset, names).argmax(dim=1), torch.tensor(dataset["label"]))
     assert classifier.logits(dataset, ["Owl", "zero", "Missile"]).argmax(dim=1)[1] == 0
+
+
+def test_names_are_saved_as_given_but_for_underscores_and_outer_blanks():
+    assert clean_names(["one__two", f" {DECOMPOSED}\t"]) == ["one  two", DECOMPOSED]
+    assert [spaced(name) for name in ("one__two", f" {DECOMPOSED}  au_lait", "A")] == [
+        "one two",
+        f"{COMPOSED} au lait",
+        "A",
+    ]

@@ -8,9 +8,9 @@ import datasets
 import evaluate
 
 
-# Labels too: as int64, `evaluate` would cut 1.5 to 1 before anyone could object.
-NUMBER = datasets.Value("float64")
-ROW = datasets.List(NUMBER)
+# As int64, `evaluate` would cut 1.5 to 1 before anyone could object.
+LABEL = datasets.Value("float64")
+SCORES_ROW = datasets.List(datasets.Value("float64"))
 
 
 def metric_info(

@@ -166,11 +166,11 @@ class DecidingModel(ClassBindingModel):
     @property
     def decision(self) -> Decision | None:
         """How the active adapter decides, see `fit_decision`; None: by fused and class logits, as in the papers."""
-        return self._decisions.get(self._one_active_adapter())
+        return self._decisions.get(self.one_active_adapter())
 
     @decision.setter
     def decision(self, value: Decision | None) -> None:
-        adapter = self._one_active_adapter()
+        adapter = self.one_active_adapter()
         if value is not None:
             if not isinstance(value, Decision):
                 raise InvalidTypeError(f"`decision` must be a `Decision` or None, got {value!r}.")

@@ -6,14 +6,14 @@ import datasets
 import evaluate
 
 from peft_mmrl.metrics import functions
-from peft_mmrl.metrics.info import NUMBER, metric_info
+from peft_mmrl.metrics.info import LABEL, metric_info
 
 
 class BaseToNew(evaluate.Metric):
     """Accuracy on base classes, on new classes, and the harmonic mean of both (H of base-to-new tables)."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return metric_info(self, predictions=NUMBER, references=NUMBER, is_new=datasets.Value("bool"))
+        return metric_info(self, predictions=LABEL, references=LABEL, is_new=datasets.Value("bool"))
 
     def _compute(self, predictions: list[float], references: list[float], is_new: list[bool]) -> dict[str, Any]:
         """Compute the measure.

@@ -5,7 +5,7 @@ from typing import Any
 import evaluate
 
 from peft_mmrl.metrics import functions
-from peft_mmrl.metrics.info import NUMBER, ROW, metric_info
+from peft_mmrl.metrics.info import LABEL, SCORES_ROW, metric_info
 
 
 CITATION = """
@@ -26,7 +26,7 @@ class ExpectedCalibrationError(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        return metric_info(self, CITATION, predictions=ROW, references=NUMBER)
+        return metric_info(self, CITATION, predictions=SCORES_ROW, references=LABEL)
 
     def _compute(self, predictions: list[list[float]], references: list[float], n_bins: int = 15) -> dict[str, Any]:
         """Compute the measure.

@@ -5,14 +5,14 @@ from typing import Any
 import evaluate
 
 from peft_mmrl.metrics import functions
-from peft_mmrl.metrics.info import NUMBER, metric_info
+from peft_mmrl.metrics.info import LABEL, metric_info
 
 
 class PerClass(evaluate.Metric):
     """Precision, recall, F1 and number of pictures of each class, and their means over classes."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return metric_info(self, predictions=NUMBER, references=NUMBER)
+        return metric_info(self, predictions=LABEL, references=LABEL)
 
     def _compute(self, predictions: list[float], references: list[float], num_classes: int) -> dict[str, Any]:
         """Compute the measure.

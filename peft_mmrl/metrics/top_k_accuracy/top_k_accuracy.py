@@ -5,14 +5,14 @@ from typing import Any
 import evaluate
 
 from peft_mmrl.metrics import functions
-from peft_mmrl.metrics.info import NUMBER, ROW, metric_info
+from peft_mmrl.metrics.info import LABEL, SCORES_ROW, metric_info
 
 
 class TopKAccuracy(evaluate.Metric):
     """Share of pictures whose class is among the k of highest score."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return metric_info(self, predictions=ROW, references=NUMBER)
+        return metric_info(self, predictions=SCORES_ROW, references=LABEL)
 
     def _compute(self, predictions: list[list[float]], references: list[float], k: int = 5) -> dict[str, Any]:
         """Compute the measure.
