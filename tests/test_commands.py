@@ -10,9 +10,6 @@ from conftest import EXAMPLES
 from peft_mmrl.commands.main import COMMANDS, main
 
 
-BARS = {"HF_HUB_DISABLE_PROGRESS_BARS": "", "HF_DATASETS_DISABLE_PROGRESS_BARS": ""}
-
-
 def said(capsys, *arguments):
     with pytest.raises(SystemExit) as stopped:
         main(list(arguments))
@@ -52,7 +49,8 @@ with console.command_line():
     assert state() == (True, True, True, False)
 assert state() == before
 """
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ, **BARS})
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("DISABLE_PROGRESS_BARS")}
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
 
 
 def test_an_unknown_command_is_refused_with_those_that_there_are(capsys):

@@ -100,6 +100,7 @@ def _quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         # PEFT asks transformers 5.24 for an attribute that has a new name there.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "Cannot (dis|en)able progress bars")  # a user's variable has decided it
         for hide, _ in bars:
             hide()
         try:
