@@ -213,14 +213,15 @@ def lora_logits(task: Task, pictures: Pictures, settings: Settings, seed: int) -
 
 @torch.no_grad()
 def linear_probe_logits(task: Task, pictures: Pictures, settings: Settings) -> torch.Tensor:
-    """Logistic regression on frozen image features for the trained digits; zero-shot text logits for the others,
-    for which a probe has no weights. Logits (N, 10)."""
+    """Logistic regression on frozen image features for the trained digits; zero-shot's answer for the others, for
+    which a probe has no weights. Both are log-probabilities, so that they can compete; (N, 10)."""
     clip, processor = load_clip()
-    logits = clip(input_ids=prompts(processor, range(10)), pixel_values=pictures.pixels).logits_per_image
+    scores = clip(input_ids=prompts(processor, range(10)), pixel_values=pictures.pixels).logits_per_image
+    scores = scores.log_softmax(dim=1)
     shots, shown = (
         normalize(clip.get_image_features(pixel_values=part.pixels).pooler_output).numpy()
         for part in (task.shots, pictures)
     )
     probe = LogisticRegression(**settings.config, max_iter=5000).fit(shots, task.shots.digits.numpy())
-    logits[:, torch.tensor(probe.classes_)] = torch.tensor(probe.decision_function(shown), dtype=logits.dtype)
-    return logits
+    scores[:, torch.tensor(probe.classes_)] = torch.tensor(probe.predict_log_proba(shown), dtype=scores.dtype)
+    return scores
