@@ -271,3 +271,8 @@ def test_wrong_arguments(adapter, folder, arguments, message):
 def test_something_that_is_no_adapter(folder):
     with pytest.raises(SystemExit, match=r"adapter_config\.json"):
         answer(folder, folder)
+
+
+def test_a_mistyped_adapter_is_named_at_once(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="There is no folder my-adaptr with an adapter"):
+        predict.main(predict.parse_args(["my-adaptr", str(tmp_path)]))

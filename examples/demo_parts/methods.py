@@ -6,6 +6,7 @@ Every method ends as one matrix of logits, pictures x ten digits, from which `sc
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,9 +183,11 @@ def train_mmrl(task: Task, method: str, settings: Settings, seed: int) -> PeftMo
 
 @torch.no_grad()
 def mmrl_logits(model: PeftModel, processor: CLIPProcessor, pictures: Pictures) -> torch.Tensor:
-    """Logits (N, 10): trained digits by fused, the others by class logits."""
+    """Logits (N, 10) as the papers decide: trained digits by fused, the others by class logits."""
     model.set_classes(CLASS_NAMES, processor)
-    return model(pixel_values=pictures.pixels).logits
+    with warnings.catch_warnings():  # `fit_decision` would put them on one scale; here the papers' way is shown
+        warnings.filterwarnings("ignore", "Trained and new classes compete")
+        return model(pixel_values=pictures.pixels).logits
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from ..tuner.loading import load_prompt_tokenizer
 from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
+from ..tuner.validation import is_hub_id
 from .answers import Answer
 from .listing import Listing, share_listing
 
@@ -37,7 +38,10 @@ def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
 
     Raises:
         ValueError: there is none, or it is of another method.
+        OSError: neither a folder nor, in its form, the name of a repository.
     """
+    if not os.path.isdir(adapter) and not is_hub_id(os.fspath(adapter)):
+        raise FileNotFoundError(f"There is no folder {os.fspath(adapter)} with an adapter.")
     config = PeftConfig.from_pretrained(adapter)
     check_is_mmrl(config, adapter)
     return config
