@@ -61,6 +61,7 @@ def render_page(
         recognised=round(metrics["accuracy"] * metrics["pictures"]),
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
         verdict=verdict(metrics),
+        is_trained=predictions.is_trained,
         weakest=weakest_class(metrics),
         lost=lost_classes(metrics),
         most_lost=MOST_LOST,

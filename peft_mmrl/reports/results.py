@@ -10,6 +10,7 @@ import torch
 
 from ..metrics import functions
 from ..scoring.labelled import Predictions
+from ..scoring.rungs import rungs
 
 
 LARGEST_MATRIX = 40  # classes
@@ -24,7 +25,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     Returns:
         `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
         `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
-        `difference_p_value`, how likely chance alone makes them differ as much; `per_class`, a dictionary per class.
+        `difference_p_value`, how likely chance alone makes them differ as much; `rungs`, the accuracy of each model
+        with its interval; `per_class`, a dictionary per class.
         What has no value, as the recall of a class without pictures, is None.
     """
     gained, lost = changed_pictures(predictions)
@@ -32,7 +34,7 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     metrics |= measure(predictions, predictions.probabilities)
     metrics |= {f"zero_shot_{name}": value for name, value in measure(predictions, predictions.zero_shot).items()}
     metrics |= {"gained": len(gained), "lost": len(lost), "difference_p_value": p_value(len(gained), len(lost))}
-    return metrics | {"per_class": per_class(predictions)}
+    return metrics | {"rungs": rungs(predictions), "per_class": per_class(predictions)}
 
 
 def measure(predictions: Predictions, probabilities: torch.Tensor) -> dict[str, float]:
