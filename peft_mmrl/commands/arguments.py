@@ -259,21 +259,6 @@ def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quick", action="store_true", help="no training: the decision alone, fitted in a moment")
 
 
-def decides(args: argparse.Namespace) -> bool:
-    """Whether a decision is fitted.
-
-    Raises:
-        ValueError: `--quick` is nothing else, but it is not to be fitted, or there is a training to go on with.
-    """
-    decision = args.preset is None if args.decision is None else args.decision
-    if args.quick and not decision:
-        given = "--no_decision" if args.decision is False else "--preset decides as the papers do and"
-        raise ValueError(f"--quick fits the decision alone: {given} leaves nothing (--decision fits one).")
-    if args.quick and args.resume_from_checkpoint is not None:
-        raise ValueError("--quick does not train: there is nothing that --resume_from_checkpoint could go on with.")
-    return decision
-
-
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     """How a trained adapter is loaded and run."""
     parser.add_argument("--base_model", help="Hub id or folder, where the one that the adapter names isn't reachable")

@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> None:
         cli.check_arguments(args)
         settings, sources = cli.training_settings(args), cli.data_arguments(args)
         mmrl_config(args.method, args.template, settings)  # what it refuses is refused before anything is read
-        cli.decides(args)
+        training_run.decides(args)
         cli.check_tracker(args.with_tracking)
         resume_from = training_run.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
         folder = training_run.check_output_dir(args, resume_from)
@@ -97,7 +97,7 @@ def fit(
     plan = training_run.Plan(model, data, settings, args.cached_views, accelerator, args.quick)
     accelerator.print("\n".join([*data.notes, str(plan)]))
     score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
-    if cli.decides(args):
+    if training_run.decides(args):
         decide(args, model, data, processor, accelerator)
     before = after = None
     if data.validation is not None:

@@ -23,7 +23,6 @@ from ..training.checkpoints import find_checkpoint, is_checkpoint, read_progress
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.decision import DECISION_FILE
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
-from . import arguments as cli
 
 
 REPORT = "report"
@@ -80,6 +79,21 @@ def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:
     return folder
 
 
+def decides(args: argparse.Namespace) -> bool:
+    """Whether a decision is fitted.
+
+    Raises:
+        ValueError: `--quick` is nothing else, but it is not to be fitted, or there is a training to go on with.
+    """
+    decision = args.preset is None if args.decision is None else args.decision
+    if args.quick and not decision:
+        given = "--no_decision" if args.decision is False else "--preset decides as the papers do and"
+        raise ValueError(f"--quick fits the decision alone: {given} leaves nothing (--decision fits one).")
+    if args.quick and args.resume_from_checkpoint is not None:
+        raise ValueError("--quick does not train: there is nothing that --resume_from_checkpoint could go on with.")
+    return decision
+
+
 def choose_flip(
     args: argparse.Namespace,
     model: PeftModelForZeroShotImageClassification,
@@ -108,7 +122,7 @@ def describe_run(
     """What makes a training run's result what it is, as JSON."""
     names = ("method", "base_model", "template", "cached_views", "quick")
     run = {"kind": "training", **{name: getattr(args, name) for name in names}, **asdict(settings)}
-    run["decision"] = cli.decides(args)
+    run["decision"] = decides(args)
     run |= {"mixed_precision": accelerator.mixed_precision, "processes": accelerator.num_processes}
     run |= {"classes": data.class_names, "split": {name: part["path"][:] for name, part in data.parts().items()}}
     return json.loads(json.dumps(run))
