@@ -16,7 +16,7 @@ from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
 from ..reports import summary, write_report
 from ..scoring.labelled import Predictions
-from ..scoring.rungs import describe_rungs
+from ..scoring.rungs import describe_rungs, rungs
 from ..scoring.threshold import THRESHOLD_FILE, Threshold
 from ..training import Epoch, TrainingSettings, describe_mirroring, look_at_mirrored, num_views
 from ..training.checkpoints import find_checkpoint, is_checkpoint, read_progress
@@ -250,7 +250,7 @@ def write_results(
                     "accuracy": predictions.zero_shot_accuracy,
                     "mean_recall": predictions.zero_shot_mean_recall,
                 },
-                "rungs": metrics["rungs"],
+                "rungs": rungs(predictions),
                 "per_class": metrics["per_class"],
                 "eval_data": data.validation_source,
                 "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
@@ -258,7 +258,7 @@ def write_results(
             page = place / REPORT / "report.html"
             lines = [
                 *summary(metrics),
-                describe_rungs(metrics["rungs"]),
+                describe_rungs(rungs(predictions)),
                 str(threshold),
                 f"{place} holds the adapter; open {page} in a browser",
             ]
