@@ -57,9 +57,11 @@ def main(args: argparse.Namespace) -> None:
             optimizer.zero_grad()
         accelerator.print(f"epoch {epoch + 1}: loss {loss.item():.3f}")
 
+    model = accelerator.unwrap_model(model)
+    model.fit_decision(loader)  # how trained and new classes are decided between
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        accelerator.unwrap_model(model).save_pretrained(args.output_dir)
+        model.save_pretrained(args.output_dir)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     accelerate launch examples/train_with_trainer.py --train_dir train --eval_dir test --output_dir my-adapter \\
         --eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model accuracy --bf16
 
-It saves the adapter alone. A report, results on the model card and a threshold for "none of these" come from train.py.
+It saves the adapter with its decision. A report, results on the model card and a threshold for "none of these" come
+from train.py.
 """
 
 import argparse
@@ -23,7 +24,15 @@ from peft_mmrl.commands.training_run import check_inputs
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.data.progress import is_watched
 from peft_mmrl.hub.upload import check_can_push, plain_errors
-from peft_mmrl.training import TrainingSettings, augmented, check_joined, mmrl_config
+from peft_mmrl.training import (
+    TrainingSettings,
+    augmented,
+    check_joined,
+    describe_mirroring,
+    fit_decision,
+    look_at_mirrored,
+    mmrl_config,
+)
 from peft_mmrl.training.run_folder import RunFolder
 from peft_mmrl.tuner.tokenization import PromptTokenizer
 
@@ -62,11 +71,15 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=augmented(data.train, preprocessing, TrainingSettings()),
         eval_dataset=data.validation and PictureDataset(data.validation, preprocessing),
         compute_metrics=accuracy,
     )
+    mirroring = look_at_mirrored(model, data.train, processor, trainer.accelerator)
+    trainer.accelerator.print(describe_mirroring(mirroring))
+    settings = TrainingSettings(flip=mirroring is not None and mirroring.is_harmless)
+    trainer.train_dataset = augmented(data.train, preprocessing, settings)
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
+    fit_decision(model, data.train, processor, trainer.accelerator)  # how trained and new classes are decided between
     trainer.save_model()
     if push and trainer.is_world_process_zero():
         with clear_errors(), plain_errors(repo_id):  # the adapter is saved by now

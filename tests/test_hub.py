@@ -250,6 +250,7 @@ def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folder
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "decision.safetensors",
         *pictures,
         "threshold.json",
     ]

@@ -23,8 +23,6 @@ def test_it_trains_on_a_folder_and_saves_a_classifier(launch, digit_folders, tmp
     assert done.returncode == 0, done.stderr
     losses = [float(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert len(losses) == 3
-    assert PeftModel.from_pretrained(CLIPModel.from_pretrained(DEMO_CLIP), tmp_path / "adapter").classes == [
-        "one",
-        "two",
-        "zero",
-    ]
+    model = PeftModel.from_pretrained(CLIPModel.from_pretrained(DEMO_CLIP), tmp_path / "adapter")
+    assert model.classes == ["one", "two", "zero"]
+    assert model.decision is not None

@@ -25,12 +25,14 @@ def test_it_trains_evaluates_and_saves(digit_folders, tmp_path, capsys):
         *("--template", "a photo of the digit {}.", "--reg_weight", "2", "--learning_rate", "2e-3"),
         *(*best, "--metric_for_best_model", "accuracy"),
     )
-    assert "18 pictures of 3 classes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "18 pictures of 3 classes" in said and "pictures are not mirrored" in said
     (state,) = list(folder.glob("checkpoint-*/trainer_state.json"))[-1:]
     assert json.loads(state.read_text())["best_metric"] > 0.5
     model = PeftModel.from_pretrained(load_clip()[0], folder)
     assert model.classes == ["one", "two", "zero"]
     assert model.peft_config["default"].reg_weight == 2
+    assert model.decision.features == "adapted"
 
 
 def test_label_smoothing_is_that_of_the_method(digit_folders, tmp_path, recwarn):

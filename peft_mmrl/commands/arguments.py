@@ -227,9 +227,36 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="smallest part of a picture that a random crop keeps (0.5; 0.8 of padded and squeezed ones)",
     )
-    group.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
+    flip = group.add_mutually_exclusive_group()
+    flip.add_argument(
+        "--flip",
+        action="store_true",
+        default=None,
+        help="mirror half of the views (with a --preset, and where the pictures show that it is harmless)",
+    )
+    flip.add_argument("--no_flip", dest="flip", action="store_false", default=None, help="never mirror pictures")
     group.add_argument("--seed", type=int, default=1)
     group.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), help="that of `accelerate config`")
+
+
+def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
+    """How trained and new classes are decided between."""
+    group = parser.add_argument_group("decision")
+    given = group.add_mutually_exclusive_group()
+    given.add_argument(
+        "--decision",
+        action="store_true",
+        default=None,
+        help="fit on the training pictures how trained and new classes are decided between (without a --preset)",
+    )
+    given.add_argument(
+        "--no_decision",
+        dest="decision",
+        action="store_false",
+        default=None,
+        help="decide as the papers do (with a --preset)",
+    )
+    group.add_argument("--quick", action="store_true", help="no training: the decision alone, fitted in a moment")
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,13 +8,15 @@
         --push_to_hub --hub_model_id me/my-adapter
 
 The same script runs on a CPU, on one or several GPUs and on several machines (`accelerate config`). The output folder
-gets the adapter with its model card, and in `report` a page to open in a browser.
+gets the adapter with its model card, and in `report` a page to open in a browser. `--quick` does not train: it fits
+how CLIP as it is decides, in a moment.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,17 @@ from peft import get_peft_model
 from ..auto import load_clip
 from ..data import TrainingData, choose_preprocessing, load_training_data
 from ..scoring.labelled import Predictions, predict
-from ..training import TrainingSettings, make_accelerator, mmrl_config, train, training_pictures
+from ..scoring.rungs import describe_rungs, rungs
+from ..training import TrainingSettings, fit_decision, make_accelerator, mmrl_config, train, training_pictures
 from ..training.run_folder import CHECKPOINT
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
 from . import arguments as cli
 from . import pushing, training_run
 from .console import clear_errors, command_line, going_on, way_on_from
+
+
+LARGE_DECISION = 10_000_000  # bytes of a decision, worth to be said
 
 
 @command_line()
@@ -42,6 +48,7 @@ def main(args: argparse.Namespace) -> None:
         cli.check_arguments(args)
         settings, sources = cli.training_settings(args), cli.data_arguments(args)
         mmrl_config(args.method, args.template, settings)  # what it refuses is refused before anything is read
+        training_run.decides(args)
         cli.check_tracker(args.with_tracking)
         resume_from = training_run.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
         folder = training_run.check_output_dir(args, resume_from)
@@ -57,6 +64,8 @@ def main(args: argparse.Namespace) -> None:
         set_seed(settings.seed)
         model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
         model.set_classes(data.class_names, processor)
+        if args.flip is None and args.preset is None:
+            settings.flip = training_run.choose_flip(args, model, data, processor, accelerator, resume_from)
         run = training_run.describe_run(args, settings, data, accelerator)
         if resume_from is not None:
             training_run.check_same_run(resume_from, run)
@@ -85,9 +94,11 @@ def fit(
     resume_from: Path | None,
 ) -> tuple[list[dict[str, float]], Predictions | None]:
     """Train and say how it goes; returns a record of each epoch, and the answers to validation pictures at the end."""
-    plan = training_run.Plan(model, data, settings, args.cached_views, accelerator)
+    plan = training_run.Plan(model, data, settings, args.cached_views, accelerator, args.quick)
     accelerator.print("\n".join([*data.notes, str(plan)]))
     score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
+    if training_run.decides(args):
+        decide(args, model, data, processor, accelerator)
     before = after = None
     if data.validation is not None:
         before = after = score()
@@ -95,6 +106,12 @@ def fit(
             f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}, "
             f"mean recall of classes: {before.zero_shot_mean_recall:.1%}"
         )
+        if model.decision is not None:
+            accelerator.print(describe_rungs(rungs(before)))
+    if args.quick:
+        return [], before
+    if model.decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
+        model.decision = replace(model.decision, features="adapted")
 
     def validate(record: dict[str, float]) -> None:
         nonlocal after
@@ -121,7 +138,30 @@ def fit(
     )
     if before is not None and after is before:  # the run that was resumed had finished its last epoch
         after = score(zero_shot=before.zero_shot)
+    if before is not None and model.decision is not None:
+        after.untrained = before.probabilities
     return history, after
+
+
+def decide(
+    args: argparse.Namespace,
+    model: PeftModelForZeroShotImageClassification,
+    data: TrainingData,
+    processor: Any,
+    accelerator: Accelerator,
+) -> None:
+    """Fit the decision without training, and say so; where the pictures allow none, training goes on without."""
+    try:
+        decision = fit_decision(model, data.train, processor, accelerator, args.num_workers, features="frozen")
+    except ValueError as error:
+        if args.quick:
+            sys.exit(f"error: no decision can be fitted: {error}")
+        accelerator.print(f"no decision is fitted: {error}")
+        return
+    size = f" ({decision.nbytes / 1e6:.0f} MB)" if decision.nbytes >= LARGE_DECISION else ""
+    accelerator.print(
+        f"a decision is fitted on these {len(data.train)} pictures{size} (--no_decision: as the papers do)"
+    )
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -130,6 +170,7 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     cli.add_data_arguments(parser)
     cli.add_method_arguments(parser)
     cli.add_schedule_arguments(parser)
+    cli.add_decision_arguments(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--output_dir", type=Path, required=True, help="for the adapter and its report")
     group.add_argument("--overwrite_output_dir", action="store_true", help="replace a run that is there")

@@ -16,10 +16,12 @@ from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
 from ..reports import summary, write_report
 from ..scoring.labelled import Predictions
+from ..scoring.rungs import describe_rungs, rungs
 from ..scoring.threshold import THRESHOLD_FILE, Threshold
-from ..training import Epoch, TrainingSettings, num_views
+from ..training import Epoch, TrainingSettings, describe_mirroring, look_at_mirrored, num_views
 from ..training.checkpoints import find_checkpoint, is_checkpoint, read_progress
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
+from ..tuner.decision import DECISION_FILE
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
@@ -39,7 +41,7 @@ def check_output_dir(args: argparse.Namespace, resume_from: Path | None) -> RunF
     """
     folder = RunFolder(args.output_dir)
     if resume_from is None or resume_from.parent.resolve() != folder.path.resolve():
-        own = [CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, THRESHOLD_FILE]
+        own = [CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, DECISION_FILE, THRESHOLD_FILE]
         checkpoint = folder.path / CHECKPOINT
         has_checkpoint = is_checkpoint(checkpoint)
         advice = "go on with --resume_from_checkpoint latest, " if has_checkpoint else ""
@@ -77,12 +79,50 @@ def checkpoint_to_resume(value: str | None, output_dir: Path) -> Path | None:
     return folder
 
 
+def decides(args: argparse.Namespace) -> bool:
+    """Whether a decision is fitted.
+
+    Raises:
+        ValueError: `--quick` is nothing else, but it is not to be fitted, or there is a training to go on with.
+    """
+    decision = args.preset is None if args.decision is None else args.decision
+    if args.quick and not decision:
+        given = "--no_decision" if args.decision is False else "--preset decides as the papers do and"
+        raise ValueError(f"--quick fits the decision alone: {given} leaves nothing (--decision fits one).")
+    if args.quick and args.resume_from_checkpoint is not None:
+        raise ValueError("--quick does not train: there is nothing that --resume_from_checkpoint could go on with.")
+    return decision
+
+
+def choose_flip(
+    args: argparse.Namespace,
+    model: PeftModelForZeroShotImageClassification,
+    data: TrainingData,
+    processor: Any,
+    accelerator: Accelerator,
+    resume_from: Path | None,
+) -> bool:
+    """Whether to mirror pictures, where nobody said: as before where a run goes on, else as the pictures show.
+
+    What they show is added to the notes on them.
+    """
+    if args.quick:
+        return False
+    if resume_from is not None:
+        return bool(read_progress(resume_from).run.get("flip"))
+    found = look_at_mirrored(model, data.train, processor, accelerator, args.num_workers)
+    flip = found is not None and found.is_harmless
+    data.notes.append(f"{describe_mirroring(found)}; {'--no_flip' if flip else '--flip'} overrules")
+    return flip
+
+
 def describe_run(
     args: argparse.Namespace, settings: TrainingSettings, data: TrainingData, accelerator: Accelerator
 ) -> dict[str, Any]:
     """What makes a training run's result what it is, as JSON."""
-    names = ("method", "base_model", "template", "cached_views")
+    names = ("method", "base_model", "template", "cached_views", "quick")
     run = {"kind": "training", **{name: getattr(args, name) for name in names}, **asdict(settings)}
+    run["decision"] = decides(args)
     run |= {"mixed_precision": accelerator.mixed_precision, "processes": accelerator.num_processes}
     run |= {"classes": data.class_names, "split": {name: part["path"][:] for name, part in data.parts().items()}}
     return json.loads(json.dumps(run))
@@ -113,6 +153,7 @@ class Plan:
         settings: hyper-parameters.
         cached_views: views of each picture to compute once, as the user asks for them, see `num_views`.
         accelerator: says how many processes share the pictures.
+        quick: there is no training.
     """
 
     def __init__(
@@ -122,8 +163,9 @@ class Plan:
         settings: TrainingSettings,
         cached_views: int | None,
         accelerator: Accelerator,
+        quick: bool = False,
     ) -> None:
-        self.data = data
+        self.data, self.quick = data, quick
         self.epoch = Epoch.of(len(data.train), settings, accelerator.num_processes)
         self.epochs = settings.num_epochs(self.epoch.steps)
         self.views = num_views(cached_views, model, len(data.train), self.epochs, accelerator.num_processes)
@@ -135,6 +177,8 @@ class Plan:
         parts = [f"{len(self.data.train)} pictures of {len(counts)} classes ({each} each)"]
         if self.data.validation is not None:
             parts.append(f"{len(self.data.validation)} more to validate with")
+        if self.quick:
+            return "; ".join([*parts, "no training: the decision alone"])
         steps = self.epoch.steps
         parts += [f"{self.epochs} epochs x {steps} steps = {self.epochs * steps} steps", str(self.epoch)]
         parts.append(f"{self.parameters:,} trained parameters")
@@ -206,13 +250,20 @@ def write_results(
                     "accuracy": predictions.zero_shot_accuracy,
                     "mean_recall": predictions.zero_shot_mean_recall,
                 },
+                "rungs": rungs(predictions),
                 "per_class": metrics["per_class"],
                 "eval_data": data.validation_source,
                 "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
             }
             page = place / REPORT / "report.html"
-            lines = [*summary(metrics), str(threshold), f"{place} holds the adapter; open {page} in a browser"]
-        training = {"epochs": len(history), **{key: run[key] for key in ("batch_size", "learning_rate", "seed")}}
+            lines = [
+                *summary(metrics),
+                describe_rungs(rungs(predictions)),
+                str(threshold),
+                f"{place} holds the adapter; open {page} in a browser",
+            ]
+        names = ("batch_size", "learning_rate", "flip", "seed")
+        training = {"epochs": len(history), **({} if run["quick"] else {key: run[key] for key in names})}
         with writing(place / CARD_FILE):
             write_card(new, model, data=data.source, repo_id=repo_id, name=name, training=training, **facts)
     shutil.rmtree(place / CHECKPOINT, ignore_errors=True)  # nothing is left to go on with

@@ -42,6 +42,7 @@ def write_card(
     metrics: Mapping[str, float] | None = None,
     zero_shot: Mapping[str, float] | None = None,
     per_class: Sequence[Mapping[str, Any]] = (),
+    rungs: Sequence[Mapping[str, Any]] = (),
     eval_data: str | None = None,
     license: str | None = None,
     repo_id: str | None = None,
@@ -62,6 +63,7 @@ def write_card(
         metrics: results of the adapter by the metric's name, as fractions from 0 to 1.
         zero_shot: the same for the base model without the adapter.
         per_class: for each class `class`, `pictures`, `recall` and `zero_shot_recall`, as in a report's metrics.json.
+        rungs: accuracy of each model with its interval, see [`~peft_mmrl.scoring.rungs.rungs`].
         eval_data: what the results were measured on, as `data`. None: the pictures of `data` that were not trained on.
         license: the adapter's licence, as the Hub abbreviates it. None: what the card says already.
         repo_id: name of the adapter on the Hub, where it is or will be there.
@@ -109,6 +111,7 @@ def write_card(
         metrics=metrics,
         zero_shot=zero_shot,
         per_class=list(per_class),
+        rungs=list(rungs),
         pictures=[_copy_picture(picture, folder) for picture in pictures],
     )
     _update(card, written, card_text(adapter, run))

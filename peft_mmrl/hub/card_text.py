@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from peft.utils import get_peft_model_state_dict
 
+from ..scoring.rungs import describe_rungs
 from ..tuner.config import MMRLConfig, adapted_layers
 from ..tuner.validation import is_hub_id
 
 
 if TYPE_CHECKING:
+    from ..tuner.decision import Decision
     from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 LOCAL_BASE = "path/to/clip"  # stands for a base model that is not on the Hub
@@ -52,7 +54,7 @@ LIMITS = """\
 - Loading needs `import peft_mmrl` first: PEFT alone does not know the method (`KeyError: 'MMRL'`).
 - The answer is always one of the named classes, also for a picture that shows none of them. `threshold.json`,
   where there is one, holds the probability below which that is likely.
-- Classes that it was not trained on are scored by the class feature alone.
+- Classes that it was not trained on are known by name only.
 - It fits the base model that it was trained on, and cannot be merged into it.
 - What is known of the base model's limits and biases holds for the adapter too."""
 
@@ -84,6 +86,7 @@ class RunFacts:
     metrics: Mapping[str, float] = field(default_factory=dict)
     zero_shot: Mapping[str, float] = field(default_factory=dict)
     per_class: list[Mapping[str, Any]] = field(default_factory=list)
+    rungs: list[Mapping[str, Any]] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
 
 
@@ -101,6 +104,7 @@ class AdapterFacts:
         self.is_published = is_published
         self.adapter_name = model.one_active_adapter()
         self.config: MMRLConfig = model.peft_config[self.adapter_name]
+        self.decision = model.decision
         clip = model.get_base_model()
         base = self.config.base_model_name_or_path or clip.name_or_path
         self.has_base = bool(base)
@@ -198,7 +202,23 @@ def _use(adapter: AdapterFacts) -> str:
         subfolder=subfolder,
         set_classes=_set_classes(adapter.config),
     )
-    return f"## Use\n\n{note}{snippet}"
+    return f"## Use\n\n{note}{snippet}\n\n{_what_decides(adapter.decision)}"
+
+
+def _what_decides(decision: Decision | None) -> str:
+    """What the probabilities of the code are made of."""
+    if decision is None:
+        return (
+            "Among trained classes both features of a picture decide, among new ones the class feature alone. Where "
+            "both kinds compete, their scores are on different scales: `model.fit_decision(images, labels)` on the "
+            "training pictures mends that."
+        )
+    what = "those of frozen CLIP" if decision.features == "frozen" else "these and those of frozen CLIP"
+    return (
+        "A decision that was fitted on the training pictures puts trained and new classes on one scale "
+        f"(`decision.safetensors`, {decision.nbytes / 1e6:.2g} MB); the features that it goes by are {what}. "
+        "`model.decision = None` takes it off: then it decides as in the papers."
+    )
 
 
 def _set_classes(config: MMRLConfig) -> str:
@@ -226,6 +246,7 @@ def _results(run: RunFacts) -> str:
         ]
         parts.append(f"{measured_on}, in percent:")
         parts.append(_table(["", "this adapter", "zero-shot CLIP"], rows))
+        parts += [f"{describe_rungs(run.rungs).capitalize()}."] if run.rungs else []
         parts += _recalls(run.per_class)
     for picture in run.pictures:
         title = picture.rpartition("/")[2].rpartition(".")[0].replace("_", " ")

@@ -10,6 +10,7 @@ import jinja2
 import PIL.Image
 
 from ..scoring.labelled import Predictions
+from ..scoring.rungs import rungs
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
 from .verdict import lost_classes, verdict, weakest_class
@@ -61,6 +62,8 @@ def render_page(
         recognised=round(metrics["accuracy"] * metrics["pictures"]),
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
         verdict=verdict(metrics),
+        is_trained=predictions.is_trained,
+        rungs=rungs(predictions),
         weakest=weakest_class(metrics),
         lost=lost_classes(metrics),
         most_lost=MOST_LOST,

@@ -10,9 +10,11 @@ import torch
 
 from ..metrics import functions
 from ..scoring.labelled import Predictions
+from ..scoring.rungs import TRAINED, UNTRAINED, ZERO_SHOT, rungs
 
 
 LARGEST_MATRIX = 40  # classes
+PREFIXES = {ZERO_SHOT: "zero_shot_", UNTRAINED: "untrained_", TRAINED: ""}  # of measures
 
 
 def compute_metrics(predictions: Predictions) -> dict[str, Any]:
@@ -24,7 +26,9 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     Returns:
         `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
         `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
-        `difference_p_value`, how likely chance alone makes them differ as much; `per_class`, a dictionary per class.
+        `difference_p_value`, how likely chance alone makes them differ as much; `accuracy_low` and
+        `accuracy_high`, ends of its 90 % interval, for each model, `untrained_...` the decision without training;
+        `per_class`, a dictionary per class.
         What has no value, as the recall of a class without pictures, is None.
     """
     gained, lost = changed_pictures(predictions)
@@ -32,6 +36,10 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     metrics |= measure(predictions, predictions.probabilities)
     metrics |= {f"zero_shot_{name}": value for name, value in measure(predictions, predictions.zero_shot).items()}
     metrics |= {"gained": len(gained), "lost": len(lost), "difference_p_value": p_value(len(gained), len(lost))}
+    for rung in rungs(predictions):
+        prefix = PREFIXES[rung["model"]]
+        metrics |= {f"{prefix}accuracy": rung["accuracy"]}
+        metrics |= {f"{prefix}accuracy_{end}": rung[end] for end in ("low", "high")}
     return metrics | {"per_class": per_class(predictions)}
 
 

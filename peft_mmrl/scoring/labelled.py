@@ -29,6 +29,8 @@ class Predictions:
         probabilities: of the trained model (N, C), fp32.
         zero_shot: of frozen CLIP with the same prompts (N, C), fp32.
         value_range: what was black and white in grey of more than 8 bits, see `peft_mmrl.Preprocessing`.
+        is_trained: whether adapted layers have a say in `probabilities`; False: a decision without training has them.
+        untrained: where the decision without training was scored, too, its probabilities (N, C), fp32.
     """
 
     class_names: list[str]
@@ -38,6 +40,8 @@ class Predictions:
     probabilities: torch.Tensor
     zero_shot: torch.Tensor
     value_range: tuple[float, float] | None = None
+    is_trained: bool = True
+    untrained: torch.Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -143,4 +147,5 @@ def predict(
         probabilities=probabilities[:, 0],
         zero_shot=probabilities[:, 1] if zero_shot is None else zero_shot,
         value_range=preprocessing.value_range,
+        is_trained=model.decision is None or model.decision.features == "adapted",
     )
