@@ -63,7 +63,6 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
         *,
         trunk_states: torch.Tensor | None = None,
         frozen_image_embeds: torch.Tensor | None = None,
-        bound_to: BoundModel | None = None,
         **kwargs: Any,
     ) -> MMRLOutput | tuple[Any, ...]:
         """Score B images among the bound classes, or among explicit prompts; C classes or prompts.
@@ -82,7 +81,6 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
             trunk_states (`torch.Tensor` of shape `(B, patches + 1, d_v)`, *optional*): what `image_states` gives for
                 images, in the place of `pixel_values`.
             frozen_image_embeds (`torch.Tensor` of shape `(B, d)`, *optional*): the same for the loss.
-            bound_to ([`BoundModel`], *optional*): classes and adapter of this call, see the method of that name.
             kwargs: as for `CLIPModel.forward`.
 
         Returns:
@@ -92,6 +90,7 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
         clip = self.get_base_model()
         return_dict = kwargs.pop("return_dict", None)
         token_type_ids = kwargs.pop("token_type_ids", None)  # BERT's tokenizers give them
+        bound_to = kwargs.pop("bound_to", None)  # a `BoundModel` passes itself
         state = self._state(bound_to)
         with_loss = labels is not None or bool(return_loss)
         if trunk_states is None:
