@@ -9,7 +9,6 @@ import copy
 import io
 import re
 
-import peft
 import pytest
 import torch
 from conftest import IDS, VARIANTS, WordTokenizer, make_clip, scramble
@@ -17,6 +16,7 @@ from peft import (
     LoraConfig,
     PeftModel,
     PeftType,
+    get_base_model_state_dict,
     get_layer_status,
     get_model_status,
     get_peft_model,
@@ -63,11 +63,10 @@ def test_set_peft_model_state_dict_into_another_adapter(model, config, images):
     assert torch.equal(other.eval()(pixel_values=images).logits, model(pixel_values=images).logits)
 
 
-@pytest.mark.skipif(not hasattr(peft, "get_base_model_state_dict"), reason="came with PEFT 0.20")
 def test_base_weights_keep_their_names(model, clip):
     """testing_common.py::_test_get_base_model_state_dict."""
     plain = make_clip().state_dict()
-    weights = peft.get_base_model_state_dict(model)
+    weights = get_base_model_state_dict(model)
     assert weights.keys() == plain.keys()
     assert all(torch.equal(weights[name], plain[name]) for name in plain)
 
