@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 import re
-import sys
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -233,13 +232,6 @@ def test_other_pictures_are_refused_before_anything_is_written(tmp_path, predict
     empty = Predictions(["a"], [True], [], torch.zeros(0, dtype=torch.long), torch.zeros(0, 1), torch.zeros(0, 1))
     with pytest.raises(ValueError, match="at least one picture"):
         write_report(tmp_path / "report", empty, shuffled.select([]), title="t", settings={})
-    assert not (tmp_path / "report").exists()
-
-
-def test_without_matplotlib_the_error_says_how_to_get_it(tmp_path, predictions, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r'pip install "peft_mmrl\[examples\]"'):
-        report_of(tmp_path / "report", predictions)
     assert not (tmp_path / "report").exists()
 
 
