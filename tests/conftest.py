@@ -96,6 +96,14 @@ def nothing_is_known(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture
+def fresh_state():
+    """Accelerate keeps the precision of the first `Accelerator` for the whole process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
 def clip():
     return make_clip()
 

@@ -18,7 +18,7 @@ import speed  # noqa: E402
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, fresh_state):
     return checks.Place("cpu", True, tmp_path)
 
 

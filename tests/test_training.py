@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from tiny_training import Noisy, StoppedError, make_model, run, weights
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -25,14 +24,6 @@ def test_it_learns_and_says_how():
     assert seen == history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
     assert not model.training
-
-
-@pytest.fixture
-def fresh_state():
-    """Accelerate keeps the precision of the first `Accelerator` for the whole process."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_it_learns_in_bf16(fresh_state):
