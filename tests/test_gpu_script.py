@@ -88,4 +88,5 @@ def test_versions_are_compared_with_the_oldest_that_are_taken():
     assert gpu_run.is_lacking("torch", {"torch": "99.0"})
     assert not gpu_run.is_lacking("torch", gpu_run.oldest_versions())
     assert gpu_run.is_lacking("no-such-library", {})
+    assert "tokenizers" in gpu_run.oldest_versions("examples")
     assert {"huggingface-hub", "torch", "transformers"} <= gpu_run.oldest_versions().keys()

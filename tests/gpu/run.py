@@ -38,10 +38,11 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def oldest_versions() -> dict[str, str]:
-    """The libraries that the package needs, and the oldest version of each that it takes."""
+def oldest_versions(extra: str | None = None) -> dict[str, str]:
+    """The libraries that the package needs, and those of an extra, with the oldest version of each that it takes."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return dict(requirement.replace("_", "-").split(">=") for requirement in project["dependencies"])
+    needed = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else [])]
+    return dict(requirement.replace("_", "-").split(">=") for requirement in needed)
 
 
 def is_lacking(name: str, oldest: dict[str, str]) -> bool:
@@ -54,7 +55,7 @@ def is_lacking(name: str, oldest: dict[str, str]) -> bool:
 
 def unpack_wheels(wheels: Path, target: Path) -> list[str]:
     """Unpack wheels (zip files) of what is lacking into a folder in front of the path; returns their names."""
-    oldest, unpacked = oldest_versions(), []
+    oldest, unpacked = oldest_versions("examples"), []  # with tokenizers, which belongs to transformers
     for wheel in sorted(wheels.glob("*.whl")):
         name = wheel.name.partition("-")[0].replace("_", "-")
         if is_lacking(name, oldest):
