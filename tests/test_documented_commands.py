@@ -35,6 +35,7 @@ BY_HAND = {
     r"--data_dir\b": "needs the papers' data sets",
     r"\b(base.to.new|few.shot|cross.dataset)\b": "trains for minutes; in short it is in test_protocols.py",
     r"\b(benchmark|demo|tune_demo|pretrain_demo_clip)\b": "runs for minutes; in short it is in tests of its name",
+    r"\bgpu/run\.py\b": "works in a clone; test_gpu_script.py runs it",
     r"\bconvert\b": "needs a checkpoint of the papers' code; test_convert.py makes some",
 }
 
