@@ -2,14 +2,13 @@
 
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import accelerator as accelerator_module
 from accelerate import checkpointing
 from conftest import in_two_processes
-from tiny_training import Noisy, StoppedError, make_model, run, weights
+from tiny_training import MeanOfPictures, Noisy, StoppedError, make_model, run, weights
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -45,17 +44,6 @@ def test_two_processes_train_to_the_weights_of_one_with_the_same_global_batch(me
     for start, found, expected in zip(before, one, weights(alone), strict=True):
         assert torch.allclose(found, expected, atol=1e-4)
         assert not torch.allclose(start, expected, atol=1e-3)
-
-
-class MeanOfPictures(torch.nn.Module):
-    """Its loss's gradient is the mean of the pictures that it has seen."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(size))
-
-    def forward(self, picture):
-        return SimpleNamespace(loss=(picture @ self.weight).mean())
 
 
 def record_gradients(pictures, settings, folder):

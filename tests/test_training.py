@@ -3,12 +3,11 @@
 import io
 import math
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import Noisy, StoppedError, make_model, run, weights
+from tiny_training import MeanOfPictures, Noisy, StoppedError, make_model, run, weights
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from peft_mmrl import MMRLConfig
@@ -71,17 +70,6 @@ def test_what_is_said_of_an_epoch_is_what_happens(epoch, steps, said):
     seen = sum(epoch.batch * epoch.batches_of_step(step) for step in range(steps))
     assert seen + epoch.left_out == epoch.num_pictures
     assert sum(map(epoch.own_pictures, range(epoch.num_processes))) == epoch.batch
-
-
-class MeanOfPictures(torch.nn.Module):
-    """Its loss's gradient is the mean of the pictures that it has seen."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(size))
-
-    def forward(self, picture):
-        return SimpleNamespace(loss=(picture @ self.weight).mean())
 
 
 @pytest.mark.parametrize(

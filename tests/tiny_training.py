@@ -1,5 +1,7 @@
 """A tiny model and noisy pictures, for tests of the training loop."""
 
+from types import SimpleNamespace
+
 import torch
 from conftest import WordTokenizer, make_clip
 from peft import get_peft_model
@@ -41,3 +43,14 @@ def run(settings, dataset=None, model=None, **kwargs):
 
 class StoppedError(Exception):
     """An interruption."""
+
+
+class MeanOfPictures(torch.nn.Module):
+    """Its loss's gradient is the mean of the pictures that it has seen."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(size))
+
+    def forward(self, picture):
+        return SimpleNamespace(loss=(picture @ self.weight).mean())

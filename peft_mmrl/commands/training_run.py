@@ -244,13 +244,14 @@ def write_results(
                     split=run["split"],
                     threshold=asdict(threshold),
                 )
+            steps = rungs(predictions)
             facts = {
                 "metrics": {"accuracy": predictions.accuracy, "mean_recall": predictions.mean_recall},
                 "zero_shot": {
                     "accuracy": predictions.zero_shot_accuracy,
                     "mean_recall": predictions.zero_shot_mean_recall,
                 },
-                "rungs": rungs(predictions),
+                "rungs": steps,
                 "per_class": metrics["per_class"],
                 "eval_data": data.validation_source,
                 "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
@@ -258,7 +259,7 @@ def write_results(
             page = place / REPORT / "report.html"
             lines = [
                 *summary(metrics),
-                describe_rungs(rungs(predictions)),
+                describe_rungs(steps),
                 str(threshold),
                 f"{place} holds the adapter; open {page} in a browser",
             ]
