@@ -31,6 +31,8 @@ class Predictions:
         value_range: what was black and white in grey of more than 8 bits, see `peft_mmrl.Preprocessing`.
         is_trained: whether adapted layers have a say in `probabilities`; False: a decision without training has them.
         untrained: where the decision without training was scored, too, its probabilities (N, C), fp32.
+        folds: number of folds where `probabilities` and `untrained` are out of fold, each picture's from a model that
+            was fitted on the pictures of the other folds; 0: all are of one model.
     """
 
     class_names: list[str]
@@ -42,6 +44,7 @@ class Predictions:
     value_range: tuple[float, float] | None = None
     is_trained: bool = True
     untrained: torch.Tensor | None = None
+    folds: int = 0
 
     @property
     def accuracy(self) -> float:
