@@ -118,6 +118,19 @@ def test_tensors_and_batches_are_fitted_alike(model):
     assert same(model.fit_decision((batch["pixel_values"], batch["labels"]) for batch in batches), whole)
 
 
+@torch.no_grad()
+def test_features_in_frozen_clip_take_the_place_of_pictures(model, tokenizer):
+    with model.disable_adapter():
+        features = model(pixel_values=pictures()).image_embeds
+    whole = model.fit_decision(pictures(), LABELS)
+    assert same(model.fit_decision(features, LABELS), whole)
+    model.set_classes(NAMES[::-1], tokenizer)
+    assert same(model.fit_decision(features, len(NAMES) - 1 - LABELS), whole)
+    for wrong, message in ((features * torch.nan, "finite"), (features[:, 1:], "width"), (features[1:], "one label")):
+        with pytest.raises(ValueError, match=message):
+            model.fit_decision(wrong, LABELS)
+
+
 def test_weights_and_mode_play_no_part(model):
     before = model.fit_decision(pictures(), LABELS)
     scramble(model, seed=9).train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .classes import BoundClasses, ExplicitPrompts
 from .config import MMRLConfig
 from .decision import Decision, check_features, conditions, rows_of
 from .decision_fit import fit
-from .features import compute_features
+from .features import compute_features, text_features
 from .forward import State
 from .towers.forward_pass import ForwardPass
 from .validation import InvalidTypeError, as_positive_int, check_labels, check_pixel_values
@@ -39,39 +39,64 @@ def fit_on_pictures(
         batches: pictures and labels; where it is a loader that Accelerate spreads over processes, all see all of it.
         features: the pass that class and representation logits come from.
     """
-    config, classes = state.config, state.classes
-    check_trained(config, classes)
-    forward_pass = ForwardPass(state.adapter, config.beta, is_frozen=True, with_states=False)
+    check_trained(state.config, state.classes)
     is_spread = isinstance(batches, DataLoaderStateMixin) and torch.distributed.is_initialized()
     accelerator = Accelerator() if is_spread else None
     found = []
     with torch.no_grad():
         for pixel_values, labels in labelled_batches(batches):
             check_pixel_values(pixel_values, clip.config.vision_config)
-            check_labels(labels, len(pixel_values), len(classes))
+            check_labels(labels, len(pixel_values), len(state.classes))
             images = {"pixel_values": pixel_values.to(clip.device), "interpolate_pos_encoding": False}
-            computed = compute_features(clip, images, None, classes, forward_pass)
+            computed = compute_features(clip, images, None, state.classes, _frozen_pass(state))
             pair = computed.image, labels.to(clip.device, torch.long)
             found.append(accelerator.gather_for_metrics(pair) if is_spread else pair)
-            text = computed.text
     if not found:
         raise ValueError("`images` holds no pictures.")
     images, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    places = torch.tensor(classes.trained, device=labels.device)  # rows are in the order of the trained classes
+    decision = fit_on_features(clip, state, base_fingerprint, images, labels, features, pixel_values.shape[2:])
+    if is_spread:  # sums in another order may differ in their last bit
+        decision = broadcast_object_list([decision.to("cpu")])[0]
+    return decision.to(clip.device)
+
+
+def fit_on_features(
+    clip: CLIPModel,
+    state: State,
+    base_fingerprint: str | None,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    features: str,
+    image_size: Sequence[int] | None = None,
+) -> Decision:
+    """`fit_on_pictures` where the pictures' features in frozen CLIP are known.
+
+    Args:
+        images: f_0 (N, d).
+        labels: (N,) positions in the bound classes.
+        image_size: height and width of the pictures; None: not known.
+    """
+    config, classes = state.config, state.classes
+    check_trained(config, classes)
+    check_labels(labels, len(images), len(classes))
+    with torch.no_grad():
+        text = text_features(clip, classes, _frozen_pass(state))[0]
+    places = torch.tensor(classes.trained, device=clip.device)  # rows are in the order of the trained classes
     weight = config.class_weight
-    decision = fit(
-        images,
+    return fit(
+        images.to(text),
         text[places.argsort()],
-        places[labels],
+        places[labels.to(places)],
         clip.logit_scale.exp().detach(),
         class_weight=None if weight is None else torch.tensor(weight),
         features=features,
         classes=config.classes,
-        fitted_for=conditions(config.templates, base_fingerprint, pixel_values.shape[2:], config),
+        fitted_for=conditions(config.templates, base_fingerprint, image_size, config),
     )
-    if is_spread:  # sums in another order may differ in their last bit
-        decision = broadcast_object_list([decision.to("cpu")])[0]
-    return decision.to(clip.device)
+
+
+def _frozen_pass(state: State) -> ForwardPass:
+    return ForwardPass(state.adapter, state.config.beta, is_frozen=True, with_states=False)
 
 
 def labelled_batches(batches: Iterable[Any]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -124,9 +149,10 @@ class DecidingModel(ClassBindingModel):
         training as well as after; it takes one frozen pass over the pictures and a moment.
 
         Args:
-            images: processed pictures without augmentation (N, channels, height, width), or an iterable of batches
-                with `pixel_values` and `labels` (mappings, or pairs of tensors), such as a loader; one that Accelerate
-                spreads over processes is gathered.
+            images: processed pictures without augmentation (N, channels, height, width), or their normalised features
+                in frozen CLIP (N, d) where these are known, or an iterable of batches with `pixel_values` and `labels`
+                (mappings, or pairs of tensors), such as a loader; one that Accelerate spreads over processes is
+                gathered.
             labels: (N,) positions in the bound classes, which must be the trained ones, in any order.
             features: which pass class and representation logits come from: "adapted", or "frozen", with which the
                 adapted layers are not run: the decision without training.
@@ -144,19 +170,27 @@ class DecidingModel(ClassBindingModel):
         clip, state = self.get_base_model(), self._state()
         if state.classes is None:
             raise ValueError("A decision is fitted on the trained classes: call `set_classes` first.")
+        is_known = isinstance(images, torch.Tensor) and images.ndim == 2  # features
         if isinstance(images, torch.Tensor):
-            check_pixel_values(images, clip.config.vision_config)
+            if not is_known:
+                check_pixel_values(images, clip.config.vision_config)
             if not isinstance(labels, torch.Tensor) or labels.shape != (len(images),):
                 raise ValueError(
                     f"`labels` must be a tensor of one label per image, ({len(images)},), got {labels!r}."
                 )
-            images = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+            pairs = zip(images.split(batch_size), labels.split(batch_size), strict=True)
         elif labels is not None:
             raise ValueError("`labels` belong into the batches where `images` is an iterable of batches.")
+        else:
+            pairs = images
         was_training = self.training
         self.eval()
         try:
-            decision = fit_on_pictures(clip, state, self.base_model.base_fingerprint, images, features)
+            fingerprint = self.base_model.base_fingerprint
+            if is_known:
+                decision = fit_on_features(clip, state, fingerprint, images, labels, features)
+            else:
+                decision = fit_on_pictures(clip, state, fingerprint, pairs, features)
         finally:
             self.train(was_training)
         self._decisions[state.adapter] = decision

@@ -73,9 +73,18 @@ def compute_features(
             frozen_image = normalized(projection(vision.frozen_pooler_output))
     frozen_image = frozen_image.to(image) if forward_pass.with_frozen else None
 
+    text, frozen_text, texts = text_features(clip, classes, forward_pass, **kwargs)
+    outputs = {"vision_model_output": vision, "text_model_output": texts[-1]} if forward_pass.with_states else {}
+    return Features(image, text, rep, frozen_image, frozen_text, outputs)
+
+
+def text_features(
+    clip: CLIPModel, classes: BoundClasses | ExplicitPrompts, forward_pass: ForwardPass, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor | None, list[Any]]:
+    """Features of classes (C, d), those in frozen CLIP where the pass asks for them, and the text tower's outputs for
+    each template where it ran as a whole."""
     if not forward_pass.with_states and clip.text_model.can_share(clip.text_projection):
-        text, frozen_text = class_features(clip, classes.prompts, forward_pass)
-        return Features(image, text, rep, frozen_image, frozen_text)
+        return *class_features(clip, classes.prompts, forward_pass), []
     texts = [
         clip.text_model(**inputs, **kwargs, forward_pass=forward_pass, return_dict=True)
         for inputs in classes.text_inputs(clip.text_model)
@@ -84,8 +93,7 @@ def compute_features(
     if forward_pass.with_frozen:
         with torch.no_grad():
             frozen_text = ensemble([clip.text_projection(output.frozen_pooler_output) for output in texts])
-    outputs = {"vision_model_output": vision, "text_model_output": texts[-1]} if forward_pass.with_states else {}
-    return Features(image, text, rep, frozen_image, frozen_text, outputs)
+    return text, frozen_text, texts
 
 
 def image_states(
