@@ -20,17 +20,16 @@ from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArgu
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
 from peft_mmrl.commands.console import clear_errors, command_line
-from peft_mmrl.commands.training_run import check_inputs
 from peft_mmrl.data import PictureDataset, choose_preprocessing, load_training_data
 from peft_mmrl.data.progress import is_watched
+from peft_mmrl.fitting import check_inputs
 from peft_mmrl.hub.upload import check_can_push, plain_errors
 from peft_mmrl.training import (
+    FrozenFeatures,
     TrainingSettings,
     augmented,
     check_joined,
     describe_mirroring,
-    fit_decision,
-    look_at_mirrored,
     mmrl_config,
 )
 from peft_mmrl.training.run_folder import RunFolder
@@ -49,17 +48,19 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     with clear_errors():
         check_joined(PartialState().num_processes)
         cli.check_arguments(args)
-        check_inputs(RunFolder(arguments.output_dir), args)
+        args.seed = arguments.seed
+        sources = cli.data_arguments(args)
+        others = {"--class_names": args.class_names, "--base_model": args.base_model}
+        check_inputs(RunFolder(arguments.output_dir), sources["source"], sources["validation"], others)
         smoothing, arguments.label_smoothing_factor = arguments.label_smoothing_factor, 0.0  # MMRL smooths in its loss
         changes = {**cli.config_changes(args), "label_smoothing": smoothing}
         config = mmrl_config(args.method, args.template, TrainingSettings(config=changes))
         repo_id = arguments.hub_model_id or Path(arguments.output_dir).resolve().name
         if push and PartialState().is_main_process:
             repo_id = check_can_push(repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)
-        args.seed = arguments.seed
         clip, processor = load_clip(args.base_model)
         tokenizer = PromptTokenizer(processor, clip.config.text_config)
-        data = load_training_data(accelerator=PartialState(), tokenizer=tokenizer, **cli.data_arguments(args))
+        data = load_training_data(accelerator=PartialState(), tokenizer=tokenizer, **sources)
         preprocessing = choose_preprocessing(data, processor, args.fit, PartialState())
         for name, value in preprocessing.config.items():
             setattr(config, name, value)
@@ -74,12 +75,13 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
         eval_dataset=data.validation and PictureDataset(data.validation, preprocessing),
         compute_metrics=accuracy,
     )
-    mirroring = look_at_mirrored(model, data.train, processor, trainer.accelerator)
+    frozen = FrozenFeatures.of(model, data.train, processor, trainer.accelerator)
+    mirroring = frozen.judge_mirroring()
     trainer.accelerator.print(describe_mirroring(mirroring))
     settings = TrainingSettings(flip=mirroring is not None and mirroring.is_harmless)
     trainer.train_dataset = augmented(data.train, preprocessing, settings)
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-    fit_decision(model, data.train, processor, trainer.accelerator)  # how trained and new classes are decided between
+    frozen.fit_decision(model, trainer.accelerator)  # how trained and new classes are decided between
     trainer.save_model()
     if push and trainer.is_world_process_zero():
         with clear_errors(), plain_errors(repo_id):  # the adapter is saved by now

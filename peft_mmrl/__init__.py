@@ -19,6 +19,7 @@ __all__ = [
     "PeftModelForZeroShotImageClassification",
     "Preprocessing",
     "convert_checkpoint",
+    "fit",
     "read_picture",
 ]
 
@@ -28,7 +29,12 @@ PeftModelForZeroShotImageClassification.push_model = staticmethod(push_model)
 
 
 # Imported when they are asked for: `datasets`, which reading pictures brings along, takes its time.
-_LATER = {"Preprocessing": ".data", "convert_checkpoint": ".conversion", "read_picture": ".data"}
+_LATER = {
+    "Preprocessing": ".data",
+    "convert_checkpoint": ".conversion",
+    "fit": ".fitting",
+    "read_picture": ".data",
+}
 
 
 def __getattr__(name: str) -> Any:

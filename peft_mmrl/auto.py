@@ -15,6 +15,9 @@ from .tuner.peft_model import PeftModelForZeroShotImageClassification
 from .tuner.towers.backbones import BACKBONES
 
 
+DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
+
+
 class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
     """`from_pretrained(adapter)` gives a [`PeftModelForZeroShotImageClassification`] on the adapter's own base model.
 

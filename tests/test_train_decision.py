@@ -13,10 +13,10 @@ from peft import PeftModel
 from peft.utils import load_peft_weights
 
 from peft_mmrl import Preprocessing
-from peft_mmrl.commands import training_run as runs
 from peft_mmrl.data import load_folder
+from peft_mmrl.fitting import run as runs
 from peft_mmrl.hub.upload import ADAPTER_FILES
-from peft_mmrl.training import describe_mirroring, fit_decision, look_at_mirrored, make_accelerator
+from peft_mmrl.training import FrozenFeatures, describe_mirroring, make_accelerator
 from peft_mmrl.tuner.decision import DECISION_FILE, Decision
 from peft_mmrl.tuner.mirroring import Mirroring
 
@@ -63,7 +63,7 @@ def photos(tmp_path_factory):
 def trained(photos, tmp_path_factory):
     """The default run, but for the number of epochs."""
     folder = tmp_path_factory.mktemp("runs") / "adapter"
-    run(folder, "--train_dir", photos / "train", "--validation_fraction", "0", "--epochs", "8")
+    run(folder, "--train_dir", photos / "train", "--folds", "0", "--epochs", "8")
     return folder
 
 
@@ -91,7 +91,7 @@ def test_the_decision_is_that_of_the_plain_training_pictures(photos, trained):
 
 
 def test_without_a_decision_weights_and_logits_are_the_same_bit_for_bit(photos, tmp_path):
-    source = ["--train_dir", photos / "train", "--validation_fraction", "0", *SHORT, "--no_flip"]
+    source = ["--train_dir", photos / "train", "--folds", "0", *SHORT, "--no_flip"]
     run(tmp_path / "with", *source)
     run(tmp_path / "without", *source, "--no_decision")
     assert not (tmp_path / "without" / DECISION_FILE).exists()
@@ -145,9 +145,9 @@ def test_quick_saves_the_decision_alone_and_all_commands_take_it(photos, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--no_decision"], "--quick fits the decision alone: --no_decision leaves nothing"),
-        (["--preset", "few-shot"], "--quick .* --preset decides as the papers do"),
-        (["--resume_from_checkpoint", "latest"], "--quick does not train"),
+        (["--no_decision"], "`quick` fits the decision alone: without a decision nothing is left"),
+        (["--preset", "few-shot"], "`quick` fits the decision alone"),
+        (["--resume_from_checkpoint", "latest"], "`quick` does not train"),
     ],
 )
 def test_quick_with_nothing_to_do_is_refused(arguments, message, photos, tmp_path):
@@ -165,16 +165,16 @@ def test_quick_with_nothing_to_do_is_refused(arguments, message, photos, tmp_pat
     ],
 )
 def test_what_is_given_and_the_papers_settings_win(arguments, flip, decision, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "look_at_mirrored", None)  # nobody asks
-    run(tmp_path / "run", "--train_dir", photos / "train", *arguments, "--epochs", "1", "--validation_fraction", "0")
+    monkeypatch.setattr(FrozenFeatures, "judge_mirroring", None)  # nobody asks
+    run(tmp_path / "run", "--train_dir", photos / "train", *arguments, "--epochs", "1", "--folds", "0")
     said = said_of(tmp_path / "run")
     assert (said["flip"], said["decision"]) == (flip, decision)
     assert (tmp_path / "run" / DECISION_FILE).exists() == decision
 
 
 def test_where_mirror_images_are_harmless_views_are_mirrored(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "look_at_mirrored", lambda *args: Mirroring(gain=0.1, known=1.0))
-    source = ["--train_dir", photos / "train", "--validation_fraction", "0", *SHORT]
+    monkeypatch.setattr(FrozenFeatures, "judge_mirroring", lambda self: Mirroring(gain=0.1, known=1.0))
+    source = ["--train_dir", photos / "train", "--folds", "0", *SHORT]
     run(tmp_path / "run", *source)
     assert said_of(tmp_path / "run")["flip"]
     assert "half of the views are mirrored" in (said := capsys.readouterr().out) and "--no_flip overrules" in said
@@ -184,16 +184,16 @@ def test_where_mirror_images_are_harmless_views_are_mirrored(photos, tmp_path, m
 
 
 def test_a_run_that_goes_on_mirrors_as_it_did(photos, tmp_path, monkeypatch):
-    source = ["--train_dir", photos / "train", "--validation_fraction", "0", *SHORT]
+    source = ["--train_dir", photos / "train", "--folds", "0", *SHORT]
 
     def stop(record):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "look_at_mirrored", lambda *args: Mirroring(gain=0.1, known=1.0))
+    monkeypatch.setattr(FrozenFeatures, "judge_mirroring", lambda self: Mirroring(gain=0.1, known=1.0))
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(runs, "epoch_line", stop)
         run(tmp_path / "run", *source, "--checkpointing_steps", "2")
-    monkeypatch.setattr(runs, "look_at_mirrored", None)  # nobody asks again
+    monkeypatch.setattr(FrozenFeatures, "judge_mirroring", None)  # nobody asks again
     run(tmp_path / "run", *source, "--checkpointing_steps", "2", "--resume_from_checkpoint", "latest")
     assert said_of(tmp_path / "run")["flip"]
     assert load(tmp_path / "run").decision.features == "adapted"
@@ -203,7 +203,7 @@ def test_where_no_decision_can_be_fitted_training_goes_on_without(photos, tmp_pa
     def refuse(*args, **kwargs):
         raise ValueError("`images` holds no pictures.")
 
-    monkeypatch.setattr("peft_mmrl.commands.train.fit_decision", refuse)
+    monkeypatch.setattr(FrozenFeatures, "fit_decision", refuse)
     source = ["--train_dir", photos / "train", "--epochs", "1", "--validation_fraction", "0.25"]
     run(tmp_path / "run", *source)
     assert "no decision is fitted: `images` holds no pictures.\n" in capsys.readouterr().out
@@ -214,7 +214,7 @@ def test_where_no_decision_can_be_fitted_training_goes_on_without(photos, tmp_pa
 
 
 def test_one_picture_of_each_class_is_enough(photos, tmp_path, capsys):
-    arguments = ["--shots", "1", "--validation_fraction", "0", "--epochs", "1"]
+    arguments = ["--shots", "1", "--folds", "0", "--epochs", "1"]
     run(tmp_path / "run", "--train_dir", photos / "train", *arguments)
     assert "pictures are not mirrored: a class has a single one" in capsys.readouterr().out
     assert (tmp_path / "run" / DECISION_FILE).exists()
@@ -230,14 +230,14 @@ def decide_in_each_process(photos, folder):
     torch.set_num_threads(1)
     accelerator = make_accelerator(cpu=True)
     model = load(folder / "one")
-    given = model, load_folder(photos / "train")[0], load_clip()[1], accelerator
-    found, decision = look_at_mirrored(*given), fit_decision(*given, features="frozen")
+    frozen = FrozenFeatures.of(model, load_folder(photos / "train")[0], load_clip()[1], accelerator)
+    found, decision = frozen.judge_mirroring(), frozen.fit_decision(model, accelerator, features="frozen")
     state = {**decision.state()[0], "mirroring": torch.tensor([found.gain, found.known])}
     torch.save((accelerator.num_processes, state), folder / f"{accelerator.process_index}.pt")
 
 
 def test_two_processes_decide_as_one(photos, tmp_path):
-    run(tmp_path / "one", "--quick", "--train_dir", photos / "train", "--validation_fraction", "0")
+    run(tmp_path / "one", "--quick", "--train_dir", photos / "train", "--folds", "0")
     in_two_processes(decide_in_each_process, photos, tmp_path)
     (count, first), (_, second) = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
     assert count == 2

@@ -12,14 +12,12 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
+from ..auto import DEFAULT_BASE_MODEL
 from ..data import PictureSource
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import PROTOCOLS, REG_WEIGHT
 from ..tuner.names import describe_equal_names
 from ..tuner.validation import FITS, as_number, as_positive_int, as_whole
-
-
-DEFAULT_BASE_MODEL = "openai/clip-vit-base-patch16"
 
 
 def make_parser(description: str, prog: str | None = None) -> argparse.ArgumentParser:
@@ -44,6 +42,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "classes": as_positive_int,
     "crop_scale": partial(as_number, low=0.01, high=1),
     "epochs": as_positive_int,
+    "folds": NOT_NEGATIVE,
     "gradient_accumulation_steps": as_positive_int,
     "label_smoothing": partial(as_number, low=0, below=1),
     "learning_rate": partial(as_number, low=0),
@@ -141,11 +140,16 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="of pictures that are not square: crop them to their middle, pad or squeeze them (squeeze where most are "
         "far from square, else crop)",
     )
-    group = parser.add_argument_group("pictures to validate with (a part of the others unless given)")
+    group = parser.add_argument_group("pictures to take the figures from (folds over the others unless given)")
     group.add_argument("--eval_dir", type=Path, help="folder as --train_dir; classes are matched by name")
     group.add_argument("--eval_file", type=Path, help="file as --train_file")
     group.add_argument("--eval_split", help="of --dataset_name")
-    group.add_argument("--validation_fraction", type=float, default=0.2, help="part of each class to hold out")
+    group.add_argument(
+        "--validation_fraction",
+        type=float,
+        default=0.0,
+        help="part of each class to hold out in their place (0)",
+    )
 
 
 BESIDE = {  # options that say something of one of these sources alone

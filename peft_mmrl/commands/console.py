@@ -157,8 +157,8 @@ def going_on(way_on: Callable[[], str]) -> Iterator[None]:
         sys.exit(f"error: {error} {way_on()}")
 
 
-def way_on_from(checkpoint: Path) -> str:
+def way_on_from(checkpoint: Path | None) -> str:
     """How to go on with a training run, which depends on whether it has got to its first checkpoint."""
-    if is_checkpoint(checkpoint):
+    if checkpoint is not None and is_checkpoint(checkpoint):
         return "To go on, add --resume_from_checkpoint latest to the same arguments."
     return "There is no checkpoint yet: to start again, repeat the command."

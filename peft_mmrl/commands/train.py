@@ -8,159 +8,63 @@
         --push_to_hub --hub_model_id me/my-adapter
 
 The same script runs on a CPU, on one or several GPUs and on several machines (`accelerate config`). The output folder
-gets the adapter with its model card, and in `report` a page to open in a browser. `--quick` does not train: it fits
-how CLIP as it is decides, in a moment.
+gets the adapter with its model card, and in `report` a page to open in a browser. The adapter is trained on all
+pictures; how good it is is measured in folds: the training is repeated without a part of the pictures, which are then
+asked for. `--quick` does not train: it fits how CLIP as it is decides, in a moment.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from peft import get_peft_model
-
-from ..auto import load_clip
-from ..data import TrainingData, choose_preprocessing, load_training_data
-from ..scoring.labelled import Predictions, predict
-from ..scoring.rungs import describe_rungs, rungs
-from ..training import TrainingSettings, fit_decision, make_accelerator, mmrl_config, train, training_pictures
-from ..training.run_folder import CHECKPOINT
-from ..tuner.peft_model import PeftModelForZeroShotImageClassification
-from ..tuner.tokenization import PromptTokenizer
+from ..fitting import FitOptions, Fitting
 from . import arguments as cli
-from . import pushing, training_run
+from . import pushing
 from .console import clear_errors, command_line, going_on, way_on_from
-
-
-LARGE_DECISION = 10_000_000  # bytes of a decision, worth to be said
 
 
 @command_line()
 def main(args: argparse.Namespace) -> None:
-    """Check everything, train, evaluate, write."""
+    """Check everything, train, take the figures, write."""
     with clear_errors():
         cli.check_arguments(args)
-        settings, sources = cli.training_settings(args), cli.data_arguments(args)
-        mmrl_config(args.method, args.template, settings)  # what it refuses is refused before anything is read
-        training_run.decides(args)
+        options = fit_options(args)
         cli.check_tracker(args.with_tracking)
-        resume_from = training_run.checkpoint_to_resume(args.resume_from_checkpoint, args.output_dir)
-        folder = training_run.check_output_dir(args, resume_from)
-        accelerator = make_accelerator(
-            settings, mixed_precision=args.mixed_precision, log_with=args.with_tracking, project_dir=args.output_dir
-        )
-        cli.check_precision(accelerator)
-        repo_id = pushing.check(args) if accelerator.is_main_process else None
-        clip, processor = load_clip(args.base_model)
-        tokenizer = PromptTokenizer(processor, clip.config.text_config)
-        data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **sources)
-        settings.config |= choose_preprocessing(data, processor, args.fit, accelerator).config
-        set_seed(settings.seed)
-        model = get_peft_model(clip, mmrl_config(args.method, args.template, settings)).to(accelerator.device)
-        model.set_classes(data.class_names, processor)
-        if args.flip is None and args.preset is None:
-            settings.flip = training_run.choose_flip(args, model, data, processor, accelerator, resume_from)
-        run = training_run.describe_run(args, settings, data, accelerator)
-        if resume_from is not None:
-            training_run.check_same_run(resume_from, run)
-        folder.start(run, accelerator)
+        fitting = Fitting(options)
+        is_main = fitting.accelerator.is_main_process
+        repo_id = pushing.check(args) if is_main else None
+        fitting.prepare()
 
-    with going_on(partial(way_on_from, folder.path / CHECKPOINT)):
-        history, after = fit(args, model, processor, data, settings, accelerator, run, resume_from)
-        if accelerator.is_main_process:
-            lines = training_run.write_results(folder, model, data, run, history, after, repo_id)
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        failure = pushing.push(folder.path, repo_id, args.private) if repo_id is not None else None
+    with going_on(lambda: way_on_from(fitting.checkpoint)):
+        fitting.run()
+        lines = fitting.save(repo_id)
+    if is_main:
+        failure = pushing.push(args.output_dir, repo_id, args.private) if repo_id is not None else None
         print("\n".join(lines))
         if failure is not None:
             sys.exit(f"error: {failure}")
 
 
-def fit(
-    args: argparse.Namespace,
-    model: PeftModelForZeroShotImageClassification,
-    processor: Any,
-    data: TrainingData,
-    settings: TrainingSettings,
-    accelerator: Accelerator,
-    run: dict[str, Any],
-    resume_from: Path | None,
-) -> tuple[list[dict[str, float]], Predictions | None]:
-    """Train and say how it goes; returns a record of each epoch, and the answers to validation pictures at the end."""
-    plan = training_run.Plan(model, data, settings, args.cached_views, accelerator, args.quick)
-    accelerator.print("\n".join([*data.notes, str(plan)]))
-    score = partial(predict, model, data.validation, processor, accelerator, num_workers=args.num_workers)
-    if training_run.decides(args):
-        decide(args, model, data, processor, accelerator)
-    before = after = None
-    if data.validation is not None:
-        before = after = score()
-        accelerator.print(
-            f"zero-shot accuracy on {len(before.labels)} pictures: {before.zero_shot_accuracy:.1%}, "
-            f"mean recall of classes: {before.zero_shot_mean_recall:.1%}"
-        )
-        if model.decision is not None:
-            accelerator.print(describe_rungs(rungs(before)))
-    if args.quick:
-        return [], before
-    if model.decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
-        model.decision = replace(model.decision, features="adapted")
+def fit_options(args: argparse.Namespace) -> FitOptions:
+    """What the command line asks for.
 
-    def validate(record: dict[str, float]) -> None:
-        nonlocal after
-        if before is not None:
-            after = score(zero_shot=before.zero_shot)
-            record |= {name: getattr(after, name) for name in training_run.MEASURED}
-        accelerator.print(training_run.epoch_line(record))
-        accelerator.log(record, step=record["epoch"])
-
-    if args.with_tracking:
-        plain = {name: value for name, value in run.items() if isinstance(value, int | float | str)}
-        accelerator.init_trackers("peft_mmrl", config=plain)
-    history = train(
-        model,
-        training_pictures(model, data.train, processor, settings, plan.views),
-        settings,
-        accelerator,
-        on_epoch=validate,
-        checkpoint_dir=args.output_dir / CHECKPOINT,
-        checkpointing_steps=args.checkpointing_steps,
-        num_workers=args.num_workers,
-        resume_from=resume_from,
-        run=run,
-    )
-    if before is not None and after is before:  # the run that was resumed had finished its last epoch
-        after = score(zero_shot=before.zero_shot)
-    if before is not None and model.decision is not None:
-        after.untrained = before.probabilities
-    return history, after
-
-
-def decide(
-    args: argparse.Namespace,
-    model: PeftModelForZeroShotImageClassification,
-    data: TrainingData,
-    processor: Any,
-    accelerator: Accelerator,
-) -> None:
-    """Fit the decision without training, and say so; where the pictures allow none, training goes on without."""
-    try:
-        decision = fit_decision(model, data.train, processor, accelerator, args.num_workers, features="frozen")
-    except ValueError as error:
-        if args.quick:
-            sys.exit(f"error: no decision can be fitted: {error}")
-        accelerator.print(f"no decision is fitted: {error}")
-        return
-    size = f" ({decision.nbytes / 1e6:.0f} MB)" if decision.nbytes >= LARGE_DECISION else ""
-    accelerator.print(
-        f"a decision is fitted on these {len(data.train)} pictures{size} (--no_decision: as the papers do)"
+    Raises:
+        ValueError: names what does not go together.
+    """
+    sources, names = cli.data_arguments(args), ("base_model", "fit", "method", "template", "quick", "folds")
+    names = (*names, "cached_views", "num_workers", "mixed_precision", "output_dir", "overwrite_output_dir")
+    names = (*names, "resume_from_checkpoint", "checkpointing_steps", "class_names", "shots", "on_bad_image")
+    return FitOptions(
+        sources["source"],
+        cli.training_settings(args),
+        validation=sources["validation"],
+        validation_fraction=sources["validation_fraction"],
+        flip_as_seen=args.flip is None and args.preset is None,
+        decision=args.preset is None if args.decision is None else args.decision,
+        tracker=args.with_tracking,
+        **{name: getattr(args, name) for name in names},
     )
 
 
@@ -181,6 +85,12 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         "--cached_views",
         type=int,
         help="views of each picture that are computed once; 0: none (8 on a CPU, where that pays)",
+    )
+    group.add_argument(
+        "--folds",
+        type=int,
+        help="the figures come from so many trainings without a part of the pictures; 0: no figures (4, or as many as "
+        "the smallest class has pictures; 2 where they would take more than half an hour)",
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
     pushing.add_arguments(parser.add_argument_group("Hugging Face Hub"))

@@ -23,7 +23,7 @@ from .preparation import (
     note_trained_on,
 )
 from .preprocessing import Preprocessing
-from .shots import hold_out, load_split, sample_few_shot, sample_shots, save_split
+from .shots import deal_folds, hold_out, load_split, sample_few_shot, sample_shots, save_split
 from .sources import load_folder, load_named
 from .tables import load_table
 from .transforms import PictureDataset, TrainTransform
@@ -43,6 +43,7 @@ __all__ = [
     "check_several_classes",
     "choose_preprocessing",
     "clean_class_name",
+    "deal_folds",
     "describe_bad",
     "drop_empty_classes",
     "examine_picture",

@@ -13,6 +13,7 @@ import datasets
 from accelerate import Accelerator, PartialState
 
 from ..tuner.tokenization import PromptTokenizer
+from ..tuner.validation import InvalidTypeError
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .class_names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .copies import Alikeness, find_seen, load_trained_on, note_seen, trained_on
@@ -21,7 +22,7 @@ from .labels import check_several_classes, drop_empty_classes, match_labels
 from .pictures import PictureFacts
 from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
-from .sources import is_saved, load_folder, load_named, split_names
+from .sources import is_saved, load_columns, load_folder, load_named, split_names
 from .tables import load_table
 
 
@@ -30,7 +31,8 @@ UNEVEN = 4  # times as many pictures of one class as of another
 
 @dataclass
 class PictureSource:
-    """Where labelled pictures are: one of `folder`, `file` and `dataset_name`. What means nothing there is refused.
+    """Where labelled pictures are: one of `folder`, `file`, `dataset_name` and `dataset`. What means nothing there is
+    refused.
 
     Args:
         folder: with a sub-folder per class.
@@ -40,6 +42,7 @@ class PictureSource:
         image_column, label_column: of file or data set, where they cannot be found.
         config_name: configuration of the data set, where it has several.
         group_column: of file or data set, says what belongs together, such as pictures of one scene; None: nothing.
+        dataset: a `datasets` data set in memory.
 
     Raises:
         ValueError: not one place, or a field that says nothing of it.
@@ -53,9 +56,11 @@ class PictureSource:
     label_column: str | None = None
     config_name: str | None = None
     group_column: str | None = None
+    dataset: datasets.Dataset | None = None
 
     def __post_init__(self) -> None:
-        if len([place for place in (self.folder, self.file, self.dataset_name) if place is not None]) != 1:
+        places = (self.folder, self.file, self.dataset_name, self.dataset)
+        if sum(place is not None for place in places) != 1:
             raise ValueError("Pictures must come from one folder, one file or one data set.")
         fields = ["split", "config_name"] if self.dataset_name is None else []
         fields += ["image_column", "label_column", "group_column"] if self.folder is not None else []
@@ -85,8 +90,21 @@ class PictureSource:
         columns = {"image_column": image_column, "label_column": label_column}
         return cls(**places, split=split, config_name=config_name, **columns)
 
+    @classmethod
+    def of(cls, given: str | os.PathLike[str] | datasets.Dataset | PictureSource) -> PictureSource:
+        """The source that a user gives: itself, a data set in memory, or what `find` makes of a name."""
+        if isinstance(given, datasets.Dataset):
+            return cls(dataset=given)
+        if isinstance(given, str | os.PathLike):
+            return cls.find(os.fspath(given))
+        if not isinstance(given, cls):
+            raise InvalidTypeError(f"Pictures must be a folder, a table or a data set, got {given!r}.")
+        return given
+
     def __str__(self) -> str:
-        return str(self.folder or self.file or self.dataset_name)
+        return (
+            "a data set in memory" if self.dataset is not None else str(self.folder or self.file or self.dataset_name)
+        )
 
     def load(self) -> tuple[datasets.Dataset, list[str]]:
         """The labelled pictures, and notes on them."""
@@ -95,6 +113,8 @@ class PictureSource:
         if self.file is not None:
             return load_table(self.file, self.image_column, self.label_column, self.group_column)
         columns = (self.image_column, self.label_column, self.group_column)
+        if self.dataset is not None:
+            return load_columns(self.dataset, str(self), "picture", *columns)
         return load_named(self.dataset_name, self.split, *columns, self.config_name)
 
     def to_test(self) -> tuple[PictureSource, list[str]]:
@@ -159,7 +179,7 @@ def load_training_data(
     validation: PictureSource | None = None,
     class_names: Path | None = None,
     shots: int | None = None,
-    validation_fraction: float = 0.2,
+    validation_fraction: float = 0,
     on_bad_image: str = "skip",
     seed: int = 1,
 ) -> TrainingData:

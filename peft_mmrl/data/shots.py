@@ -110,6 +110,59 @@ def hold_out(
     return [index for index, group in enumerate(groups) if group not in held], out
 
 
+MOST_FOLDS = 4
+NEVER = -1  # fold of an item that is never held out
+
+
+def deal_folds(
+    labels: Sequence[Hashable], groups: Sequence[Hashable], num_folds: int | None, rng: random.Random
+) -> list[int]:
+    """Deal items into folds, each of which is held out once while a model is trained on the others.
+
+    Each class is spread over the folds as evenly as its groups allow, and some of it is always left to train on: the
+    only group of a class is never held out.
+
+    Args:
+        labels: the label of every item.
+        groups: of every item: groups stay whole.
+        num_folds: None: as many as the smallest class has groups, of those that have several, and `MOST_FOLDS` at
+            most.
+        rng: `random.Random(seed)`.
+
+    Returns:
+        the fold of every item, from 0 without gaps, or `NEVER`.
+    """
+    sizes: dict[Hashable, Counter[Hashable]] = {}  # of a group, by class
+    for label, group in zip(labels, groups, strict=True):
+        sizes.setdefault(group, Counter())[label] += 1
+    groups_of: dict[Hashable, list[Hashable]] = {label: [] for label in labels}
+    for group, size in sizes.items():
+        for label in size:
+            groups_of[label].append(group)
+    several = [len(own) for own in groups_of.values() if len(own) > 1]
+    if num_folds is None:
+        num_folds = min([*several, MOST_FOLDS])
+    fold = dict.fromkeys(sizes, NEVER)
+    can_go = {group for group, size in sizes.items() if all(len(groups_of[label]) > 1 for label in size)}
+    dealt: dict[Hashable, Counter[int]] = {label: Counter() for label in groups_of}  # items of each fold
+    total: Counter[int] = Counter()
+    counts = Counter(labels)
+    for label, own in sorted(groups_of.items(), key=lambda item: len(item[1])):
+        for group in rng.sample(own, len(own)):
+            if group not in can_go or fold[group] != NEVER:
+                continue
+            for index in sorted(range(num_folds), key=lambda index: (dealt[label][index], total[index], index)):
+                if all(dealt[other][index] + size < counts[other] for other, size in sizes[group].items()):
+                    fold[group] = index
+                    total[index] += sum(sizes[group].values())
+                    for other, size in sizes[group].items():
+                        dealt[other][index] += size
+                    break
+    used = sorted({index for index in fold.values() if index != NEVER})
+    number = {index: place for place, index in enumerate(used)} | {NEVER: NEVER}
+    return [number[fold[group]] for group in groups]
+
+
 def _groups(labels: Sequence[Hashable]) -> list[list[int]]:
     """Indices of each label's items, in the order in which labels first appear."""
     groups: dict[Hashable, list[int]] = {}

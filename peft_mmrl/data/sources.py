@@ -106,7 +106,30 @@ def load_named(
     """
     split = split or "train"
     dataset, notes = _load_split(str(name), split, config_name)
-    source = f"{name}, split {split!r}"
+    columns = (image_column, label_column, group_column)
+    pictures, more = load_columns(dataset, f"{name}, split {split!r}", split, *columns)
+    return pictures, notes + more
+
+
+def load_columns(
+    dataset: datasets.Dataset,
+    source: str,
+    prefix: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    group_column: str | None = None,
+) -> Source:
+    """The labelled pictures of a `datasets` data set in memory.
+
+    Args:
+        dataset: with a column of images and one of labels.
+        source: what it is called in messages.
+        prefix: of the pictures' names, "train" gives "train/12".
+        image_column, label_column, group_column: see `load_named`.
+
+    Raises:
+        ValueError: there is no such column, more than one that it could be, or no labels.
+    """
     images = [column for column, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
     image_column = find_column(dataset.column_names, image_column, images, "image_column", source)
     if image_column not in images:
@@ -119,12 +142,11 @@ def load_named(
         raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
     pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     pictures = pictures.cast_column("image", datasets.Image(decode=False))
-    pictures = pictures.add_column("path", [f"{split}/{index}" for index in range(len(pictures))])
+    pictures = pictures.add_column("path", [f"{prefix}/{index}" for index in range(len(pictures))])
     if groups is not None:
         pictures = pictures.add_column("group", groups)
     pictures, empty = drop_empty_classes(encode_labels(pictures, labels, names or classes))
-    if empty:
-        notes.append(f"classes without pictures in split {split!r}, left out: {', '.join(empty)}")
+    notes = [f"classes without pictures in {source}, left out: {', '.join(empty)}"] if empty else []
     return pictures.select_columns([*TABLE_COLUMNS, *(["group"] if groups is not None else [])]), notes
 
 

@@ -2,7 +2,7 @@
 
 from .classifiers import METHODS, Classifier, Transfer, fit, mmrl_config
 from .epochs import Epoch
-from .frozen import describe_mirroring, fit_decision, look_at_mirrored
+from .frozen import FrozenFeatures, describe_mirroring
 from .inputs import augmented, num_views, training_pictures
 from .launching import check_joined, make_accelerator
 from .loop import train
@@ -14,14 +14,13 @@ __all__ = [
     "METHODS",
     "Classifier",
     "Epoch",
+    "FrozenFeatures",
     "TrainingSettings",
     "Transfer",
     "augmented",
     "check_joined",
     "describe_mirroring",
     "fit",
-    "fit_decision",
-    "look_at_mirrored",
     "make_accelerator",
     "mmrl_config",
     "num_views",

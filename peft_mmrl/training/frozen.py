@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import datasets
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from accelerate.utils import broadcast_object_list
 
-from ..data import PictureDataset, Preprocessing
+from ..data import Preprocessing
 from ..data.preprocessing import ImageProcessor
 from ..scoring.labelled import score
+from ..tuner import decision_fit
 from ..tuner.decision import Decision
 from ..tuner.mirroring import MIN_KNOWN, Mirroring, judge_mirroring
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
@@ -18,43 +21,108 @@ from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 BATCH_SIZE = 32  # pictures at a time and process
 
 
-@torch.no_grad()
-def look_at_mirrored(
-    model: PeftModelForZeroShotImageClassification,
-    dataset: datasets.Dataset,
-    image_processor: ImageProcessor,
-    accelerator: Accelerator,
-    num_workers: int = 0,
-) -> Mirroring | None:
-    """Compare the training pictures with their mirror images, in frozen CLIP.
+@dataclass
+class FrozenFeatures:
+    """Normalised features of N labelled pictures and their C classes in frozen CLIP, on the CPU.
 
     Args:
-        model: on its device; its bound classes are those of the labels, in the same order.
-        dataset: N labelled pictures.
-        image_processor: the base model's.
-        accelerator: spreads the pictures over its processes, each of which gets the same answer.
-        num_workers: further processes that read pictures.
-
-    Returns:
-        as [`~peft_mmrl.tuner.mirroring.judge_mirroring`].
+        images: f_0 (N, d) of the pictures as they are, without augmentation.
+        mirrored: of their mirror images (N, d); None: these were not looked at.
+        text: w_0 (C, d).
+        labels: (N,) positions in the bound classes.
+        scale: s, factor of the logits.
     """
-    text: list[torch.Tensor] = []
 
-    def features(pixel_values: torch.Tensor) -> torch.Tensor:
-        with model.disable_adapter():
-            plain, mirrored = (model(pixel_values=view) for view in (pixel_values, pixel_values.flip(-1)))
-        text[:] = [plain.text_embeds.float().cpu()]
-        return torch.stack([plain.image_embeds, mirrored.image_embeds], dim=1)  # (B, 2, d)
+    images: torch.Tensor
+    mirrored: torch.Tensor | None
+    text: torch.Tensor
+    labels: torch.Tensor
+    scale: float
 
-    was_training = model.training
-    model.eval()
-    try:
-        preprocessing = Preprocessing.of(model, image_processor)
-        images = score(features, dataset, preprocessing, accelerator, BATCH_SIZE, "mirror images", num_workers)
-    finally:
-        model.train(was_training)
-    scale = model.get_base_model().logit_scale.exp().item()
-    return judge_mirroring(*images.unbind(dim=1), *text, torch.tensor(dataset["label"][:]), scale)
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        model: PeftModelForZeroShotImageClassification,
+        dataset: datasets.Dataset,
+        image_processor: ImageProcessor,
+        accelerator: Accelerator,
+        num_workers: int = 0,
+        with_mirrored: bool = True,
+    ) -> FrozenFeatures:
+        """One pass over the pictures.
+
+        Args:
+            model: on its device; its bound classes are those of the labels, in the same order.
+            dataset: N labelled pictures.
+            image_processor: the base model's.
+            accelerator: spreads the pictures over its processes, each of which gets all features.
+            num_workers: further processes that read pictures.
+            with_mirrored: look at the mirror images, too.
+        """
+        text: list[torch.Tensor] = []
+
+        def features(pixel_values: torch.Tensor) -> torch.Tensor:
+            views = [pixel_values, pixel_values.flip(-1)] if with_mirrored else [pixel_values]
+            with model.disable_adapter():
+                found = [model(pixel_values=view) for view in views]
+            text[:] = [found[0].text_embeds.float().cpu()]
+            return torch.stack([view.image_embeds for view in found], dim=1)  # (B, views, d)
+
+        was_training = model.training
+        model.eval()
+        try:
+            preprocessing = Preprocessing.of(model, image_processor)
+            images = score(features, dataset, preprocessing, accelerator, BATCH_SIZE, "first look", num_workers)
+        finally:
+            model.train(was_training)
+        mirrored = images[:, 1] if with_mirrored else None
+        scale = model.get_base_model().logit_scale.exp().item()
+        return cls(images[:, 0], mirrored, *text, torch.tensor(dataset["label"][:]), scale)
+
+    @property
+    def zero_shot(self) -> torch.Tensor:
+        """Probabilities (N, C) of frozen CLIP."""
+        return (self.scale * self.images @ self.text.T).softmax(dim=1)
+
+    def judge_mirroring(self) -> Mirroring | None:
+        """As [`~peft_mmrl.tuner.mirroring.judge_mirroring`]."""
+        return judge_mirroring(self.images, self.mirrored, self.text, self.labels, self.scale)
+
+    def fit_decision(
+        self, model: PeftModelForZeroShotImageClassification, accelerator: Accelerator, features: str = "adapted"
+    ) -> Decision:
+        """`model.fit_decision` on these features; the same in every process.
+
+        Raises:
+            ValueError: what `fit_decision` refuses.
+        """
+        decision = model.fit_decision(self.images, self.labels, features=features)
+        if accelerator.num_processes > 1:  # sums in another order may differ in their last bit
+            model.decision = broadcast_object_list([decision.to("cpu")])[0].to(decision.probe_weight.device)
+        return model.decision
+
+    def decision_without(self, decision: Decision, rows: torch.Tensor, class_weight: list[float] | None) -> Decision:
+        """The decision, fitted without some pictures.
+
+        Args:
+            decision: the one on all pictures, with its rows in the order of `text`.
+            rows: positions of the pictures that are left out.
+            class_weight: the adapter's.
+        """
+        kept = torch.ones(len(self.labels), dtype=torch.bool).index_fill(0, rows, False)
+        weight = None if class_weight is None else torch.tensor(class_weight)
+        settings = {name: getattr(decision, name) for name in ("features", "classes", "fitted_for")}
+        found = decision_fit.fit(
+            self.images[kept], self.text, self.labels[kept], self.scale, class_weight=weight, **settings
+        )
+        return found.to(decision.probe_weight.device)
+
+    def decide(self, decision: Decision, rows: torch.Tensor) -> torch.Tensor:
+        """Probabilities (n, C) of a decision without training, for the n pictures at some positions."""
+        images = self.images[rows]
+        weight, bias = decision.probe_weight.cpu(), decision.probe_bias.cpu()
+        return (self.scale * images @ self.text.T + images @ weight.T + bias).softmax(dim=1)
 
 
 def describe_mirroring(found: Mirroring | None) -> str:
@@ -66,25 +134,3 @@ def describe_mirroring(found: Mirroring | None) -> str:
     if found.known < MIN_KNOWN:
         return "pictures are not mirrored: frozen CLIP recognises too little in them to tell"
     return f"pictures are not mirrored: their classes would be recognised less (log p {found.gain:+.2f})"
-
-
-def fit_decision(
-    model: PeftModelForZeroShotImageClassification,
-    dataset: datasets.Dataset,
-    image_processor: ImageProcessor,
-    accelerator: Accelerator,
-    num_workers: int = 0,
-    features: str = "adapted",
-) -> Decision:
-    """`model.fit_decision` on labelled pictures as they are, without augmentation.
-
-    Args:
-        model, dataset, image_processor, accelerator, num_workers: as for `look_at_mirrored`.
-        features: see `fit_decision` of the model.
-
-    Raises:
-        ValueError: what `fit_decision` refuses.
-    """
-    pictures = PictureDataset(dataset, Preprocessing.of(model, image_processor))
-    loader = DataLoader(pictures, BATCH_SIZE, num_workers=num_workers)
-    return model.fit_decision(accelerator.prepare_data_loader(loader), features=features)

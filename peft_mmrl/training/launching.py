@@ -32,7 +32,7 @@ def make_accelerator(settings: TrainingSettings | None = None, **kwargs: Any) ->
         kwargs: further arguments of `Accelerator`.
 
     Raises:
-        ValueError: a launcher has started several processes, but this one cannot find the others.
+        ValueError: a launcher has started several processes, but this one cannot find the others; fp16 on a CPU.
     """
     settings = settings or TrainingSettings()
     kwargs.setdefault("cpu", _needs_cpu())
@@ -44,6 +44,8 @@ def make_accelerator(settings: TrainingSettings | None = None, **kwargs: Any) ->
         **kwargs,
     )
     check_joined(accelerator.num_processes)
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU, and this runs on the CPU: use bf16 or no.")
     return accelerator
 
 

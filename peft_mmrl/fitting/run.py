@@ -1,0 +1,265 @@
+"""A run, from a user's pictures to an adapter with its figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+from accelerate.utils import broadcast_object_list, set_seed
+from peft import get_peft_model
+
+from ..auto import load_clip
+from ..data import choose_preprocessing, load_training_data
+from ..scoring.labelled import Predictions, predict
+from ..scoring.rungs import describe_rungs, rungs
+from ..training import (
+    FrozenFeatures,
+    describe_mirroring,
+    make_accelerator,
+    mmrl_config,
+    train,
+    training_pictures,
+)
+from ..training.checkpoints import read_progress
+from ..training.run_folder import CHECKPOINT
+from ..tuner.decision import Decision
+from ..tuner.tokenization import PromptTokenizer
+from .folder import check_output_dir, check_same_run, checkpoint_to_resume, describe_run
+from .folds import Folds
+from .options import FitOptions
+from .plan import Plan
+from .results import describe_results, write_results
+
+
+LARGE_DECISION = 10_000_000  # bytes of a decision, worth to be said
+MEASURED = ("accuracy", "zero_shot_accuracy", "mean_recall", "zero_shot_mean_recall")  # of an epoch
+
+
+class Fitting:
+    """A run in the order of its steps: `prepare`, `run`, `save`. What is refused is refused by the first, or before.
+
+    Args:
+        options: what is asked for.
+
+    Raises:
+        ValueError, OSError: what can be told without reading pictures.
+    """
+
+    def __init__(self, options: FitOptions) -> None:
+        self.options, self.settings = options, options.settings
+        mmrl_config(options.method, options.template, self.settings)
+        self.resume_from = checkpoint_to_resume(options.resume_from_checkpoint, options.output_dir)
+        self.folder = None if options.output_dir is None else check_output_dir(options, self.resume_from)
+        self.accelerator = make_accelerator(
+            self.settings,
+            mixed_precision=options.mixed_precision,
+            log_with=options.tracker,
+            project_dir=options.output_dir,
+        )
+        self.history: list[dict[str, float]] = []
+        self.predictions: Predictions | None = None  # for pictures that the model was not fitted on
+        self.asked: datasets.Dataset | None = None  # these pictures
+
+    def prepare(self) -> None:
+        """Read and check everything; nothing is changed before it is done.
+
+        Raises:
+            ValueError, OSError: pictures, base model or checkpoint do not fit.
+        """
+        options, settings, accelerator = self.options, self.settings, self.accelerator
+        clip, self.processor = load_clip(options.base_model)
+        tokenizer = PromptTokenizer(self.processor, clip.config.text_config)
+        self.data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **options.data)
+        settings.config |= choose_preprocessing(self.data, self.processor, options.fit, accelerator).config
+        set_seed(settings.seed)
+        config = mmrl_config(options.method, options.template, settings)
+        self.model = get_peft_model(clip, config).to(accelerator.device)
+        self.model.set_classes(self.data.class_names, self.processor)
+        self.plan = Plan(self.model, self.data, options, accelerator)
+        self.frozen = self._look()
+        self.run_description = describe_run(options, self.data, accelerator)
+        if self.resume_from is not None:
+            check_same_run(self.resume_from, self.run_description)
+        if self.folder is not None:
+            self.folder.start(self.run_description, accelerator)
+
+    def _look(self) -> FrozenFeatures | None:
+        """Frozen features of the pictures, where they are needed; decides on mirroring."""
+        options, is_resumed = self.options, self.resume_from is not None
+        asks = options.flip_as_seen and not options.quick and not is_resumed
+        frozen = None
+        if asks or options.decision or self.plan.num_folds:
+            given = self.model, self.data.train, self.processor, self.accelerator, options.num_workers
+            frozen = FrozenFeatures.of(*given, with_mirrored=asks)
+        if asks:
+            found = frozen.judge_mirroring()
+            self.settings.flip = found is not None and found.is_harmless
+            overrules = "--no_flip" if self.settings.flip else "--flip"
+            self.data.notes.append(f"{describe_mirroring(found)}; {overrules} overrules")
+        elif options.flip_as_seen:  # as before where a run goes on
+            self.settings.flip = is_resumed and bool(read_progress(self.resume_from).run.get("flip"))
+        return frozen
+
+    def run(self) -> None:
+        """Say how CLIP does as it is and without training, train, and take the figures."""
+        self.say(*self.data.notes, str(self.plan))
+        decision = self._decide()
+        folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds) if self.plan.num_folds else None
+        decisions = folds.fit_decisions(decision) if folds and decision else None
+        before = self._answer_untrained(folds, decisions)
+        if self.options.quick:
+            self.predictions = before
+            return
+        if decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
+            self.model.decision = replace(decision, features="adapted")
+        pictures = training_pictures(self.model, self.data.train, self.processor, self.settings, self.plan.views)
+        seconds = self._train(pictures, before if folds is None else None)
+        if folds is not None:
+            self.predictions = self._answer_trained(pictures, decision, seconds)
+
+    def _decide(self) -> Decision | None:
+        """Fit the decision without training; where the pictures allow none, training goes on without."""
+        if not self.options.decision:
+            return None
+        try:
+            decision = self.frozen.fit_decision(self.model, self.accelerator, features="frozen")
+        except ValueError as error:
+            if self.options.quick:
+                raise
+            self.say(f"no decision is fitted: {error}")
+            return None
+        size = f" ({decision.nbytes / 1e6:.0f} MB)" if decision.nbytes >= LARGE_DECISION else ""
+        self.say(
+            f"a decision is fitted on these {len(self.data.train)} pictures{size} (--no_decision: as the papers do)"
+        )
+        return decision
+
+    def _answer_untrained(self, folds: Folds | None, decisions: list[Decision] | None) -> Predictions | None:
+        """How well CLIP does as it is, and with a decision without training, asked for pictures that it wasn't fitted on."""
+        if folds is not None:
+            self.asked = folds.asked
+            found = folds.predictions(None, folds.untrained(decisions) if decisions else None)
+            where = f"pictures held out in {len(folds)} folds"
+        elif self.data.validation is not None:
+            self.asked = self.data.validation
+            found, where = self._score(), "pictures"
+        else:
+            if self.options.folds != 0:
+                self.say("every class has a single picture, or group of pictures: none can be held out, so no figures")
+            return None
+        self.say(
+            f"zero-shot accuracy on {len(found.labels)} {where}: {found.zero_shot_accuracy:.1%}, "
+            f"mean recall of classes: {found.zero_shot_mean_recall:.1%}"
+        )
+        if never := self.plan.num_folds and self.plan.never_asked:
+            self.say(
+                f"nothing is known of {', '.join(never)}: a single picture, or group of pictures, is not held out"
+            )
+        if self.model.decision is not None:
+            self.say(describe_rungs(rungs(found)))
+        return found
+
+    def _score(self, **known: Any) -> Predictions:
+        """The model's answers to validation pictures."""
+        given = self.model, self.data.validation, self.processor, self.accelerator
+        return predict(*given, num_workers=self.options.num_workers, **known)
+
+    def _train(self, pictures: Any, before: Predictions | None) -> float | None:
+        """Train on all pictures.
+
+        Args:
+            pictures: what `train` reads.
+            before: answers to validation pictures before; None: there are no such.
+
+        Returns:
+            seconds that it takes from its beginning to its end; None where nothing was left to do.
+        """
+        options, accelerator = self.options, self.accelerator
+
+        def validate(record: dict[str, float]) -> None:
+            if before is not None:
+                self.predictions = self._score(zero_shot=before.zero_shot)
+                record |= {name: getattr(self.predictions, name) for name in MEASURED}
+            self.say(epoch_line(record))
+            accelerator.log(record, step=record["epoch"])
+
+        if options.tracker:
+            names = self.run_description.items()
+            plain = {name: value for name, value in names if isinstance(value, int | float | str)}
+            accelerator.init_trackers("peft_mmrl", config=plain)
+        start, first = time.perf_counter(), 0 if self.resume_from is None else read_progress(self.resume_from).epoch
+        self.history = train(
+            self.model,
+            pictures,
+            self.settings,
+            accelerator,
+            on_epoch=validate,
+            checkpoint_dir=None if options.output_dir is None else options.output_dir / CHECKPOINT,
+            checkpointing_steps=options.checkpointing_steps,
+            num_workers=options.num_workers,
+            resume_from=self.resume_from,
+            run=self.run_description,
+        )
+        done = self.plan.epochs - first
+        seconds = (time.perf_counter() - start) / done * self.plan.epochs if done else None
+        if before is not None:
+            if self.predictions is None:  # the run that was resumed had finished its last epoch
+                self.predictions = self._score(zero_shot=before.zero_shot)
+            if self.model.decision is not None:
+                self.predictions.untrained = before.probabilities
+        return broadcast_object_list([seconds])[0]
+
+    def _answer_trained(self, pictures: Any, decision: Decision | None, seconds: float | None) -> Predictions:
+        """Answers of folds that are trained as the run was."""
+        if seconds is not None:
+            self.plan.limit_folds(seconds)
+        self.say(self.plan.describe_folds(seconds))
+        folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds)
+        self.asked = folds.asked
+        decisions = folds.fit_decisions(decision) if decision is not None else None
+        settings = replace(self.settings, epochs=self.plan.epochs)
+        given = settings, self.processor, self.accelerator, self.options.num_workers
+        trained = folds.trained(pictures, decisions, *given)
+        return folds.predictions(trained, folds.untrained(decisions) if decisions else None)
+
+    def save(self, repo_id: str | None = None) -> list[str]:
+        """Write adapter, card and report where that was asked for; the main process does.
+
+        Args:
+            repo_id: name of the adapter on the Hub, where it is going to be pushed.
+
+        Returns:
+            lines on what was gained and what was lost.
+
+        Raises:
+            OSError: something cannot be written; what was there before is whole.
+        """
+        lines: list[str] = []
+        if self.accelerator.is_main_process and self.folder is None:
+            lines = describe_results(self.predictions)
+        elif self.accelerator.is_main_process:
+            found = self.run_description, self.history, self.predictions, self.asked
+            lines = write_results(self.folder, self.model, self.data, *found, repo_id)
+        self.accelerator.end_training()
+        return lines
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Where the run's last state is; None: it is not kept."""
+        return None if self.folder is None else self.folder.path / CHECKPOINT
+
+    def say(self, *lines: str) -> None:
+        """Print, once for all processes."""
+        self.accelerator.print("\n".join(lines))
+
+
+def epoch_line(record: dict[str, float]) -> str:
+    """A line on an epoch."""
+    line = f"epoch {record['epoch']}: loss {record['loss']:.3f}"
+    if "accuracy" in record:
+        line += f", accuracy {record['accuracy']:.1%} (zero-shot {record['zero_shot_accuracy']:.1%})"
+        line += f", mean recall {record['mean_recall']:.1%} ({record['zero_shot_mean_recall']:.1%})"
+    return line
