@@ -346,7 +346,7 @@ def test_what_becomes_public_is_said_before_training(hub, digit_folders, tmp_pat
 
 
 def test_the_card_of_an_adapter_that_is_pushed_later_loads_it_from_the_hub(hub, digit_folders, tmp_path):
-    base = ["--base_model", DEMO_CLIP, "--epochs", "1", "--validation_fraction", "0"]
+    base = ["--base_model", DEMO_CLIP, "--epochs", "1", "--folds", "0"]
     data = ["--train_dir", digit_folders / "train", "--output_dir", tmp_path / "digits"]
     train.main(train.parse_args(list(map(str, [*data, *base]))))
     push.main(push.parse_args([str(tmp_path / "digits"), "--hub_model_id", "me/numbers"]))

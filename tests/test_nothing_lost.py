@@ -19,9 +19,10 @@ import torch
 from conftest import DEMO_CLIP, Case
 from peft.utils import load_peft_weights
 
-from peft_mmrl.commands import convert, evaluate, predict, train, training_run
+from peft_mmrl.commands import convert, evaluate, predict, train
 from peft_mmrl.commands.arguments import CHECKS
 from peft_mmrl.commands.main import COMMANDS
+from peft_mmrl.fitting import results
 from peft_mmrl.reports import writing as report_writing
 
 
@@ -72,7 +73,7 @@ def test_replacing_a_run_removes_the_files_of_that_run_alone(work):
     card.write_text(card.read_text(encoding="utf-8") + "\nAsk Ann about the pictures.\n", encoding="utf-8")
     (work / "adapter" / "report" / "mine.txt").write_text("mine")
     before = load_peft_weights(str(work / "adapter"))
-    more = ["--overwrite_output_dir", "--seed", "2", "--validation_fraction", "0"]
+    more = ["--overwrite_output_dir", "--seed", "2", "--folds", "0"]
     start(train, *training(work / "photos", work / "adapter", *more))
     assert sorted(contents(work / "adapter")) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "decision.safetensors"),
@@ -260,10 +261,10 @@ def interrupted(*args, **kwargs):
 @pytest.mark.parametrize(
     ("where", "what", "happens", "message"),
     [
-        (training_run, "write_report", full_disk, r"adapter/report cannot be written: No space left on device\."),
-        (training_run, "write_card", full_disk, r"adapter/README\.md cannot be written: No space left on device\."),
+        (results, "write_report", full_disk, r"adapter/report cannot be written: No space left on device\."),
+        (results, "write_card", full_disk, r"adapter/README\.md cannot be written: No space left on device\."),
         (report_writing, "_write_rows", interrupted, "interrupted"),
-        (training_run, "write_card", interrupted, "interrupted"),
+        (results, "write_card", interrupted, "interrupted"),
     ],
 )
 def test_a_run_that_ends_while_saving_leaves_the_old_one(where, what, happens, message, work, monkeypatch):
@@ -297,7 +298,7 @@ def test_a_checkpoint_of_another_run_is_not_taken_for_this_one(work, monkeypatch
     """Two runs one after the other in one folder, both interrupted, the second before its first checkpoint."""
     first = training(work / "photos", work / "new", "--epochs", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "write_card", full_disk)
+        patch.setattr(results, "write_card", full_disk)
         refused(train, *first)
     second = [*first, "--learning_rate", "0.01"]
     with monkeypatch.context() as patch:

@@ -161,7 +161,7 @@ def long(picture):
 
 def test_most_are_long_so_they_are_squeezed_unless_somebody_knows_better(digit_folders, tmp_path, capsys):
     photos = prepare(digit_folders / "train", tmp_path / "train", long)
-    source = ["--train_dir", photos, "--validation_fraction", "0"]
+    source = ["--train_dir", photos, "--folds", "0"]
     assert run(tmp_path / "own", *source)["fit"] == "squeeze"
     assert "18 of 18 pictures are far from square" in capsys.readouterr().out
     assert run(tmp_path / "asked", *source, "--fit", "pad")["fit"] == "pad"

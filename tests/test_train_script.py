@@ -16,8 +16,8 @@ from peft.utils import load_peft_weights
 from transformers import BertConfig
 
 from peft_mmrl.commands import arguments as cli
-from peft_mmrl.commands import training_run as runs
 from peft_mmrl.data import PictureSource
+from peft_mmrl.fitting import run as runs
 
 
 QUICK = ["--epochs", "2", "--learning_rate", "2e-3", "--no_flip", "--crop_scale", "0.8"]
@@ -210,7 +210,7 @@ def spoil(photos):
 
 def test_bad_pictures_are_found_before_training(photos, tmp_path, capsys):
     spoil(photos)
-    run(tmp_path / "adapter", "--train_dir", photos, "--epochs", "1", "--shots", "5", "--validation_fraction", "0")
+    run(tmp_path / "adapter", "--train_dir", photos, "--epochs", "1", "--shots", "5", "--folds", "0")
     printed = capsys.readouterr().out
     assert "3 pictures cannot be read" in printed
     for name in ("zero/empty.jpg", "zero/cut.png", "two/text.png"):
