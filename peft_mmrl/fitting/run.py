@@ -80,6 +80,7 @@ class Fitting:
         self.model.set_classes(self.data.class_names, self.processor)
         self.plan = Plan(self.model, self.data, options, accelerator)
         self.frozen = self._look()
+        self.decision = self._decide()
         self.run_description = describe_run(options, self.data, accelerator)
         if self.resume_from is not None:
             check_same_run(self.resume_from, self.run_description)
@@ -106,19 +107,18 @@ class Fitting:
     def run(self) -> None:
         """Say how CLIP does as it is and without training, train, and take the figures."""
         self.say(*self.data.notes, str(self.plan))
-        decision = self._decide()
         folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds) if self.plan.num_folds else None
-        decisions = folds.fit_decisions(decision) if folds and decision else None
+        decisions = folds.fit_decisions(self.decision) if folds and self.decision else None
         before = self._answer_untrained(folds, decisions)
         if self.options.quick:
             self.predictions = before
             return
-        if decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
-            self.model.decision = replace(decision, features="adapted")
+        if self.decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
+            self.model.decision = replace(self.decision, features="adapted")
         pictures = training_pictures(self.model, self.data.train, self.processor, self.settings, self.plan.views)
         seconds = self._train(pictures, before if folds is None else None)
         if folds is not None:
-            self.predictions = self._answer_trained(pictures, decision, seconds)
+            self.predictions = self._answer_trained(pictures, seconds)
 
     def _decide(self) -> Decision | None:
         """Fit the decision without training; where the pictures allow none, training goes on without."""
@@ -128,17 +128,17 @@ class Fitting:
             decision = self.frozen.fit_decision(self.model, self.accelerator, features="frozen")
         except ValueError as error:
             if self.options.quick:
-                raise
-            self.say(f"no decision is fitted: {error}")
+                raise ValueError(f"no decision can be fitted: {error}") from error
+            self.data.notes.append(f"no decision is fitted: {error}")
             return None
         size = f" ({decision.nbytes / 1e6:.0f} MB)" if decision.nbytes >= LARGE_DECISION else ""
-        self.say(
+        self.data.notes.append(
             f"a decision is fitted on these {len(self.data.train)} pictures{size} (--no_decision: as the papers do)"
         )
         return decision
 
     def _answer_untrained(self, folds: Folds | None, decisions: list[Decision] | None) -> Predictions | None:
-        """How well CLIP does as it is, and with a decision without training, asked for pictures that it wasn't fitted on."""
+        """How well CLIP does as it is, and with a decision without training, on pictures that are held out."""
         if folds is not None:
             self.asked = folds.asked
             found = folds.predictions(None, folds.untrained(decisions) if decisions else None)
@@ -212,14 +212,14 @@ class Fitting:
                 self.predictions.untrained = before.probabilities
         return broadcast_object_list([seconds])[0]
 
-    def _answer_trained(self, pictures: Any, decision: Decision | None, seconds: float | None) -> Predictions:
+    def _answer_trained(self, pictures: Any, seconds: float | None) -> Predictions:
         """Answers of folds that are trained as the run was."""
         if seconds is not None:
             self.plan.limit_folds(seconds)
         self.say(self.plan.describe_folds(seconds))
         folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds)
         self.asked = folds.asked
-        decisions = folds.fit_decisions(decision) if decision is not None else None
+        decisions = None if self.decision is None else folds.fit_decisions(self.decision)
         settings = replace(self.settings, epochs=self.plan.epochs)
         given = settings, self.processor, self.accelerator, self.options.num_workers
         trained = folds.trained(pictures, decisions, *given)
