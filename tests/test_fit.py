@@ -56,7 +56,7 @@ def test_it_trains_on_all_pictures_and_takes_its_figures_from_folds(digit_folder
         "18 pictures held out in 4 folds",
         ", without training ",
     )
-    order = (*order, "epoch 1: loss", "figures from 4 folds", "accuracy on 18 pictures", ", trained ")
+    order = (*order, "epoch 1: loss", "figures from 4 folds", "\naccuracy on 18 pictures", ", trained ")
     places = [said.index(words) for words in order]
     assert places == sorted(places)
     metrics = json.loads((tmp_path / "adapter" / "report" / "metrics.json").read_text())

@@ -22,7 +22,8 @@ from peft.utils import load_peft_weights
 from peft_mmrl.commands import convert, evaluate, predict, train
 from peft_mmrl.commands.arguments import CHECKS
 from peft_mmrl.commands.main import COMMANDS
-from peft_mmrl.fitting import results
+from peft_mmrl.fitting import outcome
+from peft_mmrl.fitting import run as fitting_run
 from peft_mmrl.reports import writing as report_writing
 
 
@@ -200,7 +201,7 @@ def test_class_names_that_the_terminal_cannot_show_lose_nothing(cafe, work, monk
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     start(train, *training(cafe, work / "new"))
-    assert "18 pictures" not in terminal.text() and "epoch 1" in terminal.text()
+    assert "18 pictures of 3" in terminal.text() and "epoch 1" in terminal.text()
     config = json.loads((work / "new" / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["classes"] == ["café", "two", "zero"]
     for name in ("report/report.html", "report/predictions.csv", "README.md"):
@@ -261,10 +262,10 @@ def interrupted(*args, **kwargs):
 @pytest.mark.parametrize(
     ("where", "what", "happens", "message"),
     [
-        (results, "write_report", full_disk, r"adapter/report cannot be written: No space left on device\."),
-        (results, "write_card", full_disk, r"adapter/README\.md cannot be written: No space left on device\."),
+        (outcome, "write_report", full_disk, r"adapter/report cannot be written: No space left on device\."),
+        (outcome, "write_card", full_disk, r"adapter/README\.md cannot be written: No space left on device\."),
         (report_writing, "_write_rows", interrupted, "interrupted"),
-        (results, "write_card", interrupted, "interrupted"),
+        (outcome, "write_card", interrupted, "interrupted"),
     ],
 )
 def test_a_run_that_ends_while_saving_leaves_the_old_one(where, what, happens, message, work, monkeypatch):
@@ -286,7 +287,7 @@ def test_a_run_that_ends_while_saving_leaves_the_old_one(where, what, happens, m
 
 def test_before_the_first_checkpoint_the_way_on_is_to_repeat_the_command(work, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(train, "training_pictures", interrupted)
+        patch.setattr(fitting_run, "training_pictures", interrupted)
         text = refused(train, *training(work / "photos", work / "new"))
     assert text.endswith("There is no checkpoint yet: to start again, repeat the command.")
     start(train, *training(work / "photos", work / "new"))
@@ -298,11 +299,11 @@ def test_a_checkpoint_of_another_run_is_not_taken_for_this_one(work, monkeypatch
     """Two runs one after the other in one folder, both interrupted, the second before its first checkpoint."""
     first = training(work / "photos", work / "new", "--epochs", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(results, "write_card", full_disk)
+        patch.setattr(outcome, "write_card", full_disk)
         refused(train, *first)
     second = [*first, "--learning_rate", "0.01"]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "training_pictures", interrupted)
+        patch.setattr(fitting_run, "training_pictures", interrupted)
         refused(train, *second, "--overwrite_output_dir")
     assert "belongs to another run" in refused(train, *second, "--resume_from_checkpoint", "latest")
     start(train, *first, "--resume_from_checkpoint", "latest")

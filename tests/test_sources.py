@@ -285,7 +285,7 @@ def test_a_local_data_set(tmp_path):
     assert dataset.column_names == ["image", "label", "path"]
     assert by_class(dataset) == [("train/0", "cat"), ("train/1", "dog"), ("train/2", "cat")]
     assert dataset.features["label"].names == ["dog", "cat"]
-    assert notes == ["classes without pictures in split 'train', left out: bird"]
+    assert notes == [f"classes without pictures in {tmp_path / 'data'}, split 'train', left out: bird"]
     assert read_picture(dataset[0]["image"]).size == (8, 8)
 
 

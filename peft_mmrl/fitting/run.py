@@ -30,8 +30,8 @@ from ..tuner.tokenization import PromptTokenizer
 from .folder import check_output_dir, check_same_run, checkpoint_to_resume, describe_run
 from .folds import Folds
 from .options import FitOptions
+from .outcome import describe_results, write_results
 from .plan import Plan
-from .results import describe_results, write_results
 
 
 LARGE_DECISION = 10_000_000  # bytes of a decision, worth to be said
