@@ -100,6 +100,36 @@ def test_fit_in_fp32_is_that_in_fp64(problem):
     assert single.probe_weight.dtype == single.prototypes.dtype == torch.float32
 
 
+class WithoutDoubles(torch.Tensor):
+    """A tensor on a device that has no float64, as MPS: only copies on the CPU may be doubles."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError(f"{function} makes a float64")
+        return result
+
+
+def test_a_device_without_doubles_fits_the_same(problem):
+    images, texts, labels, scale = problem.images.float(), problem.texts.float(), problem.labels, torch.tensor(20.0)
+    expected = fit(images, texts, labels, scale)
+    given = [tensor.as_subclass(WithoutDoubles) for tensor in (images, texts, labels, scale)]
+    with pytest.raises(TypeError, match="makes a float64"):
+        given[0].sum(dtype=torch.double)
+    fitted = fit(*given)
+    assert isinstance(fitted.probe_weight, WithoutDoubles)
+    for field in dataclasses.fields(Decision):
+        ours, theirs = getattr(fitted, field.name), getattr(expected, field.name)
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, field.name
+    mirrored = images.roll(1, dims=0)
+    assert judge_mirroring(given[0], mirrored.as_subclass(WithoutDoubles), *given[1:]) == judge_mirroring(
+        images, mirrored, texts, labels, scale
+    )
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_order_of_pictures_changes_nothing(seed):
     problem = make_problem([5, 2, 9], seed)
