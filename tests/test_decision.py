@@ -7,13 +7,14 @@ import warnings
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import in_two_processes, make_clip, scramble
+from conftest import in_two_processes, make_clip, pictures_of_classes, scramble
 from peft import PeftModel, get_peft_model
+from textbook_logits import features_by_textbook, logits_by_textbook
 from torch.utils.data import DataLoader
 
 from peft_mmrl import MMRLConfig
 from peft_mmrl.tuner.decision import DECISION_FILE, Decision
-from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_forward, textbook_weights
+from peft_mmrl.tuner.textbook import textbook_fit
 
 
 NAMES = ["cat", "big dog", "axolotl"]
@@ -31,6 +32,11 @@ BOUND = {
     "new only": NEW,
     "mixed": [NEW[0], NAMES[2], NEW[1], NAMES[0]],
 }
+PROTOTYPES = {
+    "prototype_scale": 1.5,
+    "prototype_shift": -0.3,
+    "prototype_weight": 0.25,
+}  # of a random CLIP they weigh 0
 
 
 def pictures(number=12, seed=7):
@@ -64,39 +70,28 @@ def logits(model, images=None, **kwargs):
 def test_logits_are_the_textbooks(config, features, tokenizer):
     clip, plain = make_clip().double(), make_clip().double()
     model = make_model(clip, tokenizer, config)
-    fitted = model.fit_decision(pictures().double(), LABELS, features=features)
+    known_pictures = pictures_of_classes(LABELS).double()
+    fitted = model.fit_decision(known_pictures, LABELS, features=features)
+    assert fitted.probe_weight.abs().max() > 0.1  # else it would not show
     shown, s = pictures(5, 8).double(), plain.logit_scale.exp()
 
     def by_textbook(names, images):
-        """Class, rep and frozen features; those of the texts are averaged over templates."""
-        outputs = []
-        for template in model.peft_config["default"].templates:
-            rows = tokenizer([template.replace("{}", name) for name in names])["input_ids"]
-            ids = torch.tensor([row + [99] * (20 - len(row)) for row in rows])
-            with torch.no_grad():
-                outputs.append(
-                    textbook_forward(plain, model.peft_config["default"], textbook_weights(model), ids, images)
-                )
-        for name in ("text_features", "frozen_text_features"):
-            mean = torch.stack([output[name] for output in outputs]).mean(dim=0)
-            outputs[0][name] = torch.nn.functional.normalize(mean, dim=-1)
-        return outputs[0]
+        texts = [
+            [template.replace("{}", name) for name in names] for template in model.peft_config["default"].templates
+        ]
+        rows = [tokenizer(prompts)["input_ids"] for prompts in texts]
+        padded = [torch.tensor([row + [99] * (20 - len(row)) for row in template]) for template in rows]
+        return features_by_textbook(plain, model, padded, images)
 
-    known = by_textbook(NAMES, pictures().double())
+    known = by_textbook(NAMES, known_pictures)
     expected = textbook_fit(known["frozen_image_features"], known["frozen_text_features"], LABELS, s)
     torch.testing.assert_close(fitted.probe_weight.double(), expected["W"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(fitted.prototypes.double(), expected["M"], rtol=1e-5, atol=1e-6)
-    stored = {symbol: torch.tensor(getattr(fitted, name), dtype=torch.double) for symbol, name in
-              {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}.items()}  # fmt: skip
-    stored |= {"W": fitted.probe_weight.double(), "c": fitted.probe_bias.double(), "M": fitted.prototypes.double()}
+    model.decision = fitted = dataclasses.replace(fitted, **PROTOTYPES)
     for bound, names in BOUND.items():
         model.set_classes(names, tokenizer)
-        output = by_textbook(names, shown)
-        f_0, w_0 = output["frozen_image_features"], output["frozen_text_features"]
-        adapted = [s * output[name] @ output["text_features"].T for name in ("image_features", "rep_image_features")]
         rows = [NAMES.index(name) if name in NAMES else None for name in names]
-        given = [s * f_0 @ w_0.T] * 2 if features == "frozen" else adapted
-        theirs = textbook_decision(stored, rows, f_0, w_0, *given, s, 0.7, 0.5)
+        theirs = logits_by_textbook(fitted, rows, by_textbook(names, shown), s)
         torch.testing.assert_close(logits(model, shown), theirs, rtol=1e-9, atol=1e-9, msg=bound)
 
 
