@@ -17,6 +17,7 @@ from accelerate import PartialState
 from peft import get_peft_model
 from transformers import EvalPrediction, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
+from peft_mmrl import FitDecisionCallback
 from peft_mmrl.auto import load_clip
 from peft_mmrl.commands import arguments as cli
 from peft_mmrl.commands.console import clear_errors, command_line
@@ -74,6 +75,7 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
         arguments,
         eval_dataset=data.validation and PictureDataset(data.validation, preprocessing),
         compute_metrics=accuracy,
+        callbacks=[FitDecisionCallback(PictureDataset(data.train, preprocessing))],  # of the pictures as they are
     )
     frozen = FrozenFeatures.of(model, data.train, processor, trainer.accelerator)
     mirroring = frozen.judge_mirroring()
@@ -81,8 +83,11 @@ def main(arguments: TrainingArguments, args: argparse.Namespace) -> None:
     settings = TrainingSettings(flip=mirroring is not None and mirroring.is_harmless)
     trainer.train_dataset = augmented(data.train, preprocessing, settings)
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
-    frozen.fit_decision(model, trainer.accelerator)  # how trained and new classes are decided between
     trainer.save_model()
+    trainer.accelerator.print(
+        f"trained for {trainer.state.global_step} steps and fitted a decision; the adapter with both is in "
+        f"{arguments.output_dir}. To name pictures: peft-mmrl predict {arguments.output_dir} photo.jpg"
+    )
     if push and trainer.is_world_process_zero():
         with clear_errors(), plain_errors(repo_id):  # the adapter is saved by now
             model.push_to_hub(repo_id, private=arguments.hub_private_repo, token=arguments.hub_token)

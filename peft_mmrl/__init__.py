@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AutoPeftModelForZeroShotImageClassification",
     "Decision",
+    "FitDecisionCallback",
     "MMRLConfig",
     "MMRLModel",
     "MMRLOutput",
@@ -30,6 +31,7 @@ PeftModelForZeroShotImageClassification.push_model = staticmethod(push_model)
 
 # Imported when they are asked for: `datasets`, which reading pictures brings along, takes its time.
 _LATER = {
+    "FitDecisionCallback": ".training.trainer_callback",
     "Preprocessing": ".data",
     "convert_checkpoint": ".conversion",
     "fit": ".fitting",

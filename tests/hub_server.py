@@ -219,6 +219,8 @@ def commit(handler, repo, revision):
         value = line["value"]
         if line["key"] == "file":
             files[value["path"]] = base64.b64decode(value["content"])
+        elif line["key"] == "deletedFile":
+            del files[value["path"]]
         elif line["key"] == "lfsFile":
             files[value["path"]] = handler.server.large_files[value["oid"]]
     oid = handler.server.commit(repo, revision, files)

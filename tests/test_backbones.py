@@ -2,13 +2,15 @@
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from architectures import ARCHITECTURES, FAMILIES, TEXT, VISION, Family
-from conftest import scramble
+from conftest import pictures_of_classes, scramble
 from peft import PeftModel, get_peft_model
 from PIL import Image
+from textbook_logits import FITTED, features_by_textbook, logits_by_textbook
 from transformers import (
     BertTokenizer,
     ChineseCLIPImageProcessor,
@@ -23,7 +25,7 @@ from transformers import (
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
 from peft_mmrl.auto import load_clip
-from peft_mmrl.tuner.textbook import textbook_forward, textbook_weights
+from peft_mmrl.tuner.textbook import textbook_fit, textbook_forward, textbook_weights
 from peft_mmrl.tuner.towers.backbones import BACKBONES, Backbone
 
 
@@ -95,6 +97,47 @@ def test_logits_losses_and_gradients_are_the_textbooks(family, config, images):
         for our, their in zip(torch.autograd.grad(output.loss, parameters), their_gradients, strict=True):
             their = torch.zeros_like(our) if their is None else their
             assert torch.allclose(our, their, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("family", "config"), list(problems()))
+def test_decisions_are_the_textbooks(family, config):
+    """Trained classes alone, in other orders and in part, new ones alone, and both; two templates."""
+    words = dict(zip(NAMES, WORDS, strict=True)) | {"newt": (10, 60), "old red fox": (10, 61, 62)}
+
+    def tokenizer(texts):
+        rows = [(text.removeprefix("many "), (70,) * text.startswith("many ")) for text in texts]
+        return {"input_ids": [family.row(*prefix, *words[name]) for name, prefix in rows]}
+
+    plain = family.model().double()
+    model = scramble(get_peft_model(family.model().double(), copy.deepcopy(config))).eval()
+    model.set_classes(NAMES, tokenizer, template=["{}", "many {}"])
+    labels = torch.arange(12) % 3
+    pictures = pictures_of_classes(labels).double()
+    decision = model.fit_decision(pictures, labels)
+    assert decision.probe_weight.abs().max() > 0.1  # else it would not show
+    scale = plain.logit_scale.exp()
+
+    def by_textbook(names):
+        prompts = [tokenizer([f"{prefix}{name}" for name in names])["input_ids"] for prefix in ("", "many ")]
+        padded = [family.padded(rows)[0] for rows in prompts]
+        return features_by_textbook(plain, model, padded, pictures, family.encode_text)
+
+    known = by_textbook(NAMES)
+    expected = textbook_fit(known["frozen_image_features"], known["frozen_text_features"], labels, scale)
+    for symbol, name in FITTED.items():
+        ours = torch.as_tensor(getattr(decision, name)).double()
+        torch.testing.assert_close(ours, expected[symbol].double(), rtol=1e-3, atol=1e-4, msg=name)
+    prototypes = {"prototype_scale": 1.5, "prototype_shift": -0.3, "prototype_weight": 0.25}  # random CLIPs' weigh 0
+    for names in (NAMES, NAMES[::-1], NAMES[1:], NAMES[:1], ["newt"], ["newt", NAMES[2], "old red fox", NAMES[0]]):
+        model.set_classes(names, tokenizer)
+        known = by_textbook(names)
+        rows = [NAMES.index(name) if name in NAMES else None for name in names]
+        for features in ("adapted", "frozen"):
+            model.decision = replace(decision, features=features, **prototypes)
+            with torch.no_grad():
+                ours = model(pixel_values=pictures).logits
+            theirs = logits_by_textbook(model.decision, rows, known, scale)
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9, msg=f"{features}, {names}")
 
 
 def test_eager_attention_is_the_textbooks_too(family, images):

@@ -7,13 +7,16 @@ import warnings
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import in_two_processes, make_clip, scramble
+from conftest import in_two_processes, make_clip, pictures_of_classes, scramble
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file
+from textbook_logits import features_by_textbook, logits_by_textbook
 from torch.utils.data import DataLoader
+from transformers import CLIPImageProcessor
 
-from peft_mmrl import MMRLConfig
+from peft_mmrl import MMRLConfig, Preprocessing
 from peft_mmrl.tuner.decision import DECISION_FILE, Decision
-from peft_mmrl.tuner.textbook import textbook_decision, textbook_fit, textbook_forward, textbook_weights
+from peft_mmrl.tuner.textbook import textbook_fit
 
 
 NAMES = ["cat", "big dog", "axolotl"]
@@ -31,6 +34,11 @@ BOUND = {
     "new only": NEW,
     "mixed": [NEW[0], NAMES[2], NEW[1], NAMES[0]],
 }
+PROTOTYPES = {
+    "prototype_scale": 1.5,
+    "prototype_shift": -0.3,
+    "prototype_weight": 0.25,
+}  # of a random CLIP they weigh 0
 
 
 def pictures(number=12, seed=7):
@@ -64,39 +72,28 @@ def logits(model, images=None, **kwargs):
 def test_logits_are_the_textbooks(config, features, tokenizer):
     clip, plain = make_clip().double(), make_clip().double()
     model = make_model(clip, tokenizer, config)
-    fitted = model.fit_decision(pictures().double(), LABELS, features=features)
+    known_pictures = pictures_of_classes(LABELS).double()
+    fitted = model.fit_decision(known_pictures, LABELS, features=features)
+    assert fitted.probe_weight.abs().max() > 0.1  # else it would not show
     shown, s = pictures(5, 8).double(), plain.logit_scale.exp()
 
     def by_textbook(names, images):
-        """Class, rep and frozen features; those of the texts are averaged over templates."""
-        outputs = []
-        for template in model.peft_config["default"].templates:
-            rows = tokenizer([template.replace("{}", name) for name in names])["input_ids"]
-            ids = torch.tensor([row + [99] * (20 - len(row)) for row in rows])
-            with torch.no_grad():
-                outputs.append(
-                    textbook_forward(plain, model.peft_config["default"], textbook_weights(model), ids, images)
-                )
-        for name in ("text_features", "frozen_text_features"):
-            mean = torch.stack([output[name] for output in outputs]).mean(dim=0)
-            outputs[0][name] = torch.nn.functional.normalize(mean, dim=-1)
-        return outputs[0]
+        texts = [
+            [template.replace("{}", name) for name in names] for template in model.peft_config["default"].templates
+        ]
+        rows = [tokenizer(prompts)["input_ids"] for prompts in texts]
+        padded = [torch.tensor([row + [99] * (20 - len(row)) for row in template]) for template in rows]
+        return features_by_textbook(plain, model, padded, images)
 
-    known = by_textbook(NAMES, pictures().double())
+    known = by_textbook(NAMES, known_pictures)
     expected = textbook_fit(known["frozen_image_features"], known["frozen_text_features"], LABELS, s)
     torch.testing.assert_close(fitted.probe_weight.double(), expected["W"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(fitted.prototypes.double(), expected["M"], rtol=1e-5, atol=1e-6)
-    stored = {symbol: torch.tensor(getattr(fitted, name), dtype=torch.double) for symbol, name in
-              {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}.items()}  # fmt: skip
-    stored |= {"W": fitted.probe_weight.double(), "c": fitted.probe_bias.double(), "M": fitted.prototypes.double()}
+    model.decision = fitted = dataclasses.replace(fitted, **PROTOTYPES)
     for bound, names in BOUND.items():
         model.set_classes(names, tokenizer)
-        output = by_textbook(names, shown)
-        f_0, w_0 = output["frozen_image_features"], output["frozen_text_features"]
-        adapted = [s * output[name] @ output["text_features"].T for name in ("image_features", "rep_image_features")]
         rows = [NAMES.index(name) if name in NAMES else None for name in names]
-        given = [s * f_0 @ w_0.T] * 2 if features == "frozen" else adapted
-        theirs = textbook_decision(stored, rows, f_0, w_0, *given, s, 0.7, 0.5)
+        theirs = logits_by_textbook(fitted, rows, by_textbook(names, shown), s)
         torch.testing.assert_close(logits(model, shown), theirs, rtol=1e-9, atol=1e-9, msg=bound)
 
 
@@ -231,12 +228,13 @@ def test_training_mode_explicit_prompts_and_the_disabled_adapter_decide_without(
     assert all(map(torch.equal, others(), before))
 
 
+@pytest.mark.parametrize("features", ["adapted", "frozen"])
 @pytest.mark.parametrize("reg_weight", [0.5, 0.0])
-def test_class_and_rep_logits_features_and_losses_stay(model, reg_weight):
+def test_class_and_rep_logits_features_and_losses_stay(model, reg_weight, features):
     model.peft_config["default"].reg_weight = reg_weight
     arguments = {"pixel_values": pictures(5, 8), "labels": torch.tensor([0, 1, 2, 0, 1])}
     before = model(**arguments)
-    model.fit_decision(pictures(), LABELS)
+    model.fit_decision(pictures(), LABELS, features=features)
     after = model(**arguments)
     assert list(after) == list(before)
     for name in set(after) - {"logits", "logits_per_image", "logits_per_text"}:
@@ -338,6 +336,74 @@ def test_under_other_conditions_it_is_not_used(model, tokenizer):
         model.decision, model.peft_config["default"] = None, kept
 
 
+def prepared_with(mean):
+    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32, image_mean=[mean] * 3)
+
+
+def test_under_another_image_processor_it_is_not_used(model, tmp_path):
+    without = logits(model)
+    Preprocessing.of(model, prepared_with(0.5))
+    model.fit_decision(pictures(), LABELS)
+    decided = logits(model)
+    model.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(make_clip(), tmp_path).eval()
+    assert torch.equal(logits(loaded), decided)  # not known how the pictures were prepared
+    Preprocessing.of(loaded, prepared_with(0.5))
+    assert torch.equal(logits(loaded), decided)
+    Preprocessing.of(loaded, prepared_with(0.4))
+    with pytest.warns(UserWarning, match="fitted for another image processor and is not used"):
+        assert torch.equal(logits(loaded), without)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logits(loaded)  # said once
+        loaded.fit_decision(pictures(), LABELS)
+        assert torch.equal(logits(loaded), decided)
+
+
+def test_training_on_other_classes_drops_it(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    model.peft_config["default"].classes = None
+    logits(model)  # fresh: by the class feature alone
+    model.set_classes([*NEW, "dodo"], tokenizer)
+    assert model.decision is None
+    model.fit_decision(pictures(), LABELS)
+    model.set_classes(NAMES, tokenizer)
+    assert model.decision is not None
+
+
+@pytest.mark.parametrize("features", ["adapted", "frozen"])
+def test_recorded_states_and_compilation_decide_alike(model, tokenizer, features):
+    model.fit_decision(pictures(), LABELS, features=features)
+    model.set_classes(BOUND["mixed"], tokenizer)
+    expected = logits(model)
+    torch.testing.assert_close(logits(model, output_hidden_states=True), expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="eager")(pixel_values=pictures(5, 8)).logits
+    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("features", "calls"), [("adapted", [1, 1, 2, 2]), ("frozen", [1, 1, 1, 1])])
+def test_it_shares_the_trunk_and_keeps_text_features(model, features, calls, monkeypatch):
+    """Two of four vision layers are adapted; of the text encoder nothing runs a second time."""
+    model.fit_decision(pictures(), LABELS, features=features)
+    logits(model)
+    vision, text = model.get_base_model().vision_model, model.get_base_model().text_model
+    monkeypatch.setattr(type(text), "encode", lambda *arguments: pytest.fail("the text encoder runs again"))
+    ran = [0] * 4
+    for index, layer in enumerate(vision.layers):
+        layer.mlp.register_forward_hook(lambda *_, index=index: ran.__setitem__(index, ran[index] + 1))
+    logits(model)
+    assert ran == calls
+
+
+def test_bound_to_decides_by_it(model, tokenizer):
+    model.fit_decision(pictures(), LABELS)
+    with torch.no_grad():
+        found = model.bound_to(BOUND["mixed"], tokenizer)(pixel_values=pictures(5, 8)).logits
+    model.set_classes(BOUND["mixed"], tokenizer)
+    assert torch.equal(found, logits(model))
+
+
 # --- adapters, saving, loading -----------------------------------------------------------------------------------
 
 
@@ -367,6 +433,48 @@ def test_it_is_no_part_of_the_weights_and_stays_fp32(model):
     assert set(model.state_dict()) == names
     model.half()
     assert model.decision.probe_weight.dtype == torch.float32 and not model.decision.probe_weight.requires_grad
+
+
+def test_a_base_in_half_precision_fits_and_saves_fp32(tokenizer, tmp_path):
+    model = make_model(make_clip(), tokenizer).to(torch.bfloat16)
+    decision = model.fit_decision(pictures().bfloat16(), LABELS)
+    model.save_pretrained(tmp_path)
+    assert {tensor.dtype for tensor in load_file(tmp_path / DECISION_FILE).values()} == {torch.float32}
+    assert same(Decision.load(tmp_path), decision, 0)
+
+
+def test_every_adapter_that_is_saved_has_its_own_file(model, tokenizer, tmp_path):
+    first = model.fit_decision(pictures(), LABELS)
+    model.add_adapter("other", MMRLConfig(rep_dim=16))
+    model.set_adapter("other")
+    model.set_classes(NEW, tokenizer)
+    second = model.fit_decision(pictures(), LABELS % 2)
+    model.save_pretrained(tmp_path / "all")
+    model.save_pretrained(tmp_path / "one", selected_adapters=["other"])
+    assert same(Decision.load(tmp_path / "all"), first, 0)
+    assert same(Decision.load(tmp_path / "all" / "other"), second, 0)
+    assert not (tmp_path / "one" / DECISION_FILE).exists()
+    assert same(PeftModel.from_pretrained(make_clip(), tmp_path / "one" / "other").decision, second, 0)
+
+
+def test_loading_in_place_that_fails_leaves_it(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    decision = model.fit_decision(pictures(), LABELS)
+    expected = logits(model)
+    (tmp_path / DECISION_FILE).write_bytes(b"damaged")
+    with pytest.raises(OSError, match=DECISION_FILE):
+        model.load_adapter(tmp_path, "default")
+    assert model.decision is decision and torch.equal(logits(model), expected)
+
+
+def test_disabling_and_deleting_leave_the_others(model, tokenizer, tmp_path):
+    model.fit_decision(pictures(), LABELS)
+    expected = logits(model)
+    model.add_adapter("other", MMRLConfig(rep_dim=16))
+    with model.disable_adapter():
+        zero_shot = logits(model)
+    model.delete_adapter("other")
+    assert torch.equal(logits(model), expected) and not torch.allclose(zero_shot, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("features", ["adapted", "frozen"])

@@ -81,9 +81,16 @@ def test_fit_is_the_textbooks(counts, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 8), min_size=2, max_size=6), st.integers(0, 99), st.sampled_from([0.2, 0.8, 3.0]))
-def test_fit_of_any_problem_is_the_textbooks(counts, seed, spread):
+@given(
+    st.lists(st.integers(1, 8), min_size=2, max_size=6),
+    st.integers(0, 99),
+    st.sampled_from([0.2, 0.8, 3.0]),
+    st.booleans(),
+)
+def test_fit_of_any_problem_is_the_textbooks(counts, seed, spread, is_misnamed):
     problem = make_problem(counts, seed, spread)
+    if is_misnamed:  # frozen CLIP takes the classes for one another
+        problem.texts = problem.texts.roll(1, dims=0)
     assert is_fitted_as(problem.fit(), problem.textbook())
 
 
@@ -98,6 +105,36 @@ def test_fit_in_fp32_is_that_in_fp64(problem):
     single = fit(problem.images.float(), problem.texts.float(), problem.labels, 20.0)
     assert is_fitted_as(single, problem.textbook())
     assert single.probe_weight.dtype == single.prototypes.dtype == torch.float32
+
+
+class WithoutDoubles(torch.Tensor):
+    """A tensor on a device that has no float64, as MPS: only copies on the CPU may be doubles."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError(f"{function} makes a float64")
+        return result
+
+
+def test_a_device_without_doubles_fits_the_same(problem):
+    images, texts, labels, scale = problem.images.float(), problem.texts.float(), problem.labels, torch.tensor(20.0)
+    expected = fit(images, texts, labels, scale)
+    given = [tensor.as_subclass(WithoutDoubles) for tensor in (images, texts, labels, scale)]
+    with pytest.raises(TypeError, match="makes a float64"):
+        given[0].sum(dtype=torch.double)
+    fitted = fit(*given)
+    assert isinstance(fitted.probe_weight, WithoutDoubles)
+    for field in dataclasses.fields(Decision):
+        ours, theirs = getattr(fitted, field.name), getattr(expected, field.name)
+        assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs, field.name
+    mirrored = images.roll(1, dims=0)
+    assert judge_mirroring(given[0], mirrored.as_subclass(WithoutDoubles), *given[1:]) == judge_mirroring(
+        images, mirrored, texts, labels, scale
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))

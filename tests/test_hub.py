@@ -80,6 +80,43 @@ def test_a_pushed_adapter_loads_bit_for_bit(hub, hub_model, images, auto):
     assert not [request for request in hub.unknown_requests if "me/" in request]
 
 
+@pytest.mark.parametrize("auto", [False, True])
+def test_a_decision_is_pushed_and_loaded_with_the_adapter(hub, hub_model, tokenizer, images, monkeypatch, auto):
+    hub_model.fit_decision(images, torch.tensor([0, 1, 0, 1]))
+    hub_model.set_classes(["dog", "newt", "cat"], tokenizer)
+    expected = logits_of(hub_model, images)
+    hub_model.push_to_hub("me/pets")
+    assert "decision.safetensors" in hub.files("me/pets")
+
+    def load():
+        if auto:
+            return AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets").eval()
+        return PeftModel.from_pretrained(CLIPModel.from_pretrained("me/clip"), "me/pets").eval()
+
+    loaded = load()
+    loaded.set_classes(["dog", "newt", "cat"], tokenizer)
+    assert torch.equal(logits_of(loaded, images), expected)
+    loaded.decision = None
+    assert not torch.allclose(logits_of(loaded, images), expected, atol=1e-3)
+    loaded.load_adapter("me/pets", "default")  # in place
+    loaded.load_adapter("me/pets", "again")
+    for name in ("default", "again"):
+        loaded.set_adapter(name)
+        loaded.set_classes(["dog", "newt", "cat"], tokenizer)
+        assert torch.equal(logits_of(loaded, images), expected)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load().decision is not None
+
+
+def test_a_decision_that_was_taken_off_is_gone_from_the_hub_too(hub, hub_model, images):
+    hub_model.fit_decision(images, torch.tensor([0, 1, 0, 1]))
+    hub_model.push_to_hub("me/pets")
+    hub_model.decision = None
+    hub_model.push_to_hub("me/pets")
+    loaded = AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets").eval()
+    assert torch.equal(logits_of(loaded, images), logits_of(hub_model, images))
+
+
 def test_a_downloaded_adapter_loads_again_without_network(hub, hub_model, monkeypatch):
     hub_model.push_to_hub("me/pets")
     AutoPeftModelForZeroShotImageClassification.from_pretrained("me/pets")

@@ -23,6 +23,7 @@ def test_it_trains_on_a_folder_and_saves_a_classifier(launch, digit_folders, tmp
     assert done.returncode == 0, done.stderr
     losses = [float(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if line.startswith("epoch ")]
     assert len(losses) == 3
+    assert done.stdout.count(f"trained on 18 pictures of 3 classes; the adapter is in {tmp_path / 'adapter'}") == 1
     model = PeftModel.from_pretrained(CLIPModel.from_pretrained(DEMO_CLIP), tmp_path / "adapter")
     assert model.classes == ["one", "two", "zero"]
     assert model.decision is not None

@@ -5,11 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import WordTokenizer, make_clip, scramble
+from accelerate import PartialState
+from conftest import WordTokenizer, in_two_processes, make_clip, scramble
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from peft_mmrl import MMRLConfig
+from peft_mmrl import FitDecisionCallback, MMRLConfig
 
 
 class Images(torch.utils.data.Dataset):
@@ -269,3 +270,84 @@ def test_the_adapted_base_names_labels_and_refuses_them(clip, images):
     assert isinstance(clip, plain)
     assert (type(clip).__name__, type(clip).__module__) == (plain.__name__, plain.__module__)
     assert type(model.unload()) is plain
+
+
+# --- a decision at the end of training ---------------------------------------------------------------------------
+
+
+def logits_of(model, images):
+    with torch.no_grad():
+        return model.eval()(pixel_values=images).logits
+
+
+@pytest.mark.parametrize("column", ["label", "labels"])
+def test_the_callback_fits_a_decision_on_the_plain_pictures(column, tokenizer, tmp_path):
+    plain, other = Images(9, column), Images(8, "labels")
+    model = model_with_classes(tokenizer)
+    callback = FitDecisionCallback(plain, features="frozen")
+    trainer = Trainer(model, arguments(tmp_path), train_dataset=other, callbacks=[callback])
+    trainer.train()
+    assert model.training and model.decision.features == "frozen"
+    expected = model_with_classes(tokenizer).fit_decision(plain.images, torch.arange(9) % 2)
+    assert torch.allclose(model.decision.prototypes, expected.prototypes, atol=1e-6)
+    trainer.save_model()
+    again = PeftModel.from_pretrained(make_clip(), tmp_path)
+    assert torch.equal(logits_of(again, plain.images), logits_of(model, plain.images))
+
+
+def test_the_callback_takes_a_loader_too(tokenizer, tmp_path):
+    plain = Images(9, "labels")
+    model = model_with_classes(tokenizer)
+    callback = FitDecisionCallback(torch.utils.data.DataLoader(plain, 4))
+    Trainer(model, arguments(tmp_path), train_dataset=plain, callbacks=[callback]).train()
+    expected = model_with_classes(tokenizer).fit_decision(plain.images, torch.arange(9) % 2)
+    assert torch.allclose(model.decision.prototypes, expected.prototypes, atol=1e-6)
+
+
+def test_the_callback_changes_no_trained_weight(plain_run, tokenizer, tmp_path):
+    model = model_with_classes(tokenizer)
+    plain = Images(8, "labels")
+    Trainer(model, arguments(tmp_path), train_dataset=plain, callbacks=[FitDecisionCallback(plain)]).train()
+    weights = get_peft_model_state_dict(model)
+    assert all(torch.equal(weights[name], plain_run[name]) for name in weights)
+
+
+def test_the_best_model_has_the_decision(tokenizer, tmp_path):
+    """Trainer loads the best checkpoint in place, which has none: the callback comes after that."""
+    model = model_with_classes(tokenizer)
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss"}
+    args = arguments(tmp_path, eval_strategy="epoch", save_strategy="epoch", **best)
+    plain = Images(8, "labels")
+    trainer = Trainer(model, args, None, plain, Images(7, "labels"), callbacks=[FitDecisionCallback(plain)])
+    trainer.train()
+    assert trainer.state.best_model_checkpoint is not None
+    assert PeftModel.from_pretrained(make_clip(), trainer.state.best_model_checkpoint).decision is None
+    trainer.save_model(tmp_path / "best")
+    assert PeftModel.from_pretrained(make_clip(), tmp_path / "best").decision is not None
+
+
+def test_the_callback_refuses_other_models_and_passes(tokenizer, tmp_path):
+    with pytest.raises(ValueError, match='`features` must be "adapted" or "frozen"'):
+        FitDecisionCallback(Images(8, "labels"), features="both")
+    plain = Images(8, "labels")
+    trainer = Trainer(torch.nn.Linear(1, 1), arguments(tmp_path), train_dataset=plain)
+    trainer.add_callback(FitDecisionCallback(plain))
+    with pytest.raises(TypeError, match="`FitDecisionCallback` is for a CLIP with an MMRL adapter.*Linear"):
+        trainer.train()
+
+
+def train_in_each_process(folder):
+    torch.set_num_threads(1)
+    model = model_with_classes(WordTokenizer())
+    args = arguments(folder, per_device_train_batch_size=2, per_device_eval_batch_size=2, num_train_epochs=1)
+    callbacks = [FitDecisionCallback(Images(9, "labels"))]
+    Trainer(model, args, train_dataset=Images(8, "labels"), callbacks=callbacks).train()
+    torch.save(model.decision.state()[0], folder / f"{PartialState().process_index}.pt")
+
+
+def test_two_processes_fit_the_decision_of_one(tokenizer, tmp_path):
+    in_two_processes(train_in_each_process, tmp_path)
+    expected = model_with_classes(tokenizer).fit_decision(Images(9, "labels").images, torch.arange(9) % 2)
+    one, other = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert torch.allclose(one["prototypes"], expected.prototypes, atol=1e-6)

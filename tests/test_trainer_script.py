@@ -27,6 +27,7 @@ def test_it_trains_evaluates_and_saves(digit_folders, tmp_path, capsys):
     )
     said = capsys.readouterr().out
     assert "18 pictures of 3 classes" in said and "pictures are not mirrored" in said
+    assert said.count(f"the adapter with both is in {folder}. To name pictures: peft-mmrl predict {folder}") == 1
     (state,) = list(folder.glob("checkpoint-*/trainer_state.json"))[-1:]
     assert json.loads(state.read_text())["best_metric"] > 0.5
     model = PeftModel.from_pretrained(load_clip()[0], folder)

@@ -12,7 +12,7 @@ Compared on one random CLIP (speed does not depend on the weights), in turn, so 
   forward   the bare forward pass of the images through frozen CLIP, no text
   layers    the encoder layers that a step seems to need: trunk and frozen upper layers forward, adapted layers with K
             more tokens forward and backward
-The column "decision" says how many times as long evaluation takes with one (`fit_decision`).
+Evaluation is of batches of 32; the column "decision" says how many times as long it takes with one (`fit_decision`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from ..data.progress import progress_bar
 from ..training.run_folder import write_json
 from . import arguments as cli
-from .benchmark_steps import MODELS, STEPS, Setting
+from .benchmark_steps import EVALUATION_BATCH, MODELS, STEPS, Setting
 from .console import clear_errors, command_line
 
 
@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace, num_classes: int, batch_size: int, dtype: 
     medians = {name: median(values) for name, values in times.items()}
     result = {"classes": num_classes, "batch_size": batch_size, "dtype": dtype, "seconds": medians}
     result["ratio_to_mmrl"] = {name: medians[name] / medians["mmrl"] for name in methods}
-    result["evaluation_seconds_per_image"] = medians["evaluation"] / batch_size
+    result["evaluation_seconds_per_image"] = medians["evaluation"] / EVALUATION_BATCH
     result["decision_ratio"] = medians["evaluation with a decision"] / medians["evaluation"]
     if "cached" in methods:
         result["cached_view_mib"] = setting.view_mib

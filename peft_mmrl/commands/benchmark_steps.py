@@ -23,6 +23,7 @@ from ..tuner.textbook import textbook_forward, textbook_weights
 
 BOS, EOS, A_PHOTO_OF_A, FULL_STOP = 49406, 49407, [320, 1125, 539, 320], 269
 CONTEXT = 77
+EVALUATION_BATCH = 32
 MODELS = {"ViT-B/16": 16, "ViT-B/32": 32}
 STEPS = ("mmrl", "cached", "textbook", "lora", "forward", "layers")
 
@@ -140,14 +141,15 @@ class Setting:
         states.sum().backward()
 
     def evaluation(self, with_decision: bool = False) -> Callable[[], None]:
-        """A function that scores the images among all classes, with the features of the classes kept."""
+        """A function that scores a batch of 32 images among all classes, with the features of the classes kept."""
         model = self.mmrl_model().eval()
+        pixels = torch.randn(EVALUATION_BATCH, *self.pixels.shape[1:], device=self.device)
         if with_decision:  # of any numbers: the time does not depend on them
             shape = len(model.classes), model.get_base_model().config.projection_dim
             model.decision = Decision(torch.zeros(shape), torch.zeros(shape[:1]), torch.zeros(shape), 1.0, 0.0, 0.5)
 
         def run() -> None:
             with torch.no_grad(), self.precision():
-                model(pixel_values=self.pixels)
+                model(pixel_values=pixels)
 
         return run

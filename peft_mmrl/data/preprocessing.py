@@ -70,6 +70,9 @@ class Preprocessing:
     def of(cls, adapter: PeftModel | MMRLConfig, image_processor: ImageProcessor | None = None) -> Preprocessing:
         """What an adapter was trained with.
 
+        A model remembers the image processor's settings: it says so, and does without, where its decision was fitted
+        on pictures that were prepared otherwise.
+
         Args:
             adapter: the model, whose active adapter it is, or the adapter's config.
             image_processor: the base model's, or its processor; None: loaded from where the base model lies.
@@ -82,7 +85,10 @@ class Preprocessing:
             image_processor = AutoImageProcessor.from_pretrained(
                 config.base_model_name_or_path, revision=config.revision
             )
-        return cls(image_processor, config.fit, config.value_range)
+        preprocessing = cls(image_processor, config.fit, config.value_range)
+        if adapter is not config:
+            adapter.image_settings = preprocessing.to_dict()["image_processor"]
+        return preprocessing
 
     @classmethod
     def choose(

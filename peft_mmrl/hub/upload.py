@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -206,10 +206,16 @@ def push_folder(
     repo_id = retried(partial(api.create_repo, repo_id, private=private, exist_ok=True)).repo_id
     if revision is not None and not create_pr and not revision.startswith("refs/"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
+    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), _published(path, repo_id)) for path in paths]
+    # one of an adapter that was there before would decide for this one
+    decisions = [path.with_name(DECISION_FILE) for path in paths if path.name == CONFIG_NAME]
+    for name in (path.relative_to(folder).as_posix() for path in decisions if path not in paths):
+        if retried(partial(api.file_exists, repo_id, name, revision=revision)):
+            operations.append(CommitOperationDelete(name))
     commit = partial(
         api.create_commit,
         repo_id,
-        [CommitOperationAdd(path.relative_to(folder).as_posix(), _published(path, repo_id)) for path in paths],
+        operations,
         commit_message=commit_message,
         commit_description=commit_description,
         revision=revision,

@@ -56,6 +56,8 @@ class ClassBindingModel(MMRLPeftModel):
         """
         adapter = self.one_active_adapter()
         bound, new_config = self._bind(adapter, names, processor, template, seen, allow_duplicates)
+        if new_config.classes != self.peft_config[adapter].classes:  # it is trained anew
+            self._decisions.pop(adapter, None)
         self.peft_config[adapter] = new_config  # first, see `_state`
         self._bound[adapter] = bound
         self._warned_untrained.discard(adapter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -133,6 +134,8 @@ class DecidingModel(ClassBindingModel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._warned_decision: set[tuple[str, ...]] = set()
+        # How an image processor prepares the pictures, which pixel values do not tell: set by `Preprocessing.of`.
+        self.image_settings: dict[str, Any] | None = None
 
     def fit_decision(
         self,
@@ -193,6 +196,7 @@ class DecidingModel(ClassBindingModel):
                 decision = fit_on_pictures(clip, state, fingerprint, pairs, features)
         finally:
             self.train(was_training)
+        decision = replace(decision, fitted_for=decision.fitted_for | {"image processor": self.image_settings})
         self._decisions[state.adapter] = decision
         self._warned_decision.clear()
         return decision
@@ -214,22 +218,28 @@ class DecidingModel(ClassBindingModel):
     def _decision_for(
         self, state: State, classes: BoundClasses | ExplicitPrompts, pixel_values: torch.Tensor | None
     ) -> Decision | None:
-        """The decision that a forward pass uses: in eval mode, over bound classes, under what it was fitted for."""
+        """The decision that a forward pass uses: in eval mode, over bound classes, under what it was fitted for.
+
+        Where there is none, or another one is needed, it says so once."""
         adapter, config, decision = state.adapter, state.config, self._decisions.get(state.adapter)
         is_plain = state.is_training or state.is_frozen or config.classes is None
-        if is_plain or not isinstance(classes, BoundClasses):
+        if is_plain:
             return None
-        if decision is None:
+        is_bound = isinstance(classes, BoundClasses)
+        if decision is None or not is_bound:
             if len(set(classes.seen)) == 2:
+                mended = "" if is_bound else ", for classes bound by `set_classes` or `bound_to`, not for `input_ids`"
                 self._warn_of_decision(
                     (adapter, "none"),
                     "Trained and new classes compete, but fused logits of the ones and class logits of the others are "
-                    "on different scales. `model.fit_decision(images, labels)` on the training pictures mends it.",
+                    "on different scales. A decision, `model.fit_decision(images, labels)` on the training pictures, "
+                    f"mends it{mended}.",
                 )
             return None
         rows_of(classes)  # raises for a class without one
         size = getattr(pixel_values, "shape", (None, None))[2:] or None
         now = conditions(classes.templates, self.base_model.base_fingerprint, size, config)
+        now["image processor"] = self.image_settings
         differing = decision.differs_in(now)
         if differing:
             self._warn_of_decision(

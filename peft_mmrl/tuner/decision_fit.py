@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .decision import Decision, check_features
-from .probe import choose_factor, chunks, fit_probe
+from .probe import choose_factor, chunks, fit_probe, total
 from .validation import InvalidTypeError, check_labels
 
 
@@ -86,20 +86,20 @@ def prototype_scale(
     if num_classes < 2 or not repeated.any():
         return 0.0, 0.0
 
-    def of_label(rows: torch.Tensor) -> torch.Tensor:
-        return scale * (frozen_image * rows).sum(dim=1, dtype=torch.double)
+    def mean_logit(images: torch.Tensor, rows: torch.Tensor) -> float:
+        return float(scale) * total(images * rows) / len(images)
 
-    def mean_of_others(classes: torch.Tensor) -> torch.Tensor:
-        every = scale * (frozen_image.double() @ classes.double().sum(dim=0))
-        return (every - of_label(classes[labels])).mean() / (num_classes - 1)
+    def mean_of_others(classes: torch.Tensor) -> float:
+        every = mean_logit(frozen_image.mean(dim=0, keepdim=True), classes.sum(dim=0))
+        return (every - mean_logit(frozen_image, classes[labels])) / (num_classes - 1)
 
-    z_true = of_label(frozen_text[labels]).mean()
-    h_true = of_label(_others_mean(frozen_image, prototypes, labels))[repeated].mean()
+    z_true = mean_logit(frozen_image, frozen_text[labels])
+    h_true = mean_logit(frozen_image[repeated], _others_mean(frozen_image, prototypes, labels)[repeated])
     distance = h_true - mean_of_others(prototypes)
     if distance <= 0:
         return 0.0, 0.0
-    a = ((z_true - mean_of_others(frozen_text)) / distance).clamp(0, MAX_PROTOTYPE_SCALE)
-    return a.item(), (z_true - a * h_true).item()
+    a = min(max((z_true - mean_of_others(frozen_text)) / distance, 0.0), MAX_PROTOTYPE_SCALE)
+    return a, z_true - a * h_true
 
 
 def choose_prototype_weight(
@@ -133,7 +133,7 @@ def choose_prototype_weight(
                  for g in allowed]
             )
         )  # fmt: skip
-    scores = torch.cat(scores, dim=1).double()  # (weights, pictures)
+    scores = torch.cat(scores, dim=1).cpu().double()  # (weights, pictures)
     behind = scores[scores.mean(dim=1).argmax()] - scores
     is_close = behind.mean(dim=1) <= behind.std(dim=1, correction=0) / len(repeated) ** 0.5
     return allowed[int(is_close.int().argmax())]

@@ -99,11 +99,11 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
             raise ValueError("`pixel_values` and `trunk_states` are the same images; pass one.")
         if input_ids is None:
             classes = self._bound_classes(state)
-            state = replace(state, decision=self._decision_for(state, classes, pixel_values))
         elif bound_to is not None:
             raise ValueError("`input_ids` and `bound_to` are both the classes to score; pass one.")
         else:
             classes = checked_prompts(clip, state.config, input_ids, attention_mask, position_ids, token_type_ids)
+        state = replace(state, decision=self._decision_for(state, classes, pixel_values))
         if trunk_states is not None:
             images = checked_states(clip, state, trunk_states, frozen_image_embeds, with_loss, kwargs)
         output = score(clip, state, images, classes, labels, return_loss, num_items_in_batch, **kwargs)

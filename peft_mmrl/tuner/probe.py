@@ -40,7 +40,7 @@ def fit_probe(
     """
     mean = features.mean(dim=0)
     inputs = torch.cat([features - mean, torch.ones_like(features[:, :1])], dim=1)  # (N, d + 1)
-    parameters = inputs.new_zeros(num_classes, inputs.shape[1], requires_grad=True)  # W and c side by side
+    parameters = inputs.new_zeros(num_classes, inputs.shape[1]).requires_grad_()  # W and c side by side
     if num_classes == 1:
         return parameters.detach()[:, :-1], parameters.detach()[:, -1]
     weights = inputs.new_ones(num_classes) if class_weight is None else class_weight.to(inputs)
@@ -48,14 +48,14 @@ def fit_probe(
     everything = torch.arange(len(inputs), device=inputs.device)
 
     @torch.no_grad()
-    def loss_and_gradient() -> torch.Tensor:
+    def loss_and_gradient() -> float:
         gradient = parameters * penalty
         gradient[:, -1] = 0
-        loss = (parameters * gradient).sum(dtype=torch.double) / 2
+        loss = total(parameters * gradient) / 2
         for rows in chunks(everything, num_classes):
             log_p = (inputs[rows] @ parameters.T).log_softmax(dim=1)
             of_label, weight = labels[rows, None], weights[labels[rows], None]
-            loss -= (weight * log_p.gather(1, of_label)).sum(dtype=torch.double) / len(inputs)
+            loss -= total(weight * log_p.gather(1, of_label)) / len(inputs)
             error = log_p.exp_().scatter_add_(1, of_label, -torch.ones_like(weight)).mul_(weight)
             gradient += error.T @ inputs[rows] / len(inputs)
         parameters.grad = gradient
@@ -150,6 +150,11 @@ def deal_into_folds(labels: torch.Tensor, scores: torch.Tensor, num_folds: int) 
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device) - first[labels[order]]
     return rank % num_folds
+
+
+def total(rows: torch.Tensor) -> float:
+    """Sum of all entries of rows (N, n), in double: on the CPU, since not every device has doubles (MPS)."""
+    return rows.sum(dim=1).cpu().double().sum().item()
 
 
 def chunks(rows: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, ...]:

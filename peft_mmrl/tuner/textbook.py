@@ -280,7 +280,7 @@ def textbook_fit(f_0: Tensor, w_0: Tensor, y: Tensor, s: Tensor) -> dict[str, Te
         return fitted
     a = ((z[own].mean() - z[~own].mean()) / (h_true - h_wrong)).clamp(0, 10)
     b = z[own].mean() - a * h_true
-    allowed = [g for g in (0, 0.25, 0.5) if g == 0 or g <= (several.sum() - 4) / 8]
+    allowed = [g for g in (0, 0.25, 0.5) if g == 0 or (a > 0 and g <= (several.sum() - 4) / 8)]
     scores = {g: ((1 - g) * z + g * (a * h + b)).log_softmax(dim=1)[own][several] for g in allowed}
     best = max(scores.values(), key=lambda score: score.mean())
     error = {g: (best - score).std(correction=0) / len(score) ** 0.5 for g, score in scores.items()}
