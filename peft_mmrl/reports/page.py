@@ -9,11 +9,12 @@ from typing import Any
 import jinja2
 import PIL.Image
 
+from ..scoring.held_out import CAVEAT
 from ..scoring.labelled import Predictions
-from ..scoring.rungs import rungs
+from ..scoring.rungs import TRAINED, UNTRAINED, ZERO_SHOT
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
-from .verdict import lost_classes, verdict, weakest_class
+from .verdict import lost_classes, training_added, verdict, weakest_class
 
 
 MOST_CLASSES_FIRST = 16  # on the first screens; the table at the end has all
@@ -40,7 +41,6 @@ def render_page(
     figures: dict[str, bytes],
     *,
     settings: dict[str, Any],
-    threshold: dict[str, Any] | None,
 ) -> str:
     """One HTML page that needs no other file and no network.
 
@@ -51,7 +51,6 @@ def render_page(
         shown: from `gallery.choose_pictures`.
         figures: PNG files by name.
         settings: what the run was asked to do.
-        threshold: for "none of these"; None: there is none.
     """
     names = predictions.class_names
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
@@ -63,7 +62,9 @@ def render_page(
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
         verdict=verdict(metrics),
         is_trained=predictions.is_trained,
-        rungs=rungs(predictions),
+        steps=_steps(metrics["rungs"]),
+        training_added=training_added(metrics),
+        without_pictures=[row["class"] for row in metrics["per_class"] if not row["pictures"]],
         weakest=weakest_class(metrics),
         lost=lost_classes(metrics),
         most_lost=MOST_LOST,
@@ -83,7 +84,8 @@ def render_page(
             (*MEASURES[name], metrics[f"zero_shot_{name}"], metrics[name]) for name in MEASURES if name in metrics
         ],
         settings={name: _as_text(value) for name, value in settings.items()},
-        threshold=threshold,
+        confidence=metrics.get("confidence"),
+        caveat=CAVEAT,
     )
 
 
@@ -98,6 +100,14 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"percent": _percent, "points": _points, "count": "{:,}".format}
     return environment.get_template("report.html")
+
+
+def _steps(rungs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Accuracies with their intervals, as the page names and colours them: what is between is the decision alone."""
+    names = {ZERO_SHOT: "before", UNTRAINED: "no training", TRAINED: "after"}
+    steps = [rung | {"label": names[rung["model"]]} for rung in rungs]
+    steps[-1]["label"] = "after"
+    return steps
 
 
 def _embed(figure: bytes) -> dict[str, Any]:
