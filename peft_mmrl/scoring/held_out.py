@@ -166,10 +166,11 @@ class Confidence:
         if self.unknown:
             passing = sum(p >= threshold for p in self.unknown)
             others = f"Of {len(self.unknown)} pictures of other classes that were given, {passing} would be named"
+        rule = f'"None of these" below {threshold:.1%}' if threshold else "Naming every picture"
         words = (
-            f'"None of these" below {threshold:.1%} (predict --risk {risk:g}) aims at no more than {_percent(risk)} '
-            f"of all pictures named wrongly. Of {self._source()} {sum(good)} are named rightly, "
-            f"{sum(named) - sum(good)} wrongly and {len(named) - sum(named)} not at all. {others}."
+            f"{rule} (predict --risk {risk:g}) aims at no more than {_percent(risk)} of all pictures named wrongly. "
+            f"Of {self._source()} {sum(good)} are named rightly, {sum(named) - sum(good)} wrongly and "
+            f"{len(named) - sum(named)} not at all. {others}."
         )
         return Aim(threshold, words, good)
 
