@@ -11,7 +11,6 @@ import PIL.Image
 
 from ..scoring.held_out import CAVEAT
 from ..scoring.labelled import Predictions
-from ..scoring.rungs import TRAINED, UNTRAINED, ZERO_SHOT
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
 from .verdict import lost_classes, training_added, verdict, weakest_class
@@ -20,6 +19,9 @@ from .verdict import lost_classes, training_added, verdict, weakest_class
 MOST_CLASSES_FIRST = 16  # on the first screens; the table at the end has all
 MOST_MISTAKES = 5
 MOST_LOST = 5
+BEFORE_STEP = {"label": "before", "kind": "before"}
+BETWEEN_STEP = {"label": "no training", "kind": "between"}
+AFTER_STEP = {"label": "after", "kind": ""}
 MEASURES = {
     "accuracy": ("Accuracy", "share of all pictures that are recognised"),
     "top_5_accuracy": ("Top-5 accuracy", "share of pictures whose class is among the five likeliest"),
@@ -52,7 +54,7 @@ def render_page(
         figures: PNG files by name.
         settings: what the run was asked to do.
     """
-    names = predictions.class_names
+    names, weakest = predictions.class_names, weakest_class(metrics)
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
     changes = [row["recall"] - row["zero_shot_recall"] for row in with_pictures]
     return _template().render(
@@ -65,7 +67,9 @@ def render_page(
         steps=_steps(metrics["rungs"]),
         training_added=training_added(metrics),
         without_pictures=[row["class"] for row in metrics["per_class"] if not row["pictures"]],
-        weakest=weakest_class(metrics),
+        mean_class=_before_and_after(metrics["zero_shot_macro_recall"], metrics["macro_recall"]),
+        weakest=weakest,
+        weakest_class=_before_and_after(weakest["zero_shot_recall"], weakest["recall"]),
         lost=lost_classes(metrics),
         most_lost=MOST_LOST,
         better=sum(change > 0 for change in changes),
@@ -103,11 +107,14 @@ def _template() -> jinja2.Template:
 
 
 def _steps(rungs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Accuracies with their intervals, as the page names and colours them: what is between is the decision alone."""
-    names = {ZERO_SHOT: "before", UNTRAINED: "no training", TRAINED: "after"}
-    steps = [rung | {"label": names[rung["model"]]} for rung in rungs]
-    steps[-1]["label"] = "after"
-    return steps
+    """Accuracies with their intervals, labelled and coloured: between CLIP as it was and what is reported is, where
+    both were scored, the decision without training."""
+    first, *between, last = rungs
+    return [BEFORE_STEP | first, *(BETWEEN_STEP | rung for rung in between), AFTER_STEP | last]
+
+
+def _before_and_after(before: float, after: float) -> list[dict[str, Any]]:
+    return [BEFORE_STEP | {"accuracy": before}, AFTER_STEP | {"accuracy": after}]
 
 
 def _embed(figure: bytes) -> dict[str, Any]:

@@ -44,13 +44,14 @@ def training_added(metrics: dict[str, Any]) -> str | None:
     """What training added to the decision without it, and how sure that is; None where only one was scored."""
     if "training_p_value" not in metrics:
         return None
-    gained, lost = metrics["training_gained"], metrics["training_lost"]
+    gained, lost, p = (metrics[f"training_{name}"] for name in ("gained", "lost", "p_value"))
     points = 100 * (gained - lost) / metrics["pictures"]
     change = f"took {-points:.1f} points from" if points < 0 else f"added {points:.1f} points to"
-    chance = "can be chance" if metrics["training_p_value"] >= CHANCE else "is hardly ever chance"
+    chance = "can be chance" if p >= CHANCE else "is hardly ever chance"
+    shown = f"p = {p:.2f}" if p >= 0.01 else f"p < {0.01 if p >= 0.001 else 0.001}"
     return (
-        f"Training {change} what the decision gets without it: {gained} pictures gained, {lost} lost. That {chance} "
-        f"(p = {metrics['training_p_value']:.2g})."
+        f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost}). "
+        f"That {chance} ({shown})."
     )
 
 
