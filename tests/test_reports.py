@@ -388,7 +388,8 @@ def test_what_training_added_to_the_decision_is_said_with_its_doubt(
         called = torch.where(right < count, predictions.labels, 1 - predictions.labels)
         setattr(predictions, name, torch.eye(2)[called] * 0.8 + 0.1)
     metrics = report_of(tmp_path, predictions)
-    said = f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost}). That {chance}."
+    said = f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost})."
+    said += f" That {chance}."
     assert verdict.training_added(metrics) == said
     assert said in verdict.summary(metrics) and said.replace("<", "&lt;") in (tmp_path / "report.html").read_text()
 
@@ -422,7 +423,7 @@ def test_what_happened_to_sets_and_names_is_counted_by_class(tmp_path):
     metrics = report_of(tmp_path, predictions, confidence=Confidence.of(predictions, None))["confidence"]
     sets = predictions.probabilities.double() >= 1 - metrics["set_threshold"]
     sets |= torch.nn.functional.one_hot(predictions.probabilities.argmax(dim=1), 3).bool()
-    largest, predicted = predictions.probabilities.max(dim=1)
+    largest, predicted = predictions.probabilities.double().max(dim=1)
     named = largest >= metrics["naming_threshold"]
     assert metrics["set_size"] == pytest.approx(sets.sum(dim=1).double().mean().item())
     assert metrics["single_sets"] == (sets.sum(dim=1) == 1).sum()
