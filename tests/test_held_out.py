@@ -63,9 +63,9 @@ def test_where_few_enough_are_wrong_all_are_named():
 def test_too_few_pictures_say_how_many_are_needed(pictures, coverage, risk):
     confidence = Confidence.of(make_predictions(NAMES, pictures), None)
     assert confidence.for_coverage().threshold is confidence.for_risk().threshold is None
-    words = "need at least {} pictures that were not trained on, and there are {}."
-    assert confidence.for_coverage().words == f"Sets that aim at 90% {words.format(coverage, pictures)}"
-    assert confidence.for_risk().words == f'"None of these" at a risk of 5% {words.format(risk, pictures)}'
+    words = "at least {} pictures that were not trained on, and there are {}."
+    assert confidence.for_coverage().words == f"Sets that aim at 90% need {words.format(coverage, pictures)}"
+    assert confidence.for_risk().words == f'"None of these" at a risk of 5% needs {words.format(risk, pictures)}'
 
 
 def test_it_says_where_it_comes_from_and_what_came_of_it_in_trials(predictions, confidence):

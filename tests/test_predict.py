@@ -311,6 +311,18 @@ def test_a_risk_and_a_threshold_without_a_number_name_few_wrongly(confident, fol
     assert "below 80.0% (predict --risk 0.05)" in capsys.readouterr().err
 
 
+def test_with_too_few_pictures_a_risk_is_refused_and_a_threshold_without_a_number_names_all(confident, folder, capsys):
+    saved = json.loads((confident / "confidence.json").read_text())
+    few = {name: saved[name][:18] for name in ("labels", "predicted", "own", "largest")}
+    (confident / "confidence.json").write_text(json.dumps(saved | few))
+    with pytest.raises(SystemExit, match="at a risk of 5% needs at least 19 pictures .*, and there are 18"):
+        answer(confident, folder, "--risk", "0.05")
+    assert rows(confident, folder, "--threshold") == rows(confident, folder)
+    assert "needs at least 19 pictures that were not trained on, and there are 18. Every picture is named." in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("aim", [["--coverage", "0.9"], ["--risk", "0.1"], ["--threshold"]], ids=" ".join)
 def test_with_new_classes_no_aim_is_claimed(confident, folder, aim, capsys):
     with pytest.raises(SystemExit, match="hold for the trained classes among themselves, all of them; .* axolotl"):

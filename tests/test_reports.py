@@ -443,7 +443,7 @@ def test_with_too_few_pictures_the_page_says_how_many_are_needed(tmp_path):
     metrics = report_of(tmp_path, predictions, confidence=Confidence.of(predictions, None))["confidence"]
     page = (tmp_path / "report.html").read_text()
     assert metrics["set_threshold"] is metrics["naming_threshold"] is None
-    assert "need at least 9 pictures" in page and "need at least 19 pictures" in page and "What happened" not in page
+    assert "need at least 9 pictures" in page and "needs at least 19 pictures" in page and "What happened" not in page
 
 
 def test_the_page_says_the_numbers(folder, predictions):

@@ -149,8 +149,10 @@ def answering_rule(
         name, aim, what = "threshold", confidence.for_risk(args.risk), "named rightly"
     else:
         name, aim, what = "set_threshold", confidence.for_coverage(args.coverage), "in their set"
-    if aim.threshold is None:
+    if aim.threshold is None and args.threshold is None:
         raise ValueError(aim.words)
+    if aim.threshold is None:
+        return {"threshold": args.threshold}, [f"{aim.words} Every picture is named."]
     return {name: aim.threshold}, [aim.words, f"{what}, by class: {confidence.by_class_in_words(aim.good)}", CAVEAT]
 
 
@@ -172,10 +174,10 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         nargs="?",
         const=True,
         type=float,
-        help=f'answer "none of these" below this probability; without a number: as --risk {RISK}',
+        help=f'answer "none of these" below this probability; without a number: as --risk {RISK}, where that can be',
     )
     cli.add_scoring_arguments(parser)
     args = parser.parse_args(argv)
     if args.threshold is True:
-        args.threshold, args.risk = None, RISK
+        args.threshold, args.risk = 0.0, RISK  # where nothing can be said of the risk, all are named
     return args

@@ -145,7 +145,7 @@ class Confidence:
         """Sets of classes that aim at a coverage; `Aim.good`: whether a picture's set holds its class."""
         threshold = coverage_threshold(torch.tensor(self.own, dtype=torch.double), coverage)
         if threshold is None:
-            return self._too_few(f"Sets that aim at {_percent(coverage)}", 1 - coverage)
+            return self._too_few(f"Sets that aim at {_percent(coverage)} need", 1 - coverage)
         held = [right or 1 - p <= threshold for right, p in zip(self.are_right, self.own, strict=True)]
         words = (
             f"Sets that aim at {_percent(coverage)} (predict --coverage {coverage:g}) hold the likeliest class, and "
@@ -159,7 +159,7 @@ class Confidence:
         largest, are_right = torch.tensor(self.largest, dtype=torch.double), self.are_right
         threshold = risk_threshold(largest, torch.tensor(are_right), risk)
         if threshold is None:
-            return self._too_few(f'"None of these" at a risk of {_percent(risk)}', risk)
+            return self._too_few(f'"None of these" at a risk of {_percent(risk)} needs', risk)
         named = (largest >= threshold).tolist()
         good = [name and right for name, right in zip(named, are_right, strict=True)]
         others = "How many pictures of other classes would be named isn't known (train --unknown_dir)"
@@ -175,7 +175,7 @@ class Confidence:
         return Aim(threshold, words, good)
 
     def _too_few(self, what: str, risk: float) -> Aim:
-        needed = f"{what} need at least {pictures_needed(risk)} pictures that were not trained on"
+        needed = f"{what} at least {pictures_needed(risk)} pictures that were not trained on"
         return Aim(None, f"{needed}, and there are {len(self.labels)}.", [])
 
     def _source(self) -> str:
