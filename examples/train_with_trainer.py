@@ -4,7 +4,7 @@
     accelerate launch examples/train_with_trainer.py --train_dir train --eval_dir test --output_dir my-adapter \\
         --eval_strategy epoch --save_strategy epoch --load_best_model_at_end --metric_for_best_model accuracy --bf16
 
-It saves the adapter with its decision. A report, results on the model card and a threshold for "none of these" come
+It saves the adapter with its decision. A report, results on the model card and what "none of these" needs come
 from train.py.
 """
 

@@ -26,18 +26,11 @@ HISTORY = [
     {"epoch": 1, "loss": 2.0, "accuracy": 0.5, "zero_shot_accuracy": 0.4},
     {"epoch": 2, "loss": 1.0, "accuracy": 0.6, "zero_shot_accuracy": 0.4},
 ]
-THRESHOLD = {
-    "threshold": 0.4,
-    "pictures": 60,
-    "known_rejected": 0.05,
-    "known_wrong": 0.1,
-    "unknown_accepted": 0.7,
-    "unknown": "own class hidden",
-}
 
 
-def make_predictions(names=NAMES, pictures=60, trained=None, before=2.0, after=4.0, seed=0):
-    """Random probabilities that favour the true class; the numbers say how much."""
+def make_predictions(names=NAMES, pictures=60, trained=None, before=2.0, between=None, after=4.0, folds=0, seed=0):
+    """Random probabilities that favour the true class; the numbers say how much, before training, with a decision
+    without it, and after it."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(pictures) % len(names)
 
@@ -52,6 +45,8 @@ def make_predictions(names=NAMES, pictures=60, trained=None, before=2.0, after=4
         labels=labels,
         probabilities=probabilities(after),
         zero_shot=probabilities(before),
+        untrained=None if between is None else probabilities(between),
+        folds=folds,
     )
 
 

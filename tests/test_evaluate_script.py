@@ -93,6 +93,17 @@ def test_classes_that_were_not_trained_compete_as_new_ones(adapter, digit_folder
     assert (tmp_path / "report" / "report.html").exists()
 
 
+def test_a_mistyped_class_folder_is_asked_about(adapter, digit_folders, tmp_path, capsys):
+    for folder, name in (("nine", "niine"), ("two", "two"), ("zero", "zero")):
+        source = digit_folders / "test" / ("one" if folder == "nine" else folder)
+        shutil.copytree(source, tmp_path / "photos" / name)
+    evaluate_everything(adapter, tmp_path / "photos", tmp_path / "report")
+    said = capsys.readouterr().out
+    assert "'niine' is not 'nine' to the model; did you mean that one? Rename the folder" in said
+    assert "new classes, on which it was not trained: niine, zero" in said
+    assert said.count("did you mean") == 1
+
+
 def test_a_data_set_gives_the_same_as_its_folder(adapter, seven, tmp_path):
     load_folder(seven)[0].cast_column("image", Image()).save_to_disk(tmp_path / "saved")
     evaluate_everything(adapter, tmp_path / "saved", tmp_path / "report", "--base_model", DEMO_CLIP)

@@ -276,7 +276,7 @@ def test_an_mmrl_plus_plus_adapter_of_vit_b_16_is_small(tokenizer, tmp_path):
     assert sum(sizes.values()) < 3_500_000
 
 
-def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folders, tmp_path):
+def test_train_py_pushes_adapter_card_and_confidence_but_no_run(hub, digit_folders, tmp_path):
     folder = tmp_path / "digits"
     data = ["--train_dir", digit_folders / "train", "--eval_dir", digit_folders / "test", "--output_dir", folder]
     options = ["--base_model", DEMO_CLIP, "--epochs", "1", "--push_to_hub"]
@@ -287,9 +287,9 @@ def test_train_py_pushes_adapter_card_and_threshold_but_no_run(hub, digit_folder
         "README.md",
         "adapter_config.json",
         "adapter_model.safetensors",
+        "confidence.json",
         "decision.safetensors",
         *pictures,
-        "threshold.json",
     ]
     card = huggingface_hub.ModelCard(files["README.md"].decode())
     assert "accuracy" in [result.metric_type for result in card.data.eval_results]
@@ -331,7 +331,7 @@ def test_an_adapter_that_cannot_be_pushed_is_pushed_later(hub, no_waiting, digit
     command = shlex.split(message.partition("upload it later with: ")[2])
     assert command[:2] == ["peft-mmrl", "push"]
     main(command[1:])
-    assert sorted(hub.files("me/digits"))[-1] == "threshold.json" and "me/digits" in hub.private
+    assert "confidence.json" in hub.files("me/digits") and "me/digits" in hub.private
     assert "Uploaded" in capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +22,10 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor
 from peft_mmrl import MMRLConfig
 from peft_mmrl.data import Preprocessing
 from peft_mmrl.data import preprocessing as preprocessing_module
+from peft_mmrl.scoring.held_out import Confidence, digest_of
 from peft_mmrl.scoring.listing import Listing, list_pictures
-from peft_mmrl.scoring.threshold import Threshold
-from peft_mmrl.scoring.unlabelled import PictureBatches, load_classifier
+from peft_mmrl.scoring.unlabelled import PictureBatches, largest_probabilities, load_classifier
+from peft_mmrl.training import make_accelerator
 
 
 NAMES = ["zero", "one", "two"]
@@ -210,7 +212,7 @@ def test_new_names_compete_with_the_trained_ones(adapter, folder):
     assert sum(found[f"probability{rank}"] for rank in ("", "_2", "_3", "_4")) == pytest.approx(1, abs=1e-5)
 
 
-def test_none_of_these(adapter, folder, tmp_path, capsys):
+def test_none_of_these(adapter, folder):
     plain = rows(adapter, folder)
     limit = median(row["probability"] for row in plain if row["probability"]) - 1e-5
     expected = [
@@ -219,19 +221,147 @@ def test_none_of_these(adapter, folder, tmp_path, capsys):
     assert expected != plain
     assert rows(adapter, folder, "--threshold", limit) == expected
     most, best = rows(adapter, folder, "--threshold", "1", "--top_k", "3")[0], rows(adapter, folder, "--top_k", "3")[0]
-    assert [most[name] for name in ("label", "label_2", "label_3")] == [
-        "none of these",
-        best["label"],
-        best["label_2"],
-    ]
+    labels, probabilities = (
+        [row[f"{name}{rank}"] for rank in ("", "_2", "_3")] for row, name in ((most, "label"), (most, "probability"))
+    )
+    assert labels == ["none of these", best["label"], best["label_2"]]
+    assert probabilities == [best["probability"], best["probability"], best["probability_2"]]
 
-    copy = tmp_path / "adapter"
-    copy.mkdir()
-    for file in adapter.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    Threshold(limit, 40, 0.05, 0.1, 0.3, "given").save(copy)
-    assert rows(copy, folder, "--threshold") == expected
-    assert "lets 30.0% of pictures of other classes pass" in capsys.readouterr().err
+
+def test_people_are_told_that_the_probability_is_not_that_of_none(adapter, folder):
+    picture, best = folder / "0.png", rows(adapter, folder / "0.png", "--top_k", "2")[0]
+    line = answer(adapter, picture, "--threshold", "1", "--top_k", "2").strip()
+    likeliest = f"{best['label']} {best['probability']:.1%}, {best['label_2']} {best['probability_2']:.1%}"
+    assert line == f"none of these (likeliest: {likeliest})  {picture}"
+
+
+# --- what held-out pictures said ---------------------------------------------------------------------------------
+
+OWN = [0.9, 0.8, 0.7, 0.6, 0.5, 0.45, 0.42, 0.4, 0.3, 0.25, 0.2] + 12 * [0.95]
+
+
+@pytest.fixture
+def confident(adapter, tmp_path):
+    """The adapter with what 23 held-out pictures said; 3 of them were named wrongly."""
+    copy = shutil.copytree(adapter, tmp_path / "confident")
+    labels = [index % 3 for index in range(len(OWN))]
+    wrong = {8: 0.6, 9: 0.7, 10: 0.8}
+    predicted = [(label + (index in wrong)) % 3 for index, label in enumerate(labels)]
+    largest = [wrong.get(index, p) for index, p in enumerate(OWN)]
+    Confidence(sorted(NAMES), labels, predicted, OWN, largest, folds=4).save(copy)
+    return copy
+
+
+def expected_sets(adapter, picture, least):
+    best = rows(adapter, picture, "--top_k", "3")[0]
+    ranks = [(best[f"label{rank}"], best[f"probability{rank}"]) for rank in ("", "_2", "_3")]
+    return [ranks[0], *((name, p) for name, p in ranks[1:] if p >= least)]
+
+
+def test_sets_hold_the_likeliest_and_what_is_probable_enough(confident, folder, capsys):
+    sizes = set()
+    for coverage, rank in ((0.9, 22), (0.6, 15), (0.99, None)):
+        if rank is None:
+            with pytest.raises(SystemExit, match="Sets that aim at 99% need at least 99 pictures .* there are 23"):
+                answer(confident, folder, "--coverage", coverage)
+            continue
+        least = sorted(OWN, reverse=True)[rank - 1]
+        found = [row for row in rows(confident, folder, "--coverage", coverage) if not row["error"]]
+        said = capsys.readouterr().err
+        assert f"aim at {coverage:.0%}" in said and f"at least {least:.1%}" in said
+        assert "each answered by a model trained without it (4 folds)" in said
+        assert "88 to 94% on average, 69% at worst" in said
+        assert (
+            "in their set, by class: " in said and "promise nothing for a single class, and nothing for others" in said
+        )
+        for row in found:
+            ranks = expected_sets(confident, row["path"], least)
+            assert row["labels"] == [name for name, _ in ranks]
+            assert row["probabilities"] == pytest.approx([p for _, p in ranks], abs=1e-5)
+            assert row["probability"] == pytest.approx(sum(p for _, p in ranks), abs=1e-5)
+            assert row["label"] == {1: "{}", 2: "{} or {}", 3: "{}, {} or {}"}[len(ranks)].format(*row["labels"])
+            sizes.add(len(ranks))
+    assert len(sizes) > 1
+
+
+def test_formats_say_the_same_of_sets(confident, folder):
+    lines = rows(confident, folder, "--coverage", "0.9")
+    assert list(lines[0]) == ["path", "label", "probability", "labels", "probabilities", "error"]
+    assert lines[5] == {
+        "path": str(folder / "b/broken.jpg"), "label": None, "probability": None, "labels": [], "probabilities": [],
+        "error": "the file is empty",
+    }  # fmt: skip
+    assert json.loads(answer(confident, folder, "--coverage", "0.9", "--format", "json")) == lines
+    table = list(csv.DictReader(io.StringIO(answer(confident, folder, "--coverage", "0.9", "--format", "csv"))))
+    plain = [{name: row[name] for name in ("path", "label", "probability", "error")} for row in lines]
+    assert table == [{key: "" if value is None else str(value) for key, value in row.items()} for row in plain]
+    for line, row in zip(answer(confident, folder, "--coverage", "0.9").splitlines(), lines, strict=True):
+        assert (row["error"] or f"{row['probability']:.1%} {row['label']}") in line and row["path"] in line
+
+
+def test_a_risk_and_a_threshold_without_a_number_name_few_wrongly(confident, folder, capsys):
+    named = rows(confident, folder, "--risk", "0.1")
+    said = capsys.readouterr().err
+    assert (
+        '"None of these" below 70.0% (predict --risk 0.1) aims at no more than 10%' in said
+    )  # one of three may be named
+    assert "named rightly, by class: " in said and "isn't known (train --unknown_dir)" in said
+    assert named == rows(confident, folder, "--threshold", "0.7000000001")
+    assert rows(confident, folder, "--threshold") == rows(confident, folder, "--risk", "0.05")
+    assert "below 80.0% (predict --risk 0.05)" in capsys.readouterr().err
+
+
+def test_with_too_few_pictures_a_risk_is_refused_and_a_threshold_without_a_number_names_all(confident, folder, capsys):
+    saved = json.loads((confident / "confidence.json").read_text())
+    few = {name: saved[name][:18] for name in ("labels", "predicted", "own", "largest")}
+    (confident / "confidence.json").write_text(json.dumps(saved | few))
+    with pytest.raises(SystemExit, match="at a risk of 5% needs at least 19 pictures .*, and there are 18"):
+        answer(confident, folder, "--risk", "0.05")
+    assert rows(confident, folder, "--threshold") == rows(confident, folder)
+    assert "needs at least 19 pictures that were not trained on, and there are 18. Every picture is named." in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("aim", [["--coverage", "0.9"], ["--risk", "0.1"], ["--threshold"]], ids=" ".join)
+def test_with_new_classes_no_aim_is_claimed(confident, folder, aim, capsys):
+    with pytest.raises(SystemExit, match="hold for the trained classes among themselves, all of them; .* axolotl"):
+        answer(confident, folder, "--classes", "axolotl", *aim)
+    assert capsys.readouterr().out == ""
+    assert rows(confident, folder / "0.png", "--classes", "Two", *aim)  # that is a trained one
+    assert rows(confident, folder / "0.png", "--classes", "axolotl", "--threshold", "0.5")
+
+
+def test_of_another_decision_no_aim_is_claimed(confident, folder):
+    saved = json.loads((confident / "confidence.json").read_text())
+    (confident / "confidence.json").write_text(json.dumps(saved | {"decision": "0" * 16}))
+    with pytest.raises(SystemExit, match="which was taken off"):
+        answer(confident, folder, "--coverage", "0.9")
+    assert digest_of(load_classifier(confident)[0].decision) is None
+
+
+def test_pictures_of_other_classes_give_their_largest_probabilities(adapter, folder):
+    model, image_processor = load_classifier(adapter)
+    largest = largest_probabilities(model, image_processor, [folder], make_accelerator())
+    assert largest.tolist() == [row["probability"] for row in rows(adapter, folder) if row["probability"]]
+
+
+# --- what cannot be done -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [["gone.png"], ["gone.png", "nowhere/folder"]])
+def test_pictures_that_do_not_exist_are_an_error(adapter, given, capsys):
+    with pytest.raises(SystemExit, match=f"^error: There is no file or folder {', '.join(given)}"):
+        answer(adapter, *given)
+    assert capsys.readouterr().out == ""
+
+
+def test_where_nothing_could_be_read_a_missing_path_is_an_error(adapter, folder):
+    broken = folder / "b" / "broken.jpg"
+    with pytest.raises(SystemExit, match=r"^error: nothing could be read, and there is no gone\.png"):
+        answer(adapter, broken, "gone.png")
+    assert len(rows(adapter, folder / "0.png", "gone.png")) == 2
+    assert len(rows(adapter, broken)) == 1
 
 
 def test_a_base_model_in_another_place(adapter, folder, tmp_path):
@@ -259,7 +389,12 @@ def test_a_folder_without_pictures(adapter, tmp_path, capsys):
         (["--top_k", "0"], "`--top_k` must be a positive whole number, got 0"),
         (["--batch_size", "-1"], "`--batch_size`"),
         (["--threshold", "1.5"], "`--threshold` must be a number from 0 to 1"),
-        (["--threshold"], r"has no threshold\.json"),
+        (["--threshold"], r"has no confidence\.json: train it anew"),
+        (["--coverage", "0.9"], r"has no confidence\.json: train it anew"),
+        (["--coverage", "1"], "`--coverage` must lie between 0 and 1, got 1.0"),
+        (["--coverage", "90"], "`--coverage` must be a number from 0 to 1, got 90.0"),
+        (["--risk", "0"], "`--risk` must lie between 0 and 1, got 0.0"),
+        (["--coverage", "0.9", "--top_k", "2"], "--coverage answers with sets of any size and --top_k"),
         (["--classes", "axolotl", "Axolotl"], "same class"),
     ],
 )

@@ -8,7 +8,9 @@ import subprocess
 import numpy as np
 import PIL.Image
 import pytest
-from report_samples import HISTORY, THRESHOLD, make_predictions, report_of
+from report_samples import HISTORY, make_predictions, report_of
+
+from peft_mmrl.scoring.held_out import Confidence
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -41,7 +43,18 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     predictions = make_predictions(trained=[True] * 7 + [False] * 3)
     settings = {"template": "a {}.", "path": "x" * 200}
-    report_of(folder, predictions, settings=settings, history=HISTORY, threshold=THRESHOLD)
+    report_of(folder, predictions, settings=settings, history=HISTORY)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module", params=["2 classes, 4 folds", "5 classes, held out"])
+def decided(request, tmp_path_factory):
+    """Pages of a default run: three accuracies, sets of classes and "none of these"."""
+    folder = tmp_path_factory.mktemp("decided")
+    count, folds = (2, 4) if "folds" in request.param else (5, 0)
+    names = ["golden retriever", "siamese cat", "a name that is rather long for a phone", "fox", "Größe"][:count]
+    predictions = make_predictions(names, before=0.5, between=1.0, after=2.0, folds=folds)
+    report_of(folder, predictions, history=HISTORY, confidence=Confidence.of(predictions, None))
     return folder / "report.html"
 
 
@@ -68,6 +81,14 @@ def test_the_page_fits_and_is_complete(page, width, tmp_path):
     assert found["headlineEnd"] < 800  # what matters most is on the first screen
     assert found["images"] > 10
     assert found["brokenImages"] == 0
+    assert found["requests"] == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_three_accuracies_fit_on_the_first_screen(decided, width, tmp_path):
+    found = look(decided, width, tmp_path)
+    assert found["width"] <= width
+    assert found["headlineEnd"] < 800
     assert found["requests"] == []
 
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from fontTools.ttLib import TTFont
 from matplotlib import font_manager
-from report_samples import HISTORY, NAMES, THRESHOLD, make_dataset, make_predictions, report_of
+from report_samples import HISTORY, NAMES, make_dataset, make_predictions, report_of
 from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
 from peft_mmrl.reports import compute_metrics, figures, fonts, results, verdict, write_report
+from peft_mmrl.scoring.held_out import Confidence
 from peft_mmrl.scoring.labelled import Predictions
 
 
@@ -34,7 +35,8 @@ def folder(predictions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "report"
     split = {"train": ["cat/1.jpg"], "validation": predictions.paths}
     settings = {"seed": 1, "template": ["a {}.", "the {}."], "shots": None, "<i>": "<u>"}
-    report_of(folder, predictions, settings=settings, history=HISTORY, split=split, threshold=THRESHOLD)
+    confidence = Confidence.of(predictions, None)
+    report_of(folder, predictions, settings=settings, history=HISTORY, split=split, confidence=confidence)
     return folder
 
 
@@ -112,7 +114,9 @@ def test_a_report_has_all_its_files(folder, predictions):
             assert max(picture.size) < 3000
             assert np.asarray(picture.convert("L")).std() > 1
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == compute_metrics(predictions) | {"threshold": THRESHOLD}
+    confidence = metrics.pop("confidence")
+    assert metrics == compute_metrics(predictions)
+    assert confidence["words"][0] == Confidence.of(predictions, None).for_coverage().words
     assert json.loads((folder / "config.json").read_text())["template"] == ["a {}.", "the {}."]
     assert json.loads((folder / "split.json").read_text())["validation"] == predictions.paths
 
@@ -127,6 +131,21 @@ def test_there_is_a_row_for_each_picture(folder, predictions):
         assert (row["predicted"], row["zero_shot_predicted"]) == (NAMES[after.argmax()], NAMES[before.argmax()])
         assert float(row["probability"]) == pytest.approx(after.max().item(), abs=1e-6)
         assert float(row["zero_shot_probability"]) == pytest.approx(before.max().item(), abs=1e-6)
+        assert [float(row[f"probability_{name}"]) for name in NAMES] == pytest.approx(after.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(100, 100), (101, 0)])
+def test_of_many_classes_rows_have_the_own_one_and_the_likeliest(count, columns, tmp_path):
+    predictions = make_predictions([f"class {label}" for label in range(count)], 102)
+    report_of(tmp_path, predictions)
+    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(name.startswith("probability_") for name in rows[0]) == columns
+    assert ("own_probability" in rows[0]) == (not columns)
+    for row, label, after in zip(rows, predictions.labels, predictions.probabilities, strict=True):
+        own = row["own_probability"] if not columns else row[f"probability_class {label}"]
+        assert float(own) == pytest.approx(after[label].item(), abs=1e-6)
+        assert float(row["probability"]) == pytest.approx(after.max().item(), abs=1e-6)
 
 
 def test_half_precision_is_taken(tmp_path, predictions):
@@ -327,6 +346,106 @@ def test_of_many_classes_the_page_says_what_it_leaves_out(tmp_path):
     assert "the 4 classes between are in the table at the end" in (tmp_path / "report.html").read_text()
 
 
+def read(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+# --- the decision, folds, and what they say ----------------------------------------------------------------------
+
+
+def test_three_accuracies_stand_at_the_top_of_the_page(tmp_path):
+    predictions = make_predictions(["cat", "dog", "fox"], before=0.5, between=1.5, after=3.0)
+    metrics = report_of(tmp_path, predictions)
+    page = (tmp_path / "report.html").read_text()
+    assert [rung["model"] for rung in metrics["rungs"]] == ["zero-shot", "without training", "trained"]
+    top = page.partition("Class by class")[0]
+    labels = re.findall(r'<span class="label note">([^<]*)</span>', top)
+    assert labels == ["before", "no training", "after", "before", "after", "before", "after"]
+    for rung in metrics["rungs"]:
+        assert f'{rung["model"]} <b class="number">{rung["accuracy"]:.1%}</b>' in top
+        assert f"({rung['low']:.1%} to {rung['high']:.1%})" in top
+        assert f"left: {rung['low']:.1%}" in top
+    assert "The adapter helped: " in top  # training alone is not what it was
+    assert "a decision that was fitted on your pictures" in top
+
+
+@pytest.mark.parametrize(
+    ("right_without", "right_trained", "change", "gained", "lost", "chance"),
+    [
+        (30, 50, "added 33.3 points to", 20, 0, "is hardly ever chance (p < 0.001)"),
+        (30, 38, "added 13.3 points to", 8, 0, "is hardly ever chance (p = 0.01)"),
+        (30, 31, "added 1.7 points to", 1, 0, "can be chance (p = 1.00)"),
+        (30, 30, "added 0.0 points to", 0, 0, "can be chance (p = 1.00)"),
+        (50, 30, "took 33.3 points from", 0, 20, "is hardly ever chance (p < 0.001)"),
+    ],
+)
+def test_what_training_added_to_the_decision_is_said_with_its_doubt(
+    right_without, right_trained, change, gained, lost, chance, tmp_path
+):
+    predictions = make_predictions(["cat", "dog"], between=1.0)
+    right = torch.arange(60)
+    for name, count in (("untrained", right_without), ("probabilities", right_trained)):
+        called = torch.where(right < count, predictions.labels, 1 - predictions.labels)
+        setattr(predictions, name, torch.eye(2)[called] * 0.8 + 0.1)
+    metrics = report_of(tmp_path, predictions)
+    said = f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost})."
+    said += f" That {chance}."
+    assert verdict.training_added(metrics) == said
+    assert said in verdict.summary(metrics) and said.replace("<", "&lt;") in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("change", [{"untrained": None}, {"is_trained": False, "untrained": None}])
+def test_where_one_of_both_was_not_scored_nothing_is_said_of_training(change):
+    metrics = compute_metrics(replace(make_predictions(["cat", "dog"]), **change))
+    assert verdict.training_added(metrics) is None and "training_p_value" not in metrics
+
+
+def test_out_of_fold_answers_are_called_so(tmp_path):
+    predictions = make_predictions(["cat", "dog", "fox"], between=2.0, folds=4)
+    predictions.class_names, predictions.trained = ["cat", "dog", "fox", "lynx"], [True] * 4  # of lynx there is one
+    for name in ("probabilities", "zero_shot", "untrained"):
+        setattr(predictions, name, torch.cat([getattr(predictions, name), torch.zeros(60, 1)], dim=1))
+    metrics = report_of(tmp_path, predictions, confidence=Confidence.of(predictions, None))
+    page = " ".join((tmp_path / "report.html").read_text().split())
+    assert "they were dealt into 4 folds, and each fold was answered by models that were trained on the others" in page
+    assert "Nothing is known of 1 class without pictures here: of a single picture none can be held out." in page
+    assert page.count("classes that it was not trained on") == 1  # nothing is promised of them, and once is enough
+    assert verdict.summary(metrics)[0].startswith(
+        "accuracy on 60 pictures, each answered by a model trained without it (4"
+    )
+    plain = report_of(tmp_path / "plain", make_predictions(["cat", "dog", "fox"], between=2.0))
+    assert "fold" not in (tmp_path / "plain" / "report.html").read_text().partition("<body>")[2]
+    assert verdict.summary(plain)[0].startswith("accuracy on 60 pictures: ")
+
+
+def test_what_happened_to_sets_and_names_is_counted_by_class(tmp_path):
+    predictions = make_predictions(["cat", "dog", "fox"], after=1.5)
+    metrics = report_of(tmp_path, predictions, confidence=Confidence.of(predictions, None))["confidence"]
+    sets = predictions.probabilities.double() >= 1 - metrics["set_threshold"]
+    sets |= torch.nn.functional.one_hot(predictions.probabilities.argmax(dim=1), 3).bool()
+    largest, predicted = predictions.probabilities.double().max(dim=1)
+    named = largest >= metrics["naming_threshold"]
+    assert metrics["set_size"] == pytest.approx(sets.sum(dim=1).double().mean().item())
+    assert metrics["single_sets"] == (sets.sum(dim=1) == 1).sum()
+    for label, row in enumerate(metrics["per_class"]):
+        own = predictions.labels == label
+        assert row == {
+            "class": predictions.class_names[label], "pictures": 20, "rare": False, "held": sets[own, label].sum(),
+            "right": (own & named & (predicted == label)).sum(), "wrong": (own & named & (predicted != label)).sum(),
+            "none": (own & ~named).sum(),
+        }  # fmt: skip
+    page = (tmp_path / "report.html").read_text()
+    assert "Several classes, or none of these" in page and "promise nothing for a single class" in page
+
+
+def test_with_too_few_pictures_the_page_says_how_many_are_needed(tmp_path):
+    predictions = make_predictions(["cat", "dog"], 6)
+    metrics = report_of(tmp_path, predictions, confidence=Confidence.of(predictions, None))["confidence"]
+    page = (tmp_path / "report.html").read_text()
+    assert metrics["set_threshold"] is metrics["naming_threshold"] is None
+    assert "need at least 9 pictures" in page and "needs at least 19 pictures" in page and "What happened" not in page
+
+
 def test_the_page_says_the_numbers(folder, predictions):
     page = (folder / "report.html").read_text(encoding="utf-8")
     recognised = round(predictions.accuracy * 60)
@@ -334,5 +453,7 @@ def test_the_page_says_the_numbers(folder, predictions):
     assert f"{predictions.accuracy:.1%}" in page
     assert f"{predictions.zero_shot_accuracy:.1%}" in page
     assert all(name in page for name in ("猫", "कुत्ता", "كلب", "Größe", "&lt;script&gt;alert(1)&lt;/script&gt;"))
-    assert "less than 40.0% sure" in page
+    assert all(
+        words.replace('"', "&#34;").replace("'", "&#39;") in page for words in read(folder)["confidence"]["words"]
+    )
     assert "a {}., the {}." in page

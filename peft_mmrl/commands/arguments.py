@@ -14,6 +14,7 @@ from accelerate.utils import LoggerType
 
 from ..auto import DEFAULT_BASE_MODEL
 from ..data import PictureSource
+from ..scoring.confidence import as_share
 from ..training import TrainingSettings, paper_settings
 from ..training.presets import PROTOCOLS, REG_WEIGHT
 from ..tuner.names import describe_equal_names
@@ -40,6 +41,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "cached_views": NOT_NEGATIVE,
     "checkpointing_steps": as_positive_int,
     "classes": as_positive_int,
+    "coverage": as_share,
     "crop_scale": partial(as_number, low=0.01, high=1),
     "epochs": as_positive_int,
     "folds": NOT_NEGATIVE,
@@ -50,6 +52,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "num_workers": NOT_NEGATIVE,
     "reg_weight": partial(as_number, low=0),
     "repeats": as_positive_int,
+    "risk": as_share,
     "seed": partial(as_whole, low=0, high=2**32 - 1),
     "seeds": partial(as_whole, low=0, high=2**32 - 1),
     "shots": as_positive_int,

@@ -19,6 +19,7 @@ from ..data import (
     Preprocessing,
     beyond_range,
     check_pictures,
+    close_names,
     describe_bad,
     match_labels,
     new_class_names,
@@ -70,6 +71,8 @@ def main(args: argparse.Namespace) -> None:
     notes += cli.notes_on_equal_names(config.classes)
     notes += [f"new classes, on which it was not trained: {', '.join(new)}"] if new else []
     notes += [f"classes without pictures: {', '.join(missing)}"] if missing else []
+    mistyped = close_names(new, missing)
+    notes += [f"{line}; did you mean that one? Rename the folder, or use --class_names" for line in mistyped]
     accelerator.print("\n".join([*notes, *seen, f"{len(pictures)} pictures, {len(trained) + len(new)} classes"]))
     with going_on(lambda: "Nothing was changed: repeat the command."):
         model.to(accelerator.device)

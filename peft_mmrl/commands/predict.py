@@ -3,18 +3,23 @@
     peft-mmrl predict my-adapter photo.jpg
     peft-mmrl predict my-adapter photos --format csv --top_k 3 > answers.csv
     peft-mmrl predict my-adapter photos --classes axolotl newt              # beside the trained classes
+    peft-mmrl predict my-adapter photos --coverage 0.9                      # "cat or fox" where it must
+    peft-mmrl predict my-adapter photos --risk 0.05                         # "none of these" where it must
     accelerate launch -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
     torchrun --nproc_per_node 4 -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl   # one CPU
 
 Folders are read with all folders below them, as many pictures as there are: a file is a picture by its extension, or
 else by its content. They are listed once, before the first answer. Standard output holds the answer alone; it is
 complete, and the exit code 0, also where some pictures cannot be read: their rows say why. What was left out is
-counted at the end, on standard error.
+counted at the end, on standard error. Where nothing at all can be read and a path does not exist, the exit code is 1.
+
+The probability beside "none of these" is that of the likeliest class; beside a set, that it is one of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -23,11 +28,13 @@ from typing import TextIO
 
 from ..data import Preprocessing
 from ..data.progress import progress_bar
+from ..data.wording import first_few
 from ..scoring.answers import WRITERS, Answer
+from ..scoring.held_out import CAVEAT, RISK, Confidence
 from ..scoring.listing import share_listing
-from ..scoring.threshold import Threshold
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
+from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from . import arguments as cli
 from .console import CLOSED_PIPE, clear_errors, command_line, in_utf8, silence
 
@@ -48,10 +55,13 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     """Load, name, write."""
     with clear_errors():
         cli.check_arguments(args)
+        missing = check_pictures_given(args.pictures)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
-        threshold = read_threshold(args) if args.threshold is not None else 0.0
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
+        rule, words = answering_rule(args, model)
+    if accelerator.is_main_process:
+        print("".join(f"{line}\n" for line in words), end="", file=sys.stderr)
     for note in cli.notes_on_equal_names(model.peft_config[model.active_adapter].classes):
         print(f"note: {note}", file=sys.stderr)
     listing = share_listing(args.pictures, accelerator)
@@ -63,9 +73,10 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         accelerator,
         batch_size=args.batch_size,
         top_k=top_k,
-        threshold=threshold,
+        **rule,
         num_workers=args.num_workers,
     )
+    nothing_read = False
     if accelerator.is_main_process:
         counts = Counts(answers)
         answers = progress_bar(counts, desc="predicting", unit=" pictures", total=len(listing))
@@ -78,10 +89,14 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         if counts.beyond:
             notes.append(Preprocessing.of(model, image_processor).warning(counts.beyond))
         print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
+        nothing_read = counts.unread.total() == len(listing)
     else:
         for _ in answers:  # the main process needs this one's share
             pass
     accelerator.end_training()
+    if missing and nothing_read:
+        output.flush()
+        sys.exit(f"error: nothing could be read, and there is no {first_few(missing)}")
 
 
 class Counts:
@@ -104,20 +119,41 @@ class Counts:
             yield answer
 
 
-def read_threshold(args: argparse.Namespace) -> float:
-    """The threshold that is given, or the adapter's own."""
-    if args.threshold != "saved":
-        return args.threshold
-    saved = Threshold.load(args.adapter)
-    print(saved, file=sys.stderr)
-    if args.classes:
-        print("warning: the threshold was chosen without the names in --classes", file=sys.stderr)
-    return saved.threshold
+def check_pictures_given(paths: list[str]) -> list[str]:
+    """Those of the given files and folders that do not exist.
+
+    Raises:
+        OSError: none exists.
+    """
+    missing = [path for path in paths if not os.path.exists(path)]
+    if len(missing) == len(paths):
+        raise FileNotFoundError(f"There is no file or folder {first_few(missing)}.")
+    return missing
 
 
-def number_or_saved(value: str) -> float | str:
-    """A value of --threshold."""
-    return value if value == "saved" else float(value)
+def answering_rule(
+    args: argparse.Namespace, model: PeftModelForZeroShotImageClassification
+) -> tuple[dict[str, float], list[str]]:
+    """Thresholds for `predict_pictures`, and lines on what they aim at.
+
+    Raises:
+        ValueError, OSError: what is aimed at cannot be, see `Confidence`.
+    """
+    if args.coverage is not None and args.top_k != 1:
+        raise ValueError("--coverage answers with sets of any size and --top_k with a number of classes: give one.")
+    if args.coverage is None and args.risk is None:
+        return {"threshold": args.threshold or 0.0}, []
+    confidence = Confidence.load(args.adapter)
+    confidence.check_fits(model)
+    if args.coverage is None:
+        name, aim, what = "threshold", confidence.for_risk(args.risk), "named rightly"
+    else:
+        name, aim, what = "set_threshold", confidence.for_coverage(args.coverage), "in their set"
+    if aim.threshold is None and args.threshold is None:
+        raise ValueError(aim.words)
+    if aim.threshold is None:
+        return {"threshold": args.threshold}, [f"{aim.words} Every picture is named."]
+    return {name: aim.threshold}, [aim.words, f"{what}, by class: {confidence.by_class_in_words(aim.good)}", CAVEAT]
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:
@@ -128,12 +164,20 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the answer (%(default)s)")
     parser.add_argument("--top_k", type=int, default=1, help="classes per picture, the likeliest first (%(default)s)")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
-    parser.add_argument(
+    aim = parser.add_mutually_exclusive_group()
+    aim.add_argument("--coverage", type=float, help="answer with sets of classes, of which this share (0.9) holds it")
+    aim.add_argument(
+        "--risk", type=float, help='answer "none of these" so that at most this share (0.05) is named wrongly'
+    )
+    aim.add_argument(
         "--threshold",
         nargs="?",
-        const="saved",
-        type=number_or_saved,
-        help='answer "none of these" below this probability; without a number: the one that training chose',
+        const=True,
+        type=float,
+        help=f'answer "none of these" below this probability; without a number: as --risk {RISK}, where that can be',
     )
     cli.add_scoring_arguments(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.threshold is True:
+        args.threshold, args.risk = 0.0, RISK  # where nothing can be said of the risk, all are named
+    return args

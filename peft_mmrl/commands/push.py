@@ -1,4 +1,4 @@
-"""Upload a trained adapter to the Hugging Face Hub: weights, card with figures and threshold, no pictures, no reports.
+"""Upload a trained adapter to the Hugging Face Hub: weights, card with figures, confidence; no pictures, no reports.
 
     peft-mmrl push my-adapter --hub_model_id me/my-adapter
     peft-mmrl push my-adapter --hub_model_id me/not-for-all --private

@@ -12,7 +12,7 @@ from ..hub.upload import check_can_push, plain_errors, push_folder
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """Where to push to, for `train`."""
-    group.add_argument("--push_to_hub", action="store_true", help="upload adapter, card and threshold at the end")
+    group.add_argument("--push_to_hub", action="store_true", help="upload adapter, card and confidence at the end")
     add_repository_arguments(group)
 
 
@@ -33,7 +33,8 @@ def check(args: argparse.Namespace) -> str | None:
             raise ValueError("--private is for a repository of the Hub: add --push_to_hub.")
         return None
     repo_id = check_can_push(args.hub_model_id or args.output_dir.resolve().name, private=args.private or None)
-    what = "the adapter, its card with figures and the threshold; with them the names of classes and the template"
+    what = "the adapter, its card with figures and what it said of held-out pictures (the pictures stay here)"
+    what += "; with them the names of classes and the template"
     seen = "" if args.private else ", which everybody can see unless the repository is private (--private)"
     print(f"at the end, {repo_id} on the Hub gets {what}{seen}", file=sys.stderr)
     return repo_id

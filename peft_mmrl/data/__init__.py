@@ -12,7 +12,7 @@ and sometimes two more:
 from .checking import check_pictures, describe_bad
 from .class_names import check_distinct, clean_class_name, notes_on_codes, prompt_names, read_class_names
 from .copies import save_trained_on
-from .labels import check_several_classes, drop_empty_classes, match_labels, new_class_names
+from .labels import check_several_classes, close_names, drop_empty_classes, match_labels, new_class_names
 from .pictures import PictureError, PictureFacts, examine_picture, read_picture
 from .preparation import (
     PictureSource,
@@ -43,6 +43,7 @@ __all__ = [
     "check_several_classes",
     "choose_preprocessing",
     "clean_class_name",
+    "close_names",
     "deal_folds",
     "describe_bad",
     "drop_empty_classes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
+from difflib import get_close_matches
 
 import datasets
 
@@ -15,6 +16,7 @@ from .wording import first_few
 
 
 SHOWN_PAIRS = 10  # names that look alike, in a message
+ALIKE = 0.8  # of the letters of two names in common order, as `difflib` counts them
 
 
 def encode_labels(dataset: datasets.Dataset, labels: Sequence[str], names: Sequence[str]) -> datasets.Dataset:
@@ -92,7 +94,7 @@ def match_labels(
     unknown = [name for name, place in target.items() if place is None]
     found = set(target.values())
     missing = [name for name in class_names if name not in found]
-    close = _close_names(unknown, missing)
+    close = close_names(unknown, missing)
     if len(unknown) == len(target):
         raise ValueError(
             f"No class of these pictures is among the classes of the model. Theirs: {listed(target)}. The model's: "
@@ -171,12 +173,17 @@ def _pairs(found: Mapping[str, str]) -> str:
     return first_few([f"{name!r} is {place!r}" for name, place in found.items()])
 
 
-def _close_names(unknown: Sequence[str], missing: Sequence[str]) -> list[str]:
-    """Lines on names that look alike, and are different classes to the base model all the same."""
+def close_names(unknown: Sequence[str], missing: Sequence[str]) -> list[str]:
+    """Lines on names that look alike, and are different classes to the base model all the same.
+
+    Args:
+        unknown: names of a data set's classes that are not among others.
+        missing: those of the others that have no pictures.
+    """
     bare = {_bare(name): name for name in missing}
-    return [f"{name!a} is not {bare[_bare(name)]!a} to the model" for name in unknown if _bare(name) in bare][
-        :SHOWN_PAIRS
-    ]
+    found = {name: get_close_matches(_bare(name), bare, n=1, cutoff=ALIKE) for name in unknown}
+    pairs = [(name, bare[close[0]]) for name, close in found.items() if close]
+    return [f"{name!a} is not {place!a} to the model" for name, place in pairs[:SHOWN_PAIRS]]
 
 
 def _bare(name: str) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
 from typing import Any
 
 import datasets
+import torch
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
 from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
-from ..reports import summary, write_report
+from ..reports import summary, training_added, write_report
 from ..reports.results import compute_metrics
+from ..scoring.held_out import CAVEAT, Confidence
 from ..scoring.labelled import Predictions
-from ..scoring.rungs import describe_rungs, rungs
-from ..scoring.threshold import Threshold
+from ..scoring.rungs import describe_rungs
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
@@ -27,7 +27,8 @@ def describe_results(predictions: Predictions | None) -> list[str]:
     """Lines on what was gained and what was lost, of a run that is not saved."""
     if predictions is None:
         return ["without pictures that were held out nothing is known of its accuracy"]
-    return [*summary(compute_metrics(predictions)), describe_rungs(rungs(predictions))]
+    metrics = compute_metrics(predictions)
+    return [*summary(metrics), describe_rungs(metrics["rungs"])]
 
 
 def write_results(
@@ -39,6 +40,7 @@ def write_results(
     predictions: Predictions | None,
     asked: datasets.Dataset | None,
     repo_id: str | None = None,
+    unknown: torch.Tensor | None = None,
 ) -> list[str]:
     """Put the adapter with its card, and what pictures say that it was not trained on, in the place of an earlier run.
 
@@ -51,6 +53,7 @@ def write_results(
         predictions: for pictures that were not trained on; None: there are none.
         asked: these pictures.
         repo_id: name of the adapter on the Hub, where it is going to be pushed.
+        unknown: largest probabilities (M,) of pictures of other classes, where such were given.
 
     Returns:
         lines on what was gained and what was lost.
@@ -67,9 +70,9 @@ def write_results(
             model.save_pretrained(new)
             save_trained_on(new, data.facts)
         if predictions is not None:
-            threshold = Threshold.choose(predictions.probabilities, predictions.labels)
+            confidence = Confidence.of(predictions, model.decision, unknown)
             with writing(place / REPORT):
-                threshold.save(new)
+                confidence.save(new)
                 metrics = write_report(
                     new / REPORT,
                     predictions,
@@ -78,16 +81,18 @@ def write_results(
                     settings={key: value for key, value in run.items() if key not in ("classes", "split")},
                     history=history,
                     split=run["split"],
-                    threshold=asdict(threshold),
+                    confidence=confidence,
                 )
-            steps = rungs(predictions)
+            aims = metrics["confidence"]["words"]
             facts = {
                 "metrics": {"accuracy": predictions.accuracy, "mean_recall": predictions.mean_recall},
                 "zero_shot": {
                     "accuracy": predictions.zero_shot_accuracy,
                     "mean_recall": predictions.zero_shot_mean_recall,
                 },
-                "rungs": steps,
+                "rungs": metrics["rungs"],
+                "remarks": [*filter(None, [training_added(metrics)]), *aims, CAVEAT],
+                "folds": predictions.folds,
                 "per_class": metrics["per_class"],
                 "eval_data": data.validation_source,
                 "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
@@ -95,8 +100,8 @@ def write_results(
             page = place / REPORT / "report.html"
             lines = [
                 *summary(metrics),
-                describe_rungs(steps),
-                str(threshold),
+                describe_rungs(metrics["rungs"]),
+                *aims,
                 f"{place} holds the adapter; open {page} in a browser",
             ]
         names = ("batch_size", "learning_rate", "flip", "seed")

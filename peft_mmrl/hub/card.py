@@ -43,6 +43,8 @@ def write_card(
     zero_shot: Mapping[str, float] | None = None,
     per_class: Sequence[Mapping[str, Any]] = (),
     rungs: Sequence[Mapping[str, Any]] = (),
+    remarks: Sequence[str] = (),
+    folds: int = 0,
     eval_data: str | None = None,
     license: str | None = None,
     repo_id: str | None = None,
@@ -64,7 +66,10 @@ def write_card(
         zero_shot: the same for the base model without the adapter.
         per_class: for each class `class`, `pictures`, `recall` and `zero_shot_recall`, as in a report's metrics.json.
         rungs: accuracy of each model with its interval, see [`~peft_mmrl.scoring.rungs.rungs`].
-        eval_data: what the results were measured on, as `data`. None: the pictures of `data` that were not trained on.
+        remarks: sentences on the results, in Markdown, a paragraph each.
+        folds: number of folds, where each picture of `data` was answered by a model trained without its fold; 0: none.
+        eval_data: what the results were measured on, as `data`. None: pictures of `data` that were not trained on, or
+            `folds`.
         license: the adapter's licence, as the Hub abbreviates it. None: what the card says already.
         repo_id: name of the adapter on the Hub, where it is or will be there.
         name: of the adapter otherwise. None: the name of its folder.
@@ -112,6 +117,8 @@ def write_card(
         zero_shot=zero_shot,
         per_class=list(per_class),
         rungs=list(rungs),
+        remarks=list(remarks),
+        folds=folds,
         pictures=[_copy_picture(picture, folder) for picture in pictures],
     )
     _update(card, written, card_text(adapter, run))

@@ -52,9 +52,10 @@ LIMITS = """\
 ## Limits
 
 - Loading needs `import peft_mmrl` first: PEFT alone does not know the method (`KeyError: 'MMRL'`).
-- The answer is always one of the named classes, also for a picture that shows none of them. `threshold.json`,
-  where there is one, holds the probability below which that is likely.
-- Classes that it was not trained on are known by name only.
+- The answer is always one of the named classes, also for a picture that shows none of them. Where there is a
+  `confidence.json`, `peft-mmrl predict` can go by it: "none of these" (`--risk 0.05`), several classes
+  (`--coverage 0.9`).
+- Classes that it was not trained on are known by name only: no figure here says how well it tells them.
 - It fits the base model that it was trained on, and cannot be merged into it.
 - What is known of the base model's limits and biases holds for the adapter too."""
 
@@ -87,6 +88,8 @@ class RunFacts:
     zero_shot: Mapping[str, float] = field(default_factory=dict)
     per_class: list[Mapping[str, Any]] = field(default_factory=list)
     rungs: list[Mapping[str, Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    folds: int = 0
     pictures: list[str] = field(default_factory=list)
 
 
@@ -235,11 +238,15 @@ def _results(run: RunFacts) -> str:
         return ""
     parts = ["## Results"]
     if run.metrics:
-        measured_on = (
-            f"On {_linked(run.eval_data, 'datasets/')}"
-            if run.eval_data
-            else f"On pictures of {_linked(run.data, 'datasets/')} that it was not trained on"
-        )
+        if run.eval_data:
+            measured_on = f"On {_linked(run.eval_data, 'datasets/')}"
+        elif run.folds:
+            measured_on = (
+                f"On {_linked(run.data, 'datasets/')}, each picture answered by a model that was trained without"
+            )
+            measured_on += f" it ({run.folds} folds; this adapter was trained on all)"
+        else:
+            measured_on = f"On pictures of {_linked(run.data, 'datasets/')} that it was not trained on"
         rows = [
             [name.replace("_", " "), _percent(value), _percent(run.zero_shot.get(name))]
             for name, value in run.metrics.items()
@@ -247,6 +254,7 @@ def _results(run: RunFacts) -> str:
         parts.append(f"{measured_on}, in percent:")
         parts.append(_table(["", "this adapter", "zero-shot CLIP"], rows))
         parts += [f"{describe_rungs(run.rungs).capitalize()}."] if run.rungs else []
+        parts += run.remarks
         parts += _recalls(run.per_class)
     for picture in run.pictures:
         title = picture.rpartition("/")[2].rpartition(".")[0].replace("_", " ")

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 from peft.utils import CONFIG_NAME
 
-from ..scoring.threshold import THRESHOLD_FILE
+from ..scoring.held_out import CONFIDENCE_FILE
 from ..tuner.decision import DECISION_FILE
 from ..tuner.validation import InvalidTypeError, is_hub_id
 from .card import CARD_FILE, published_card, write_card
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 # what is uploaded of a folder that may hold a whole run
-ADAPTER_FILES = (CARD_FILE, CONFIG_NAME, "adapter_model.*", DECISION_FILE, THRESHOLD_FILE, "pictures/*")
+ADAPTER_FILES = (CARD_FILE, CONFIG_NAME, "adapter_model.*", DECISION_FILE, CONFIDENCE_FILE, "pictures/*")
 WAITS = (1, 2, 4)  # seconds before the Hub is asked again
 NO_PERMISSION = (
     "the access token does not allow to write there. Is the namespace yours, and has the token write access?"

@@ -9,16 +9,19 @@ from typing import Any
 import jinja2
 import PIL.Image
 
+from ..scoring.held_out import CAVEAT
 from ..scoring.labelled import Predictions
-from ..scoring.rungs import rungs
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix
-from .verdict import lost_classes, verdict, weakest_class
+from .verdict import lost_classes, training_added, verdict, weakest_class
 
 
 MOST_CLASSES_FIRST = 16  # on the first screens; the table at the end has all
 MOST_MISTAKES = 5
 MOST_LOST = 5
+BEFORE_STEP = {"label": "before", "kind": "before"}
+BETWEEN_STEP = {"label": "no training", "kind": "between"}
+AFTER_STEP = {"label": "after", "kind": ""}
 MEASURES = {
     "accuracy": ("Accuracy", "share of all pictures that are recognised"),
     "top_5_accuracy": ("Top-5 accuracy", "share of pictures whose class is among the five likeliest"),
@@ -40,7 +43,6 @@ def render_page(
     figures: dict[str, bytes],
     *,
     settings: dict[str, Any],
-    threshold: dict[str, Any] | None,
 ) -> str:
     """One HTML page that needs no other file and no network.
 
@@ -51,9 +53,8 @@ def render_page(
         shown: from `gallery.choose_pictures`.
         figures: PNG files by name.
         settings: what the run was asked to do.
-        threshold: for "none of these"; None: there is none.
     """
-    names = predictions.class_names
+    names, weakest = predictions.class_names, weakest_class(metrics)
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
     changes = [row["recall"] - row["zero_shot_recall"] for row in with_pictures]
     return _template().render(
@@ -63,8 +64,12 @@ def render_page(
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
         verdict=verdict(metrics),
         is_trained=predictions.is_trained,
-        rungs=rungs(predictions),
-        weakest=weakest_class(metrics),
+        steps=_steps(metrics["rungs"]),
+        training_added=training_added(metrics),
+        without_pictures=[row["class"] for row in metrics["per_class"] if not row["pictures"]],
+        mean_class=_before_and_after(metrics["zero_shot_macro_recall"], metrics["macro_recall"]),
+        weakest=weakest,
+        weakest_class=_before_and_after(weakest["zero_shot_recall"], weakest["recall"]),
         lost=lost_classes(metrics),
         most_lost=MOST_LOST,
         better=sum(change > 0 for change in changes),
@@ -83,7 +88,8 @@ def render_page(
             (*MEASURES[name], metrics[f"zero_shot_{name}"], metrics[name]) for name in MEASURES if name in metrics
         ],
         settings={name: _as_text(value) for name, value in settings.items()},
-        threshold=threshold,
+        confidence=metrics.get("confidence"),
+        caveat=CAVEAT,
     )
 
 
@@ -98,6 +104,17 @@ def _template() -> jinja2.Template:
     )
     environment.filters |= {"percent": _percent, "points": _points, "count": "{:,}".format}
     return environment.get_template("report.html")
+
+
+def _steps(rungs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Accuracies with their intervals, labelled and coloured: between CLIP as it was and what is reported is, where
+    both were scored, the decision without training."""
+    first, *between, last = rungs
+    return [BEFORE_STEP | first, *(BETWEEN_STEP | rung for rung in between), AFTER_STEP | last]
+
+
+def _before_and_after(before: float, after: float) -> list[dict[str, Any]]:
+    return [BEFORE_STEP | {"accuracy": before}, AFTER_STEP | {"accuracy": after}]
 
 
 def _embed(figure: bytes) -> dict[str, Any]:

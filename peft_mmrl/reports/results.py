@@ -26,9 +26,10 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     Returns:
         `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
         `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
-        `difference_p_value`, how likely chance alone makes them differ as much; `accuracy_low` and
-        `accuracy_high`, ends of its 90 % interval, for each model, `untrained_...` the decision without training;
-        `per_class`, a dictionary per class.
+        `difference_p_value`, how likely chance alone makes them differ as much; `rungs`, see
+        [`~peft_mmrl.scoring.rungs.rungs`], and of them `accuracy_low` and `accuracy_high` for each model,
+        `untrained_...` the decision without training; where both were scored `training_gained`, `training_lost` and
+        `training_p_value`, the trained model against that; `folds`; `per_class`, a dictionary per class.
         What has no value, as the recall of a class without pictures, is None.
     """
     gained, lost = changed_pictures(predictions)
@@ -36,11 +37,25 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     metrics |= measure(predictions, predictions.probabilities)
     metrics |= {f"zero_shot_{name}": value for name, value in measure(predictions, predictions.zero_shot).items()}
     metrics |= {"gained": len(gained), "lost": len(lost), "difference_p_value": p_value(len(gained), len(lost))}
-    for rung in rungs(predictions):
+    metrics |= what_training_did(predictions) | {"folds": predictions.folds, "rungs": rungs(predictions)}
+    for rung in metrics["rungs"]:
         prefix = PREFIXES[rung["model"]]
         metrics |= {f"{prefix}accuracy": rung["accuracy"]}
         metrics |= {f"{prefix}accuracy_{end}": rung[end] for end in ("low", "high")}
     return metrics | {"per_class": per_class(predictions)}
+
+
+def what_training_did(predictions: Predictions) -> dict[str, Any]:
+    """How many pictures the trained model gained and lost against the decision without training, and how likely chance
+    alone does as much; nothing where only one of them was scored."""
+    if predictions.untrained is None or not predictions.is_trained:
+        return {}
+    after, before = (
+        probabilities.argmax(dim=1) == predictions.labels
+        for probabilities in (predictions.probabilities, predictions.untrained)
+    )
+    gained, lost = (after & ~before).sum().item(), (before & ~after).sum().item()
+    return {"training_gained": gained, "training_lost": lost, "training_p_value": p_value(gained, lost)}
 
 
 def measure(predictions: Predictions, probabilities: torch.Tensor) -> dict[str, float]:

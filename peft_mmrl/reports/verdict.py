@@ -40,20 +40,36 @@ def lost_classes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for row in rows if row["zero_shot_recall"] and row["recall"] <= LOST * row["zero_shot_recall"]]
 
 
+def training_added(metrics: dict[str, Any]) -> str | None:
+    """What training added to the decision without it, and how sure that is; None where only one was scored."""
+    if "training_p_value" not in metrics:
+        return None
+    gained, lost, p = (metrics[f"training_{name}"] for name in ("gained", "lost", "p_value"))
+    points = 100 * (gained - lost) / metrics["pictures"]
+    change = f"took {-points:.1f} points from" if points < 0 else f"added {points:.1f} points to"
+    chance = "can be chance" if p >= CHANCE else "is hardly ever chance"
+    shown = f"p = {p:.2f}" if p >= 0.01 else f"p < {0.01 if p >= 0.001 else 0.001}"
+    return (
+        f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost}). "
+        f"That {chance} ({shown})."
+    )
+
+
 def summary(metrics: dict[str, Any]) -> list[str]:
     """Lines on what a trained model gains and loses against frozen CLIP, in all and by class.
 
     Args:
         metrics: from `results.compute_metrics`.
     """
-    line = f"accuracy on {metrics['pictures']} pictures: {metrics['accuracy']:.1%}"
+    folds = f", each answered by a model trained without it ({metrics['folds']} folds)" if metrics["folds"] else ""
+    line = f"accuracy on {metrics['pictures']} pictures{folds}: {metrics['accuracy']:.1%}"
     line += f" (zero-shot {metrics['zero_shot_accuracy']:.1%})"
     if verdict(metrics) == "unclear":
         line += "; a difference this small can be chance"
     rows = by_change(metrics["per_class"], len(metrics["per_class"]))
     mean = f"mean recall of {len(rows)} classes: {metrics['macro_recall']:.1%}"
     mean += f" (zero-shot {metrics['zero_shot_macro_recall']:.1%}); weakest: {_change(weakest_class(metrics))}"
-    lines = [line, mean]
+    lines = [line, *filter(None, [training_added(metrics)]), mean]
     for what, sign, ordered in (("better", 1, rows), ("worse", -1, rows[::-1])):
         changed = [row for row in ordered if sign * (row["recall"] - row["zero_shot_recall"]) > 0]
         lines.append(f"{what}: {first_few(list(map(_change, changed)))}")

@@ -12,13 +12,16 @@ from typing import Any
 
 import datasets
 
+from ..scoring.held_out import Confidence
 from ..scoring.labelled import Predictions
+from .certainty import sets_and_naming
 from .gallery import Shown, choose_pictures
 from .page import render_page
 from .results import by_change, compute_metrics
 
 
 MOST_CLASSES_DRAWN = 40  # in a figure
+MOST_COLUMNS = 100  # of predictions.csv that are classes
 CHANGE_TITLES = {
     "gained": "Recognised only after training",
     "lost": "Recognised only before training",
@@ -35,13 +38,14 @@ def write_report(
     settings: dict[str, Any],
     history: list[dict[str, Any]] | None = None,
     split: dict[str, list[str]] | None = None,
-    threshold: dict[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> dict[str, Any]:
     """Write what a model recognises, before and after training, as numbers, figures and a page to open in a browser.
 
-    The folder gets report.html (one file with everything in it), metrics.json, predictions.csv (a row per picture),
-    config.json, split.json (where given), and the figures confusion.png, per_class.png, reliability.png,
-    changed.png (where there are such pictures) and curves.png (where there is a history).
+    The folder gets report.html (one file with everything in it), metrics.json, predictions.csv (a row per picture,
+    with the probabilities of all classes; of more than 100, those of its own and of the likeliest), config.json,
+    split.json (where given), and the figures confusion.png, per_class.png, reliability.png, changed.png (where there
+    are such pictures) and curves.png (where there is a history).
 
     Args:
         folder: is made where it is missing; files of these names in it are replaced.
@@ -51,7 +55,7 @@ def write_report(
         settings: what the run was asked to do, for config.json and the page.
         history: a dictionary per epoch with `epoch`, `loss` and, where measured, `accuracy` with `zero_shot_accuracy`.
         split: paths of the pictures of each part of the data.
-        threshold: for "none of these", the fields of `peft_mmrl.scoring.threshold.Threshold`.
+        confidence: what is saved with the adapter for sets of classes and "none of these".
 
     Returns:
         what metrics.json holds, see `results.compute_metrics`.
@@ -67,11 +71,11 @@ def write_report(
         zero_shot=predictions.zero_shot.float().cpu(),
     )
     metrics = compute_metrics(predictions)
-    if threshold is not None:
-        metrics["threshold"] = threshold
+    if confidence is not None:
+        metrics["confidence"] = sets_and_naming(predictions, confidence)
     shown = choose_pictures(predictions, dataset)
     figures = draw_figures(predictions, metrics, shown, history or [])
-    page = render_page(title, predictions, metrics, shown, figures, settings=settings, threshold=threshold)
+    page = render_page(title, predictions, metrics, shown, figures, settings=settings)
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,13 +149,20 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _write_rows(path: Path, predictions: Predictions) -> None:
-    names = predictions.class_names
-    sure, after = predictions.probabilities.max(dim=1)
-    zero_shot_sure, before = predictions.zero_shot.max(dim=1)
+    names, labels = predictions.class_names, predictions.labels.tolist()
+    said = []
+    for probabilities in (predictions.probabilities, predictions.zero_shot):
+        largest, predicted = probabilities.max(dim=1)
+        said += [[names[label] for label in predicted], [f"{value:.6f}" for value in largest.tolist()]]
+    said.append((predictions.probabilities.argmax(dim=1) == predictions.labels).tolist())
+    if len(names) <= MOST_COLUMNS:
+        columns, shares = [f"probability_{name}" for name in names], predictions.probabilities
+    else:
+        columns = ["own_probability"]
+        shares = predictions.probabilities.gather(1, predictions.labels[:, None])
+    header = ("path", "label", "predicted", "probability", "zero_shot_predicted", "zero_shot_probability", "correct")
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        header = ("path", "label", "predicted", "probability", "zero_shot_predicted", "zero_shot_probability")
-        writer.writerow([*header, "correct"])
-        for index, (picture, label) in enumerate(zip(predictions.paths, predictions.labels.tolist(), strict=True)):
-            said = (names[after[index]], f"{sure[index]:.6f}", names[before[index]], f"{zero_shot_sure[index]:.6f}")
-            writer.writerow([picture, names[label], *said, after[index].item() == label])
+        writer.writerow([*header, *columns])
+        for picture, label, *row, shown in zip(predictions.paths, labels, *said, shares, strict=True):
+            writer.writerow([picture, names[label], *row, *(f"{share:.6f}" for share in shown.tolist())])

@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from torch.distributions import Binomial
+from scipy.special import betaincinv
 
-from ..tuner.validation import InvalidTypeError, as_number, check_labels
+from ..tuner.validation import InvalidTypeError, as_number
 
 
 def accuracy_interval(right: int, pictures: int, level: float = 0.9) -> tuple[float, float]:
@@ -35,26 +35,10 @@ def accuracy_interval(right: int, pictures: int, level: float = 0.9) -> tuple[fl
             raise InvalidTypeError(f"`{name}` must be a whole number, got {value!r}.")
     if pictures < 1 or not 0 <= right <= pictures:
         raise ValueError(f"`right` must lie between 0 and `pictures`, at least 1 of them, got {right}, {pictures}.")
-    outside = (1 - _as_share("level", level)) / 2
-    low = 0.0 if right == 0 else _solve(lambda p: 1 - _at_most(right - 1, pictures, p) < outside)
-    high = 1.0 if right == pictures else _solve(lambda p: _at_most(right, pictures, p) > outside)
+    outside = (1 - as_share("level", level)) / 2
+    low = 0.0 if right == 0 else float(betaincinv(right, pictures - right + 1, outside))
+    high = 1.0 if right == pictures else float(betaincinv(right + 1, pictures - right, 1 - outside))
     return low, high
-
-
-def _at_most(count: int, pictures: int, p: float) -> float:
-    """Probability of at most `count` of `pictures`, each with probability p."""
-    counts = torch.arange(count + 1, dtype=torch.double)
-    probability = torch.tensor(p, dtype=torch.double)
-    return Binomial(pictures, probs=probability).log_prob(counts).exp().sum().item()
-
-
-def _solve(is_below: Any) -> float:
-    """The number between 0 and 1 where `is_below` turns from true to false."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_below(middle) else (low, middle)
-    return (low + high) / 2
 
 
 def pictures_needed(risk: float) -> int:
@@ -62,55 +46,63 @@ def pictures_needed(risk: float) -> int:
     return math.ceil(1 / _as_fraction("risk", risk)) - 1
 
 
-def coverage_threshold(probabilities: torch.Tensor, labels: torch.Tensor, coverage: float) -> float | None:
+def coverage_threshold(own: torch.Tensor, coverage: float) -> float | None:
     """How improbable a class may be to belong to `class_sets` that aim at a coverage (split conformal prediction,
     Vovk; score 1 - p of the true class).
 
     Args:
-        probabilities: (N, C) of pictures that the model was not trained on.
-        labels: their classes (N,).
+        own: probabilities (N,) that pictures which the model was not trained on got for their own class.
         coverage: share of pictures whose set should hold the true class, over all classes, not for each.
 
     Returns:
         q from 0 to 1; None where there are too few pictures, see `pictures_needed`.
     """
-    miss = 1 - _as_fraction("coverage", coverage)
-    _check(probabilities, labels)
-    surprise = (1 - probabilities.gather(1, labels.long()[:, None])[:, 0].double()).sort().values
-    rank = math.ceil((len(labels) + 1) * (1 - miss))
-    return None if rank > len(labels) else surprise[rank - 1].item()
+    rank = math.ceil((len(own) + 1) * _as_fraction("coverage", coverage))
+    _check("own", own)
+    return None if rank > len(own) else (1 - own.double()).sort().values[rank - 1].item()
 
 
 def class_sets(probabilities: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Which classes are in each picture's set: those with 1 - p <= threshold; (N, C) bool. Sets may be empty."""
-    return 1 - probabilities.double() <= threshold
+    """Which classes are in each picture's set: those with 1 - p <= threshold, and always the likeliest.
+
+    Args:
+        probabilities: (N, C).
+        threshold: from `coverage_threshold`.
+
+    Returns:
+        (N, C) bool.
+    """
+    sets = 1 - probabilities.double() <= threshold
+    return sets.scatter(1, probabilities.argmax(dim=1, keepdim=True), True)
 
 
-def risk_threshold(probabilities: torch.Tensor, labels: torch.Tensor, risk: float) -> float | None:
+def risk_threshold(largest: torch.Tensor, is_right: torch.Tensor, risk: float) -> float | None:
     """From which largest probability on a picture is named, so that few are named wrongly (conformal risk control,
     Angelopoulos et al. 2022).
 
     Args:
-        probabilities: (N, C) of pictures that the model was not trained on.
-        labels: their classes (N,).
+        largest: largest probabilities (N,) of pictures that the model was not trained on.
+        is_right: whether they are those of the pictures' own classes (N,).
         risk: share of all pictures that may be named, and wrongly.
 
     Returns:
         the smallest t with (number named wrongly at t) + 1 <= risk (N + 1); None where there are too few pictures,
         see `pictures_needed`. A picture is named where its largest probability is at least t.
     """
-    allowed = math.floor(_as_fraction("risk", risk) * (len(labels) + 1)) - 1
-    _check(probabilities, labels)
+    allowed = math.floor(_as_fraction("risk", risk) * (len(largest) + 1)) - 1
+    _check("largest", largest)
+    if getattr(is_right, "shape", None) != largest.shape or is_right.dtype != torch.bool:
+        raise InvalidTypeError(f"`is_right` must be a tensor of {len(largest)} booleans, got {is_right!r}.")
     if allowed < 0:
         return None
-    best, predicted = probabilities.double().max(dim=1)
-    wrong = best[predicted != labels].sort(descending=True).values
+    wrong = largest.double()[~is_right].sort(descending=True).values
     if len(wrong) <= allowed:
         return 0.0
     return math.nextafter(wrong[allowed].item(), math.inf)  # just above the most probable error that is one too many
 
 
-def _as_share(name: str, value: Any) -> float:
+def as_share(name: str, value: Any) -> float:
+    """Return `value` as a float between 0 and 1, both ends left out."""
     value = as_number(name, value, 0, 1)
     if value in (0, 1):
         raise ValueError(f"`{name}` must lie between 0 and 1, got {value}.")
@@ -118,15 +110,14 @@ def _as_share(name: str, value: Any) -> float:
 
 
 def _as_fraction(name: str, value: Any) -> Fraction:
-    """The share as it was written: 0.1 is a tenth, so that 1 - 0.7 of ten is three."""
-    return Fraction(_as_share(name, value)).limit_denominator(10**6)
+    """The share as it was written: 0.1 is a tenth, so that 0.7 of ten is seven."""
+    return Fraction(as_share(name, value)).limit_denominator(10**6)
 
 
-def _check(probabilities: Any, labels: Any) -> None:
+def _check(name: str, probabilities: Any) -> None:
     if not isinstance(probabilities, torch.Tensor) or not probabilities.is_floating_point():
-        raise InvalidTypeError(f"`probabilities` must be a tensor of floats, got {probabilities!r}.")
-    if probabilities.ndim != 2 or not probabilities.numel():
-        raise ValueError(f"`probabilities` must have the shape (pictures, classes), got {tuple(probabilities.shape)}.")
+        raise InvalidTypeError(f"`{name}` must be a tensor of floats, got {probabilities!r}.")
+    if probabilities.ndim != 1 or not len(probabilities):
+        raise ValueError(f"`{name}` must have the shape (pictures,), got {tuple(probabilities.shape)}.")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN fails, too
-        raise ValueError("`probabilities` must lie between 0 and 1, got NaN or others.")
-    check_labels(labels, *probabilities.shape)
+        raise ValueError(f"`{name}` must lie between 0 and 1, got NaN or others.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from accelerate import Accelerator
@@ -23,11 +22,9 @@ from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
 from ..tuner.validation import is_hub_id
-from .answers import Answer
+from .answers import Answer, SetAnswer
+from .confidence import class_sets
 from .listing import Listing, share_listing
-
-
-NONE_OF_THESE = "none of these"
 
 
 def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
@@ -185,6 +182,7 @@ def predict_pictures(
     batch_size: int = 32,
     top_k: int = 1,
     threshold: float = 0.0,
+    set_threshold: float | None = None,
     num_workers: int = 0,
 ) -> Iterator[Answer]:
     """Name pictures: each once, in their order, and in every process.
@@ -196,8 +194,8 @@ def predict_pictures(
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         top_k: classes that are named for each picture.
-        threshold: where the largest probability is smaller, the first answer is "none of these", with that
-            probability, and the classes follow.
+        threshold: where the largest probability is smaller, the answer is "none of these", and the classes follow.
+        set_threshold: answer with sets of classes of any size, see `class_sets`; None: with the `top_k` likeliest.
         num_workers: processes that read pictures, for each process of the accelerator.
     """
     batches = PictureBatches(
@@ -210,7 +208,7 @@ def predict_pictures(
     loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
     while True:
         batch = next(loader, None)  # None while other processes have one more
-        answers = [] if batch is None else _answer(model, batch, accelerator, top_k, threshold)
+        answers = [] if batch is None else _answer(model, batch, accelerator, top_k, threshold, set_threshold)
         rounds = gather_object([answers]) if accelerator.num_processes > 1 else [answers]
         if not any(rounds):
             return
@@ -224,23 +222,56 @@ def _answer(
     accelerator: Accelerator,
     top_k: int,
     threshold: float,
+    set_threshold: float | None,
 ) -> list[Answer]:
-    ranks: Iterator[list[tuple[str, float]]] = iter(())
+    ranked: Iterator[list[tuple[str, float]]] = iter(())
     if len(batch.pixel_values):
         with accelerator.autocast():
             logits = model(pixel_values=batch.pixel_values.to(accelerator.device)).logits
-        best = logits.float().softmax(dim=1).topk(min(top_k, logits.shape[1]))
-        ranks = map(partial(_ranks, model.classes, threshold), best.values.tolist(), best.indices.tolist())
+        ranked = iter(_rank(model.classes, logits.float().softmax(dim=1), top_k, set_threshold))
+    answers = []
+    for path, error, is_beyond in zip(batch.paths, batch.errors, batch.beyond, strict=True):
+        ranks = [] if error else next(ranked)
+        if set_threshold is None:
+            is_none = bool(ranks) and ranks[0][1] < threshold
+            answers.append(Answer(path, _rounded(ranks), error, is_beyond, is_none))
+        else:
+            answers.append(SetAnswer(path, _rounded(ranks), error, is_beyond))
+    return answers
+
+
+def _rank(
+    names: list[str], probabilities: torch.Tensor, top_k: int, set_threshold: float | None
+) -> list[list[tuple[str, float]]]:
+    """For each picture the `top_k` likeliest classes, or those of its set, with their probabilities."""
+    if set_threshold is None:
+        sizes = [min(top_k, len(names))] * len(probabilities)
+    else:
+        sizes = class_sets(probabilities, set_threshold).sum(dim=1).tolist()
+    best = probabilities.topk(max(sizes))
     return [
-        Answer(path, [] if error else next(ranks), error, is_beyond)
-        for path, error, is_beyond in zip(batch.paths, batch.errors, batch.beyond, strict=True)
+        [(names[index], value) for index, value in zip(indices[:size], values[:size], strict=True)]
+        for indices, values, size in zip(best.indices.tolist(), best.values.tolist(), sizes, strict=True)
     ]
 
 
-def _ranks(
-    names: list[str], threshold: float, probabilities: list[float], indices: list[int]
-) -> list[tuple[str, float]]:
-    ranks = [(names[index], round(value, 6)) for index, value in zip(indices, probabilities, strict=True)]
-    if probabilities[0] < threshold:
-        ranks = [(NONE_OF_THESE, ranks[0][1]), *ranks[:-1]]
-    return ranks
+def _rounded(ranks: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    return [(name, round(value, 6)) for name, value in ranks]
+
+
+def largest_probabilities(
+    model: PeftModelForZeroShotImageClassification,
+    image_processor: ImageProcessor,
+    sources: Sequence[str | os.PathLike[str]] | Listing,
+    accelerator: Accelerator,
+    *,
+    num_workers: int = 0,
+) -> torch.Tensor:
+    """Largest probability of each picture that can be read (n,): of pictures of other classes, for
+    [`~peft_mmrl.scoring.held_out.Confidence`].
+
+    Args:
+        model, image_processor, sources, accelerator, num_workers: as for `predict_pictures`.
+    """
+    answers = predict_pictures(model, image_processor, sources, accelerator, num_workers=num_workers)
+    return torch.tensor([answer.ranks[0][1] for answer in answers if answer.ranks], dtype=torch.double)
