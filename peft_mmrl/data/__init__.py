@@ -9,6 +9,7 @@ and sometimes two more:
   line    of the table that lists it
 """
 
+from .balance import balanced_weights
 from .checking import check_pictures, describe_bad
 from .class_names import check_distinct, clean_class_name, notes_on_codes, prompt_names, read_class_names
 from .copies import save_trained_on
@@ -37,6 +38,7 @@ __all__ = [
     "Preprocessing",
     "TrainTransform",
     "TrainingData",
+    "balanced_weights",
     "beyond_range",
     "check_distinct",
     "check_pictures",

@@ -14,6 +14,7 @@ from accelerate import Accelerator, PartialState
 
 from ..tuner.tokenization import PromptTokenizer
 from ..tuner.validation import InvalidTypeError
+from .balance import note_uneven
 from .checking import BadPicture, check_pictures, describe_bad, examine_pictures
 from .class_names import check_distinct, notes_on_codes, prompt_names, read_class_names
 from .copies import Alikeness, find_seen, load_trained_on, note_seen, trained_on
@@ -24,9 +25,6 @@ from .preprocessing import ImageProcessor, Preprocessing
 from .shots import hold_out
 from .sources import is_saved, load_columns, load_folder, load_named, split_names
 from .tables import load_table
-
-
-UNEVEN = 4  # times as many pictures of one class as of another
 
 
 @dataclass
@@ -237,11 +235,12 @@ def load_training_data(
                 f"classes with fewer than {shots} pictures: {', '.join(names[label] for label in sorted(few))}"
             )
     facts = _facts(pictures, accelerator)
-    notes += _imbalance(pictures["label"][:], names)
     if validation is not None:
         notes += note_seen(found, *find_seen(_facts(found, accelerator), *trained_on(facts)), "validated with")
     elsewhere = None if validation is None else str(validation)
-    return TrainingData(pictures, found, names, notes, str(source), elsewhere, facts, groups)
+    data = TrainingData(pictures, found, names, notes, str(source), elsewhere, facts, groups)
+    data.notes += note_uneven(data.pictures_per_class())
+    return data
 
 
 def _divide(
@@ -337,18 +336,6 @@ def _not_held_out(pictures: datasets.Dataset, kept: Sequence[int], held: Sequenc
     return (
         [f"classes whose pictures are all alike or of one group, so that none is held out: {listed}"] if none else []
     )
-
-
-def _imbalance(labels: Sequence[int], names: Sequence[str]) -> list[str]:
-    """A note where some classes have many more pictures to train on than others."""
-    ordered = Counter(labels).most_common()
-    (often, most), (seldom, fewest) = ordered[0], ordered[-1]
-    if most < UNEVEN * fewest:
-        return []
-    return [
-        f"classes are uneven: {most} pictures of {names[often]}, {fewest} of {names[seldom]}. A rare class can vanish "
-        f"while accuracy rises: see recall by class, too; --shots {fewest} takes as many of each"
-    ]
 
 
 def _left_out(bad: Sequence[BadPicture]) -> list[str]:
