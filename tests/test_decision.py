@@ -38,6 +38,7 @@ PROTOTYPES = {
     "prototype_scale": 1.5,
     "prototype_shift": -0.3,
     "prototype_weight": 0.25,
+    "zero_shot_share": 0.125,
 }  # of a random CLIP they weigh 0
 
 

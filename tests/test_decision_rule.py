@@ -62,7 +62,7 @@ def close(ours, theirs, tolerance=2e-4):
 
 def is_fitted_as(decision, fitted):
     names = {"W": "probe_weight", "c": "probe_bias", "M": "prototypes"}
-    names |= {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}
+    names |= {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight", "q": "zero_shot_share"}
     return all(close(getattr(decision, name), fitted[symbol]) for symbol, name in names.items())
 
 
@@ -153,6 +153,7 @@ def test_order_of_classes_orders_the_rows(problem):
         assert close(getattr(ours, name), getattr(theirs, name)[order])
     assert close(ours.prototype_scale, theirs.prototype_scale)
     assert ours.prototype_weight == theirs.prototype_weight
+    assert ours.zero_shot_share == theirs.zero_shot_share
 
 
 def test_one_picture_a_class_leaves_out_what_needs_two():
@@ -240,7 +241,7 @@ def logits_of(problem, decision, rows, o=0.5, alpha=0.7, seed=5, function=decide
 
 def by_textbook(decision, rows, *arguments):
     names = {"W": "probe_weight", "c": "probe_bias", "M": "prototypes"}
-    names |= {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight"}
+    names |= {"a": "prototype_scale", "b": "prototype_shift", "w": "prototype_weight", "q": "zero_shot_share"}
     fitted = {symbol: torch.as_tensor(getattr(decision, name), dtype=torch.double) for symbol, name in names.items()}
     rows = [None if row < 0 else row for row in rows]
     images, texts, *logits, scale, alpha, o = arguments

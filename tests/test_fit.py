@@ -153,3 +153,38 @@ def test_two_processes_take_the_figures_of_one(digit_folders, tmp_path):
         assert torch.allclose(trained, one.predictions.probabilities, atol=1e-3)
         assert torch.allclose(untrained, one.predictions.untrained, atol=1e-3)
     assert load(tmp_path / "two").decision.features == "adapted"
+
+
+def test_new_classes_are_scored_as_clip_scores_them_unless_somebody_asks(digit_folders, tmp_path):
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for weight in (None, 0.5):
+        settings = short(epochs=2, config={} if weight is None else {"zero_shot_weight": weight}, learning_rate=1e-2)
+        model = peft_mmrl.fit(digit_folders / "train", DEMO_CLIP, settings=settings, folds=0, flip=False)
+        model.set_classes(["three", "four"], load_clip()[1])
+        with torch.no_grad():
+            logits = model(pixel_values=images).logits
+            with model.disable_adapter():
+                zero_shot = model(pixel_values=images).logits
+        assert torch.allclose(logits, zero_shot, atol=1e-4) == (weight is None)
+
+
+def test_balanced_classes_count_the_same_in_loss_and_decision(digit_folders, capsys):
+    uneven = in_memory(digit_folders / "train")
+    labels = uneven["label"]
+    rows = [labels.index(0), *(row for row in range(len(uneven)) if labels[row] != 0)]
+    model = peft_mmrl.fit(uneven.select(rows), DEMO_CLIP, settings=short(), folds=0, balance=True)
+    assert model.peft_config["default"].class_weight == pytest.approx([13 / 3, 13 / 18, 13 / 18])
+
+
+def test_pictures_of_other_classes_say_how_many_would_be_named(digit_folders, tmp_path, capsys):
+    others = tmp_path / "others"
+    others.mkdir()
+    for path in list(digit_folders.glob("test/*/*"))[:3]:
+        (others / path.name).write_bytes(path.read_bytes())
+    (others / "broken.png").write_bytes(b"no picture")
+    given = {"settings": short(), "folds": 2}
+    peft_mmrl.fit(digit_folders / "train", DEMO_CLIP, tmp_path / "adapter", unknown_dir=others, **given)
+    assert "3 of 4 pictures in" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "adapter" / "confidence.json").read_text())["unknown"]) == 3
+    with pytest.raises(OSError, match="unknown_dir"):
+        peft_mmrl.fit(digit_folders / "train", DEMO_CLIP, unknown_dir=tmp_path / "nowhere")

@@ -13,6 +13,7 @@ FITTED = {
     "a": "prototype_scale",
     "b": "prototype_shift",
     "w": "prototype_weight",
+    "q": "zero_shot_share",
 }
 
 

@@ -62,6 +62,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "top_k": as_positive_int,
     "validation_fraction": partial(as_number, low=0, high=1),
     "vision_layers": NOT_NEGATIVE,
+    "zero_shot_weight": partial(as_number, low=0, high=1),
 }
 
 
@@ -234,6 +235,9 @@ def add_schedule_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="smallest part of a picture that a random crop keeps (0.5; 0.8 of padded and squeezed ones)",
     )
+    group.add_argument(
+        "--balance", action="store_true", help="let classes count the same, however many pictures they have"
+    )
     flip = group.add_mutually_exclusive_group()
     flip.add_argument(
         "--flip",
@@ -263,6 +267,11 @@ def add_decision_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="decide as the papers do (with a --preset)",
     )
+    group.add_argument(
+        "--zero_shot_weight",
+        type=float,
+        help="how a decision scores new classes: 1 as CLIP does (unless given), 0 by the adapter's class feature",
+    )
     group.add_argument("--quick", action="store_true", help="no training: the decision alone, fitted in a moment")
 
 
@@ -276,7 +285,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
 
 def config_changes(args: argparse.Namespace) -> dict[str, Any]:
     """Fields of the MMRL config that the arguments set."""
-    names = ("alpha", "reg_weight", "label_smoothing")
+    names = ("alpha", "reg_weight", "label_smoothing", "zero_shot_weight")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -56,6 +56,7 @@ def fit_options(args: argparse.Namespace) -> FitOptions:
     sources, names = cli.data_arguments(args), ("base_model", "fit", "method", "template", "quick", "folds")
     names = (*names, "cached_views", "num_workers", "mixed_precision", "output_dir", "overwrite_output_dir")
     names = (*names, "resume_from_checkpoint", "checkpointing_steps", "class_names", "shots", "on_bad_image")
+    names = (*names, "balance", "unknown_dir")
     return FitOptions(
         sources["source"],
         cli.training_settings(args),
@@ -91,6 +92,9 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         type=int,
         help="the figures come from so many trainings without a part of the pictures; 0: no figures (4, or as many as "
         "the smallest class has pictures; 2 where they would take more than half an hour)",
+    )
+    group.add_argument(
+        "--unknown_dir", type=Path, help='folder of pictures of other classes: how many would not be "none of these"?'
     )
     group.add_argument("--with_tracking", nargs="?", const="all", help="log to tensorboard, trackio, wandb, ...")
     pushing.add_arguments(parser.add_argument_group("Hugging Face Hub"))

@@ -40,5 +40,5 @@ def note_uneven(pictures_per_class: Mapping[str, int]) -> list[str]:
         return []
     return [
         f"classes are uneven: {most} pictures of {often}, {fewest} of {seldom}. A rare class can vanish while "
-        f"accuracy rises: see recall by class, too; --shots {fewest} takes as many of each"
+        f"accuracy rises: see recall by class, too; --balance lets each class count the same"
     ]

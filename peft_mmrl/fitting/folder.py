@@ -38,7 +38,11 @@ def check_output_dir(options: FitOptions, resume_from: Path | None) -> RunFolder
         advice = "go on with --resume_from_checkpoint latest, " if has_checkpoint else ""
         own += [] if has_checkpoint else [CHECKPOINT]
         folder.check("training", overwrite=options.overwrite_output_dir, advice=advice, own=own)
-    others = {"--class_names": options.class_names, "--base_model": options.base_model}
+    others = {
+        "--class_names": options.class_names,
+        "--base_model": options.base_model,
+        "--unknown_dir": options.unknown_dir,
+    }
     check_inputs(folder, options.pictures, options.validation, others)
     return folder
 
@@ -81,7 +85,7 @@ def checkpoint_to_resume(value: str | None, output_dir: Path | None) -> Path | N
 
 def describe_run(options: FitOptions, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
     """What makes a training run's result what it is, as JSON."""
-    names = ("method", "base_model", "template", "cached_views", "quick", "decision")
+    names = ("method", "base_model", "template", "cached_views", "quick", "decision", "balance")
     run = {"kind": "training", **{name: getattr(options, name) for name in names}, **asdict(options.settings)}
     run |= {"mixed_precision": accelerator.mixed_precision, "processes": accelerator.num_processes}
     run |= {"classes": data.class_names, "split": {name: part["path"][:] for name, part in data.parts().items()}}

@@ -31,6 +31,8 @@ class FitOptions:
         flip_as_seen: mirror pictures where frozen CLIP takes their mirror images for the same things.
         decision: fit how trained and new classes are decided between.
         quick: do not train: the decision alone.
+        balance: let classes count the same, however many pictures they have, see `balanced_weights`.
+        unknown_dir: folder of pictures of other classes, which say how many of these would be named.
         folds: number of folds; 0: no figures; None: as many as `FoldPlan` finds reasonable.
         cached_views: views of each picture that are computed once, see `num_views`.
         num_workers: further processes that read pictures.
@@ -43,6 +45,7 @@ class FitOptions:
 
     Raises:
         ValueError: what does not go together.
+        OSError: there is no `unknown_dir`.
     """
 
     pictures: PictureSource
@@ -59,6 +62,8 @@ class FitOptions:
     flip_as_seen: bool = True
     decision: bool = True
     quick: bool = False
+    balance: bool = False
+    unknown_dir: Path | None = None
     folds: int | None = None
     cached_views: int | None = None
     num_workers: int = 0
@@ -78,6 +83,8 @@ class FitOptions:
             raise ValueError(
                 f"`folds` must be left out, got {self.folds}: there are pictures to take the figures from."
             )
+        if self.unknown_dir is not None and not Path(self.unknown_dir).is_dir():
+            raise FileNotFoundError(f"There is no folder {self.unknown_dir} (`unknown_dir`).")
         if self.quick and not self.decision:
             raise ValueError("`quick` fits the decision alone: without a decision nothing is left to do.")
         if self.quick and self.resume_from_checkpoint is not None:

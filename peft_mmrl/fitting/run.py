@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from accelerate.utils import broadcast_object_list, set_seed
 from peft import get_peft_model
 
 from ..auto import load_clip
-from ..data import choose_preprocessing, load_training_data
+from ..data import balanced_weights, choose_preprocessing, load_training_data
 from ..scoring.labelled import Predictions, predict
+from ..scoring.listing import share_listing
 from ..scoring.rungs import describe_rungs, rungs
+from ..scoring.unlabelled import largest_probabilities
 from ..training import (
     FrozenFeatures,
     describe_mirroring,
@@ -34,6 +37,7 @@ from .outcome import describe_results, write_results
 from .plan import Plan
 
 
+SAFE_ZERO_SHOT_WEIGHT = 1.0  # new classes are scored as CLIP scores them: nothing can be lost there
 LARGE_DECISION = 10_000_000  # bytes of a decision, worth to be said
 MEASURED = ("accuracy", "zero_shot_accuracy", "mean_recall", "zero_shot_mean_recall")  # of an epoch
 
@@ -62,6 +66,7 @@ class Fitting:
         self.history: list[dict[str, float]] = []
         self.predictions: Predictions | None = None  # for pictures that the model was not fitted on
         self.asked: datasets.Dataset | None = None  # these pictures
+        self.unknown: torch.Tensor | None = None  # largest probabilities of pictures of other classes
 
     def prepare(self) -> None:
         """Read and check everything; nothing is changed before it is done.
@@ -74,6 +79,10 @@ class Fitting:
         tokenizer = PromptTokenizer(self.processor, clip.config.text_config)
         self.data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **options.data)
         settings.config |= choose_preprocessing(self.data, self.processor, options.fit, accelerator).config
+        if options.balance:
+            settings.config["class_weight"] = balanced_weights(self.data.pictures_per_class())
+        if options.decision:
+            settings.config.setdefault("zero_shot_weight", SAFE_ZERO_SHOT_WEIGHT)
         set_seed(settings.seed)
         config = mmrl_config(options.method, options.template, settings)
         self.model = get_peft_model(clip, config).to(accelerator.device)
@@ -112,6 +121,7 @@ class Fitting:
         before = self._answer_untrained(folds, decisions)
         if self.options.quick:
             self.predictions = before
+            self._answer_unknown()
             return
         if self.decision is not None:  # no weights of the adapter play a part in it: it holds for the trained ones
             self.model.decision = replace(self.decision, features="adapted")
@@ -119,6 +129,7 @@ class Fitting:
         seconds = self._train(pictures, before if folds is None else None)
         if folds is not None:
             self.predictions = self._answer_trained(pictures, seconds)
+        self._answer_unknown()
 
     def _decide(self) -> Decision | None:
         """Fit the decision without training; where the pictures allow none, training goes on without."""
@@ -225,6 +236,15 @@ class Fitting:
         trained = folds.trained(pictures, decisions, *given)
         return folds.predictions(trained, folds.untrained(decisions) if decisions else None)
 
+    def _answer_unknown(self) -> None:
+        """Ask for pictures of other classes, where such are given: what would they be called?"""
+        if self.options.unknown_dir is None or self.predictions is None:
+            return
+        listing = share_listing([self.options.unknown_dir], self.accelerator)
+        given = self.model.eval(), self.processor, listing, self.accelerator
+        self.unknown = largest_probabilities(*given, num_workers=self.options.num_workers)
+        self.say(f"{len(self.unknown)} of {len(listing)} pictures in {self.options.unknown_dir} could be asked for")
+
     def save(self, repo_id: str | None = None) -> list[str]:
         """Write adapter, card and report where that was asked for; the main process does.
 
@@ -242,7 +262,7 @@ class Fitting:
             lines = describe_results(self.predictions)
         elif self.accelerator.is_main_process:
             found = self.run_description, self.history, self.predictions, self.asked
-            lines = write_results(self.folder, self.model, self.data, *found, repo_id)
+            lines = write_results(self.folder, self.model, self.data, *found, repo_id, self.unknown)
         self.accelerator.end_training()
         return lines
 

@@ -43,6 +43,7 @@ class Decision:
         prototype_scale: a, at least 0; brings prototypes to the scale of text logits.
         prototype_shift: b.
         prototype_weight: w, 0 to 1: how much prototypes say on whether a picture is of a trained class.
+        zero_shot_share: q, 0 to 1: how much zero-shot logits say beside fused ones on which trained class it is.
         features: which pass class and representation logits come from: "adapted", or "frozen", with which the
             adapted layers are not run.
         classes: names of the trained classes.
@@ -55,6 +56,7 @@ class Decision:
     prototype_scale: float
     prototype_shift: float
     prototype_weight: float
+    zero_shot_share: float = 0.0
     features: str = "adapted"
     classes: tuple[str, ...] | None = None
     fitted_for: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +68,12 @@ class Decision:
         for name, expected in zip(TENSORS, (shape, shape[:1], shape), strict=True):
             object.__setattr__(self, name, _as_finite(name, getattr(self, name), expected))
         check_features(self.features)
-        limits = {"prototype_scale": (0,), "prototype_shift": (-1e30, 1e30), "prototype_weight": (0, 1)}
+        limits = {
+            "prototype_scale": (0,),
+            "prototype_shift": (-1e30, 1e30),
+            "prototype_weight": (0, 1),
+            "zero_shot_share": (0, 1),
+        }
         for name, bounds in limits.items():
             object.__setattr__(self, name, as_number(name, getattr(self, name), *bounds))
         if self.classes is not None:
@@ -189,7 +196,8 @@ def decide(
     """Logits (B, n) of bound classes, whose softmax over them gives probabilities; not normalised.
 
         G_k = o z_k + (1 - o) s f_c w_k                                    every class
-        B_k = alpha s f_c w_k + (1 - alpha) s f_r w_k + W_k f_0 + c_k      k in T: which of the trained
+        F_k = alpha s f_c w_k + (1 - alpha) s f_r w_k                      k in T: fused, as in the papers
+        B_k = q z_k + (1 - q) F_k + W_k f_0 + c_k                          k in T: which of the trained
         E_k = (1 - w) G_k + w (a s f_0 m_k + b)                            k in T: trained or new
         logits_k = log softmax_T(B)_k + logsumexp_T(E) for k in T, else G_k
 
@@ -217,7 +225,8 @@ def decide(
         trained = torch.tensor(places, device=logits.device)
 
         fused = alpha * class_logits[:, trained] + (1 - alpha) * rep_logits[:, trained]
-        which = fused + frozen_image @ weight.T + bias
+        share = decision.zero_shot_share
+        which = share * zero_shot[:, trained] + (1 - share) * fused + frozen_image @ weight.T + bias
         text, share = logits[:, trained], decision.prototype_weight
         by_prototype = decision.prototype_scale * scale * frozen_image @ prototypes.T + decision.prototype_shift
         together = (1 - share) * text + share * by_prototype

@@ -56,8 +56,15 @@ def fit(
         prototype_scale=a,
         prototype_shift=b,
         prototype_weight=choose_prototype_weight(frozen_image, frozen_text, prototypes, labels, scale, a, b),
+        zero_shot_share=zero_shot_share(len(labels), len(frozen_text)),
         **settings,
     )
+
+
+def zero_shot_share(num_pictures: int, num_classes: int) -> float:
+    """q: what is trained on one or two pictures of a class can be worse than zero-shot where that is good; on many it
+    knows better. 1/2, or else 1/n for n pictures of a class on average."""
+    return 1 / max(2.0, num_pictures / num_classes)
 
 
 # --- prototypes --------------------------------------------------------------------------------------------------

@@ -230,6 +230,7 @@ def textbook_decision(
     b_of, e_of = {}, {}
     for k in trained:
         fused = alpha * class_logits[:, k] + (1 - alpha) * rep_logits[:, k]
+        fused = fitted["q"] * z[:, k] + (1 - fitted["q"]) * fused
         b_of[k] = fused + f_0 @ fitted["W"][rows[k]] + fitted["c"][rows[k]]  # which of the trained classes
         prototype = fitted["a"] * s * f_0 @ fitted["M"][rows[k]] + fitted["b"]
         e_of[k] = (1 - fitted["w"]) * g[:, k] + fitted["w"] * prototype  # whether it is a trained class at all
@@ -245,13 +246,14 @@ def textbook_fit(f_0: Tensor, w_0: Tensor, y: Tensor, s: Tensor) -> dict[str, Te
     """What the decision knows of the trained classes, from N pictures (N, d) with labels y and C classes (C, d).
 
     Returns:
-        W (C, d), c (C,), M (C, d) and the numbers a, b, w.
+        W (C, d), c (C,), M (C, d) and the numbers a, b, w, q.
     """
     num_classes, n = len(w_0), y.bincount(minlength=len(w_0))
     z = s * f_0 @ w_0.T
     own = one_hot(y, num_classes).bool()
     m = torch.stack([f_0[y == k].mean(dim=0) for k in range(num_classes)])
     fitted = {"W": 0 * w_0, "c": 0 * w_0[:, 0], "M": m, **{name: torch.zeros(()).to(s) for name in "abw"}}
+    fitted["q"] = 1 / max(2, len(y) / num_classes)  # with few pictures the trained features are not left alone
     if num_classes == 1:
         return fitted
 
