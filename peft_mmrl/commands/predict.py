@@ -3,8 +3,6 @@
     peft-mmrl predict my-adapter photo.jpg
     peft-mmrl predict my-adapter photos --format csv --top_k 3 > answers.csv
     peft-mmrl predict my-adapter photos --classes axolotl newt              # beside the trained classes
-    peft-mmrl predict my-adapter photos --coverage 0.9                      # "cat or fox" where it must
-    peft-mmrl predict my-adapter photos --risk 0.05                         # "none of these" where it must
     accelerate launch -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
     torchrun --nproc_per_node 4 -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl   # one CPU
 
@@ -13,7 +11,9 @@ else by its content. They are listed once, before the first answer. Standard out
 complete, and the exit code 0, also where some pictures cannot be read: their rows say why. What was left out is
 counted at the end, on standard error. Where nothing at all can be read and a path does not exist, the exit code is 1.
 
-The probability beside "none of these" is that of the likeliest class; beside a set, that it is one of them.
+With `--coverage 0.9` it answers "cat or fox" where it must, with `--risk 0.05` "none of these"; what it aims at, and what
+came of that on pictures that were not trained on, stands on standard error. The probability beside "none of these" is
+that of the likeliest class; beside a set, that it is one of them.
 """
 
 from __future__ import annotations
