@@ -82,7 +82,7 @@ def digits():
 
 def test_every_picture_is_answered_by_what_was_fitted_and_trained_without_it(digits, monkeypatch):
     fold = torch.tensor(deal_folds(digits.dataset["label"], range(12), 3, random.Random(1)))
-    folds = Folds(digits.model, digits.dataset, digits.frozen, fold)
+    folds = Folds(digits.model, digits.dataset, digits.frozen, fold, None)
     seen, asked = [], []
 
     def train(model, pictures, *args, **kwargs):
@@ -96,7 +96,7 @@ def test_every_picture_is_answered_by_what_was_fitted_and_trained_without_it(dig
 
     monkeypatch.setattr(folds_of, "train", train)
     monkeypatch.setattr(folds_of, "predict", predict)
-    answers = folds.trained(list(range(12)), None, TrainingSettings(epochs=1), digits.processor, digits.accelerator)
+    answers = folds.train(list(range(12)), TrainingSettings(epochs=1), digits.processor, digits.accelerator)
     paths = digits.dataset["path"][:]
     for index in range(3):
         rows = set((fold == index).nonzero().flatten().tolist())
@@ -107,13 +107,12 @@ def test_every_picture_is_answered_by_what_was_fitted_and_trained_without_it(dig
 
 def test_decisions_of_folds_are_those_that_a_user_would_fit_on_the_other_pictures(digits):
     fold = torch.tensor(deal_folds(digits.dataset["label"], range(12), 2, random.Random(1)))
-    folds = Folds(digits.model, digits.dataset, digits.frozen, fold)
     whole = digits.model.decision
-    decisions = folds.fit_decisions(whole)
-    answers = folds.untrained(decisions)
+    folds = Folds(digits.model, digits.dataset, digits.frozen, fold, whole)
+    answers = folds.untrained
     frozen, model = digits.frozen, digits.model
     try:
-        for index, decision in enumerate(decisions):
+        for index, decision in enumerate(folds.decisions):
             kept = fold != index
             expected = model.fit_decision(frozen.images[kept], frozen.labels[kept], features="frozen")
             assert torch.allclose(decision.probe_weight, expected.probe_weight, atol=1e-4)
@@ -137,11 +136,11 @@ def test_folds_leave_the_model_as_it_was_and_name_what_they_asked(digits):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     fold = torch.tensor(deal_folds(digits.dataset["label"], range(12), 2, random.Random(1)))
     fold[0] = NEVER
-    folds, decision = Folds(model, digits.dataset, digits.frozen, fold), model.decision
-    decisions = folds.fit_decisions(decision)
+    decision = model.decision
+    folds = Folds(model, digits.dataset, digits.frozen, fold, decision)
     pictures = training_pictures(model, digits.dataset, digits.processor, plain_settings(), 0)
-    trained = folds.trained(pictures, decisions, plain_settings(), digits.processor, digits.accelerator)
-    found = folds.predictions(trained, folds.untrained(decisions))
+    trained = folds.train(pictures, plain_settings(), digits.processor, digits.accelerator)
+    found = folds.predictions(trained)
     assert list(model.peft_config) == ["default"] and model.active_adapter == "default"
     assert model.decision is decision and model.classes == CLASS_NAMES[:3]
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())

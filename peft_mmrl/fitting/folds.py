@@ -30,6 +30,7 @@ class Folds:
         dataset: N labelled pictures.
         frozen: what frozen CLIP sees in them.
         fold: of each picture (N,), from 0 without gaps; -1 for those that are never held out.
+        decision: the one that is fitted on all pictures; None: the adapters decide as in the papers.
     """
 
     def __init__(
@@ -38,9 +39,16 @@ class Folds:
         dataset: datasets.Dataset,
         frozen: FrozenFeatures,
         fold: torch.Tensor,
+        decision: Decision | None,
     ) -> None:
         self.model, self.dataset, self.frozen, self.fold = model, dataset, frozen, fold
         self.config = model.peft_config[model.active_adapter]
+        self.decisions: list[Decision] | None = None  # of each fold, fitted without its pictures
+        self.untrained: torch.Tensor | None = (
+            None  # probabilities (N, C) without training, each by its fold's decision
+        )
+        if decision is not None:
+            self._decide(decision)
 
     def __len__(self) -> int:
         return int(self.fold.max()) + 1
@@ -58,23 +66,17 @@ class Folds:
     def _rows(self) -> torch.Tensor:
         return (self.fold >= 0).nonzero().flatten()
 
-    def fit_decisions(self, decision: Decision) -> list[Decision]:
-        """For each fold the decision that is fitted without its pictures; `decision` is that on all of them."""
-        weight = self.config.class_weight
-        return [self.frozen.decision_without(decision, self.held_out(index), weight) for index in range(len(self))]
-
-    def untrained(self, decisions: list[Decision]) -> torch.Tensor:
-        """Probabilities (N, C) of the decisions without training, each picture's by the one of its fold."""
-        answers = torch.zeros_like(self.frozen.zero_shot)
-        for index, decision in enumerate(decisions):
+    def _decide(self, decision: Decision) -> None:
+        weight, self.decisions = self.config.class_weight, []
+        self.untrained = torch.zeros_like(self.frozen.zero_shot)
+        for index in range(len(self)):
             rows = self.held_out(index)
-            answers[rows] = self.frozen.decide(decision, rows)
-        return answers
+            self.decisions.append(self.frozen.decision_without(decision, rows, weight))
+            self.untrained[rows] = self.frozen.decide(self.decisions[index], rows)
 
-    def trained(
+    def train(
         self,
         pictures: Dataset,
-        decisions: list[Decision] | None,
         settings: TrainingSettings,
         image_processor: ImageProcessor,
         accelerator: Accelerator,
@@ -84,7 +86,6 @@ class Folds:
 
         Args:
             pictures: what `train` reads of the N pictures, augmented.
-            decisions: from `fit_decisions`; None: the adapters decide as in the papers.
             settings: of the run, with its number of epochs.
             image_processor: the base model's.
             accelerator: of the run.
@@ -104,8 +105,8 @@ class Folds:
                     num_workers=num_workers,
                     description=f"fold {index + 1} of {len(self)}",
                 )
-                if decisions is not None:
-                    self.model.decision = replace(decisions[index], features="adapted")
+                if self.decisions is not None:
+                    self.model.decision = replace(self.decisions[index], features="adapted")
                 answers[rows] = predict(
                     self.model,
                     self.dataset.select(rows.tolist()),
@@ -116,26 +117,25 @@ class Folds:
                 ).probabilities
         return answers
 
-    def predictions(self, probabilities: torch.Tensor | None, untrained: torch.Tensor | None) -> Predictions:
+    def predictions(self, trained: torch.Tensor | None = None) -> Predictions:
         """The answers to the pictures that are held out.
 
         Args:
-            probabilities: from `trained`; None: nothing was trained.
-            untrained: from `untrained`; None: there is no decision.
+            trained: probabilities (N, C) from `train`; None: nothing is trained.
         """
         rows = self._rows
-        is_trained = probabilities is not None
-        preferred = probabilities if is_trained else untrained
+        candidates = (trained, self.untrained, self.frozen.zero_shot)
+        best = next(probabilities for probabilities in candidates if probabilities is not None)
         return Predictions(
             class_names=self.model.classes,
             trained=self.model.seen,
             paths=self.asked["path"][:],
             labels=self.frozen.labels[rows],
-            probabilities=(self.frozen.zero_shot if preferred is None else preferred)[rows],
+            probabilities=best[rows],
             zero_shot=self.frozen.zero_shot[rows],
             value_range=self.config.value_range,
-            is_trained=is_trained,
-            untrained=untrained[rows] if is_trained and untrained is not None else None,
+            is_trained=trained is not None,
+            untrained=self.untrained[rows] if trained is not None and self.untrained is not None else None,
             folds=len(self),
         )
 

@@ -54,14 +54,16 @@ class Plan:
         """Number of folds; 0: no figures are taken from folds."""
         return int(self.folds.max()) + 1
 
-    def limit_folds(self, training: float) -> None:
-        """Take fewer folds where they would take too long and nobody asked for them.
+    def limit_folds(self, training: float) -> bool:
+        """Take fewer folds where they would take too long and nobody asked for them; whether that was so.
 
         Args:
             training: seconds that the training of all pictures took.
         """
-        if self.options.folds is None and self.num_folds > 2 and self.seconds(training) > max(REASONABLE, training):
-            self.folds = self._deal(2)
+        if self.options.folds is not None or self.num_folds <= 2 or self.seconds(training) <= REASONABLE:
+            return False
+        self.folds = self._deal(2)
+        return True
 
     def seconds(self, training: float) -> float:
         """Seconds that the folds take: each is trained on all pictures but its own."""

@@ -116,9 +116,8 @@ class Fitting:
     def run(self) -> None:
         """Say how CLIP does as it is and without training, train, and take the figures."""
         self.say(*self.data.notes, str(self.plan))
-        folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds) if self.plan.num_folds else None
-        decisions = folds.fit_decisions(self.decision) if folds and self.decision else None
-        before = self._answer_untrained(folds, decisions)
+        folds = self._make_folds() if self.plan.num_folds else None
+        before = self._answer_untrained(folds)
         if self.options.quick:
             self.predictions = before
             self._answer_unknown()
@@ -128,8 +127,11 @@ class Fitting:
         pictures = training_pictures(self.model, self.data.train, self.processor, self.settings, self.plan.views)
         seconds = self._train(pictures, before if folds is None else None)
         if folds is not None:
-            self.predictions = self._answer_trained(pictures, seconds)
+            self.predictions = self._answer_trained(pictures, folds, seconds)
         self._answer_unknown()
+
+    def _make_folds(self) -> Folds:
+        return Folds(self.model, self.data.train, self.frozen, self.plan.folds, self.decision)
 
     def _decide(self) -> Decision | None:
         """Fit the decision without training; where the pictures allow none, training goes on without."""
@@ -148,11 +150,11 @@ class Fitting:
         )
         return decision
 
-    def _answer_untrained(self, folds: Folds | None, decisions: list[Decision] | None) -> Predictions | None:
+    def _answer_untrained(self, folds: Folds | None) -> Predictions | None:
         """How well CLIP does as it is, and with a decision without training, on pictures that are held out."""
         if folds is not None:
             self.asked = folds.asked
-            found = folds.predictions(None, folds.untrained(decisions) if decisions else None)
+            found = folds.predictions()
             where = f"pictures held out in {len(folds)} folds"
         elif self.data.validation is not None:
             self.asked = self.data.validation
@@ -223,18 +225,15 @@ class Fitting:
                 self.predictions.untrained = before.probabilities
         return broadcast_object_list([seconds])[0]
 
-    def _answer_trained(self, pictures: Any, seconds: float | None) -> Predictions:
+    def _answer_trained(self, pictures: Any, folds: Folds, seconds: float | None) -> Predictions:
         """Answers of folds that are trained as the run was."""
-        if seconds is not None:
-            self.plan.limit_folds(seconds)
+        if seconds is not None and self.plan.limit_folds(seconds):
+            folds = self._make_folds()
+            self.asked = folds.asked
         self.say(self.plan.describe_folds(seconds))
-        folds = Folds(self.model, self.data.train, self.frozen, self.plan.folds)
-        self.asked = folds.asked
-        decisions = None if self.decision is None else folds.fit_decisions(self.decision)
         settings = replace(self.settings, epochs=self.plan.epochs)
         given = settings, self.processor, self.accelerator, self.options.num_workers
-        trained = folds.trained(pictures, decisions, *given)
-        return folds.predictions(trained, folds.untrained(decisions) if decisions else None)
+        return folds.predictions(folds.train(pictures, *given))
 
     def _answer_unknown(self) -> None:
         """Ask for pictures of other classes, where such are given: what would they be called?"""

@@ -111,12 +111,11 @@ class FrozenFeatures:
             class_weight: the adapter's.
         """
         kept = torch.ones(len(self.labels), dtype=torch.bool).index_fill(0, rows, False)
+        device = decision.probe_weight.device
         weight = None if class_weight is None else torch.tensor(class_weight)
         settings = {name: getattr(decision, name) for name in ("features", "classes", "fitted_for")}
-        found = decision_fit.fit(
-            self.images[kept], self.text, self.labels[kept], self.scale, class_weight=weight, **settings
-        )
-        return found.to(decision.probe_weight.device)
+        given = self.images[kept].to(device), self.text.to(device), self.labels[kept].to(device)
+        return decision_fit.fit(*given, self.scale, class_weight=weight, **settings)
 
     def decide(self, decision: Decision, rows: torch.Tensor) -> torch.Tensor:
         """Probabilities (n, C) of a decision without training, for the n pictures at some positions."""
