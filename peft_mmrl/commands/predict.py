@@ -12,8 +12,8 @@ complete, and the exit code 0, also where some pictures cannot be read: their ro
 counted at the end, on standard error. Where nothing at all can be read and a path does not exist, the exit code is 1.
 
 With `--coverage 0.9` it answers "cat or fox" where it must, with `--risk 0.05` "none of these"; what it aims at, and
-what came of that on pictures that were not trained on, stands on standard error. The probability beside "none of these" is
-that of the likeliest class; beside a set, that it is one of them.
+what came of that on pictures that were not trained on, stands on standard error. The probability beside "none of
+these" is that of the likeliest class; beside a set, that it is one of them.
 """
 
 from __future__ import annotations
