@@ -8,7 +8,7 @@ from digits import CLASS_NAMES, TEMPLATE, load_digits
 
 from peft_mmrl.scoring.labelled import predict
 from peft_mmrl.training import TrainingSettings, make_accelerator
-from peft_mmrl.training.classifiers import METHODS, fit
+from peft_mmrl.training.classifiers import METHODS, fit_classifier
 
 
 TRAINED = ["seven", "three"]  # not in the order of their digits
@@ -43,7 +43,7 @@ def test_set():
 @pytest.fixture(scope="module")
 def zero_shot(accelerator, test_set):
     clip, processor = load_clip()
-    classifier = fit("zero-shot", clip, processor, test_set, TRAINED, TEMPLATE, SETTINGS, accelerator)
+    classifier = fit_classifier("zero-shot", clip, processor, test_set, TRAINED, TEMPLATE, SETTINGS, accelerator)
     return classifier.logits(test_set, TRAINED)
 
 
@@ -59,7 +59,7 @@ def test_zero_shot_is_clip_itself(zero_shot, test_set):
 def test_a_method_learns_its_classes_and_answers_for_others(method, zero_shot, test_set, accelerator, tmp_path):
     clip, processor = load_clip()
     shots = pictures("train", TRAINED, 8)
-    classifier = fit(method, clip, processor, shots, TRAINED, TEMPLATE, SETTINGS, accelerator)
+    classifier = fit_classifier(method, clip, processor, shots, TRAINED, TEMPLATE, SETTINGS, accelerator)
     assert accuracy(classifier.logits(test_set, TRAINED), test_set) > accuracy(zero_shot, test_set) + 0.1
     mixed = ["zero", *TRAINED]
     logits = classifier.logits(pictures("test", mixed, 10), mixed)
@@ -71,7 +71,7 @@ def test_a_method_learns_its_classes_and_answers_for_others(method, zero_shot, t
 
 def test_predictions_hold_both_models(test_set, zero_shot, accelerator):
     clip, processor = load_clip()
-    classifier = fit("mmrl", clip, processor, test_set, TRAINED, TEMPLATE, SETTINGS, accelerator)
+    classifier = fit_classifier("mmrl", clip, processor, test_set, TRAINED, TEMPLATE, SETTINGS, accelerator)
     found = predict(classifier.model, test_set, processor.image_processor, accelerator, batch_size=7)
     assert found.class_names == TRAINED
     assert found.trained == [True, True]
@@ -84,4 +84,4 @@ def test_predictions_hold_both_models(test_set, zero_shot, accelerator):
 
 def test_an_unknown_method_is_named(accelerator):
     with pytest.raises(ValueError, match="`method` must be one of mmrl"):
-        fit("coop", None, None, None, [], TEMPLATE, SETTINGS, accelerator)
+        fit_classifier("coop", None, None, None, [], TEMPLATE, SETTINGS, accelerator)

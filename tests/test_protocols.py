@@ -24,7 +24,7 @@ from peft_mmrl.protocols.readable import check_pictures_of_runs
 from peft_mmrl.protocols.rows import make_rows
 from peft_mmrl.protocols.runs import Run, sample
 from peft_mmrl.protocols.tasks import check_classes, select_classes
-from peft_mmrl.training import TrainingSettings, Transfer, fit, make_accelerator
+from peft_mmrl.training import TrainingSettings, Transfer, fit_classifier, make_accelerator
 
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
@@ -42,14 +42,14 @@ def make_data(name="animals", train=(4, 3, 2, 1, 0) * 6, test=(0, 1, 2, 3, 4, 4)
 
 
 class Recorder:
-    """Stands for `fit` and the classifier that it gives: right on every picture but the first of each test."""
+    """Stands for training and the classifier that it gives: right on every picture but the first of each test."""
 
     def __init__(self):
         self.trained, self.tested = None, []
 
     def __call__(self, train, names, template):
         self.trained = (train["path"][:], train["label"][:], names, template)
-        return self
+        return {"mmrl": self}
 
     def logits(self, dataset, names, transfer=None):
         labels = torch.tensor(dataset["label"][:])
@@ -57,6 +57,10 @@ class Recorder:
         right = torch.nn.functional.one_hot(labels, len(names)).float()
         right[0] = right[0].roll(1)
         return right
+
+    def with_decision(self, train, names):
+        self.decided = (train["path"][:], names)
+        return self
 
     def save(self, folder):
         folder.mkdir()
@@ -86,12 +90,20 @@ def test_base_to_new_trains_on_base_and_tests_each_part_among_itself():
         ([0, 1, 2], ["ant", "bee", "cat"], None),
         ([0, 1, 1], ["dog", "eel"], Transfer("a {}.")),  # new whatever their names: class feature alone
     ]
-    assert scores == pytest.approx({"base": 200 / 3, "new": 200 / 3, "h": 200 / 3})
+    assert scores == {"mmrl": pytest.approx({"base": 200 / 3, "new": 200 / 3, "h": 200 / 3})}
+
+
+def test_all_classes_compete_where_that_is_asked_for():
+    recorder, data = Recorder(), make_data()
+    scores = protocols.base_to_new(data, data.train, recorder, with_all=True)
+    assert recorder.tested[2:] == [([0, 1, 2, 3, 4, 4], NAMES, Transfer("a {}.", trained=3))]
+    assert list(scores["mmrl"]) == ["base", "new", "h", "all"]
+    assert scores["mmrl"]["all"] == pytest.approx(500 / 6)
 
 
 def test_few_shot_tests_all_classes():
     recorder, data = Recorder(), make_data()
-    assert protocols.few_shot(data, data.train, recorder) == pytest.approx({"accuracy": 500 / 6})
+    assert protocols.few_shot(data, data.train, recorder) == {"mmrl": pytest.approx({"accuracy": 500 / 6})}
     assert recorder.trained[2] == NAMES
     assert recorder.tested == [([0, 1, 2, 3, 4, 4], NAMES, None)]
 
@@ -101,7 +113,7 @@ def test_targets_are_new_classes_with_their_own_template_and_beta():
     target = replace(make_data("eurosat", None, [1, 0], ["ant", "road"]), template="seen from above: {}.")
     other = make_data("unheard-of", None, [0, 1, 1, 0], ["x", "y"])
     scores = protocols.cross_dataset(data, data.train, recorder, [target, other])
-    assert scores == pytest.approx({"animals": 500 / 6, "eurosat": 50, "unheard-of": 75})
+    assert scores == {"mmrl": pytest.approx({"animals": 500 / 6, "eurosat": 50, "unheard-of": 75})}
     transfers = [transfer for _, _, transfer in recorder.tested]
     assert transfers == [None, Transfer("seen from above: {}.", 0.3), Transfer("a {}.", None)]
 
@@ -112,7 +124,7 @@ def test_the_class_feature_alone_scores_other_data_sets():
     accelerator = make_accelerator(settings)
     pictures = digits.as_benchmark().test.select(range(12))
     names = digits.CLASS_NAMES
-    classifier = fit("mmrl++", clip, processor, pictures, names, digits.TEMPLATE, settings, accelerator)
+    classifier = fit_classifier("mmrl++", clip, processor, pictures, names, digits.TEMPLATE, settings, accelerator)
     fused = classifier.logits(pictures, names)
     moved = classifier.logits(pictures, names, Transfer("the number {}.", beta=0.3))
     config = classifier.model.peft_config["default"]
@@ -185,14 +197,14 @@ def fake_training(monkeypatch):
     """Runs that train nothing; gives what was trained."""
     trained = []
 
-    def fit(method, clip, processor, train, names, template, settings, accelerator):
+    def fit_classifier(method, clip, processor, train, names, template, settings, accelerator):
         trained.append((method, settings.seed))
         if settings.seed == 13:
             raise KeyboardInterrupt
         return Recorder()
 
     monkeypatch.setattr(runs_module, "load_clip", lambda name: (None, None))
-    monkeypatch.setattr(runs_module, "fit", fit)
+    monkeypatch.setattr(runs_module, "fit_classifier", fit_classifier)
     return trained
 
 
@@ -207,7 +219,7 @@ def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path, fak
     planned = [make_run(data, seed) for seed in (1, 3)]
     results = protocols.complete(planned, protocols.few_shot, tmp_path, save_adapters=True)
     assert fake_training == [("mmrl", 3)]
-    assert results == [{"accuracy": pytest.approx(500 / 6)}] * 2
+    assert results == [{"mmrl": {"accuracy": pytest.approx(500 / 6)}}] * 2
     assert "run 2 of 2: animals, mmrl, 2 shots, seed 3" in capsys.readouterr().err
     assert (planned[1].folder(tmp_path) / "adapter").is_dir()
     assert protocols.complete(planned, protocols.few_shot, tmp_path) == results
@@ -259,7 +271,7 @@ def test_rows_hold_mean_spread_average_and_published_numbers():
         for seed in (1, 2)
     ]
     pairs = [(90.0, 60.0), (100.0, 80.0), (80.0, 50.0), (80.0, 50.0)]
-    results = [{"base": base, "new": new, "h": 2 * base * new / (base + new)} for base, new in pairs]
+    results = [{"mmrl": {"base": base, "new": new, "h": 2 * base * new / (base + new)}} for base, new in pairs]
     dtd, eurosat, average = make_rows(runs, results)  # in the order of the benchmarks
     assert (dtd.dataset, eurosat.dataset, average.dataset) == ("dtd", "eurosat", "average of 2 data sets")
     assert eurosat.mean == pytest.approx({"base": 95, "new": 70, "h": 2 * 95 * 70 / 165})
@@ -275,7 +287,7 @@ def test_rows_hold_mean_spread_average_and_published_numbers():
 def test_transfer_is_averaged_without_source_and_apart_from_variants():
     run = Run("cross-dataset", make_data("imagenet"), "mmrl", 16, TrainingSettings(), "no-clip")
     scores = {"imagenet": 72.0, "dtd": 40.0, "eurosat": 50.0, "imagenet_a": 50.0, "imagenet_r": 70.0}
-    averages = {row.dataset: row.mean["accuracy"] for row in make_rows([run], [scores])[5:]}
+    averages = {row.dataset: row.mean["accuracy"] for row in make_rows([run], [{"mmrl": scores}])[5:]}
     assert averages == {"average of 2 data sets": 45.0, "average of 2 variants": 60.0}
 
 
@@ -443,7 +455,7 @@ def test_an_interrupted_protocol_says_how_to_go_on(tmp_path, monkeypatch, capsys
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs_module, "fit", interrupted)
+    monkeypatch.setattr(runs_module, "fit_classifier", interrupted)
     given = ["--datasets", "digits", *QUICK, "--shots", "1", "--output_dir", str(tmp_path / "out")]
     for _ in range(2):  # what it left is no obstacle
         with pytest.raises(SystemExit, match="^130$"):
