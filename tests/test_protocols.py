@@ -16,6 +16,7 @@ from demo_parts.methods import load_clip
 from published_layouts import WORDNET, write_split, write_wordnet
 
 from peft_mmrl import protocols
+from peft_mmrl.commands import protocol_arguments
 from peft_mmrl.data import save_split
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark
 from peft_mmrl.protocols import runs as runs_module
@@ -226,6 +227,38 @@ def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path, fak
     assert fake_training == [("mmrl", 3)]
 
 
+def test_a_run_with_a_decision_has_both_results_and_is_no_other_run(tmp_path, fake_training):
+    data = make_data()
+    plain, decides = make_run(data), replace(make_run(data), decision=True)
+    results = protocols.complete([decides], protocols.few_shot, tmp_path, save_adapters=True)
+    assert list(results[0]) == ["mmrl", "mmrl-decision"]
+    assert protocols.complete([decides], protocols.few_shot, tmp_path) == results
+    assert fake_training == [("mmrl", 1)]  # once for both
+    with pytest.raises(ValueError, match=r"another value of decision \(decision: True there, None now"):
+        runs_module.read_scores(plain, tmp_path)
+    protocols.complete([plain], protocols.few_shot, tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"another value of decision \(decision: None there, True now"):
+        runs_module.read_scores(decides, tmp_path / "plain")
+
+
+def test_rows_of_a_decision_stand_beside_the_papers_way():
+    runs = [
+        Run("base-to-new", make_data(name), "mmrl", 16, TrainingSettings(), "no-clip", decision=True)
+        for name in ("eurosat", "dtd")
+    ]
+    papers, decided = ({"base": 90.0, "new": 60.0, "h": 72.0, "all": value} for value in (40.0, 70.0))
+    rows = make_rows(runs, [{"mmrl": papers, "mmrl-decision": decided}] * 2)
+    assert [row.method for row in rows] == ["mmrl", "mmrl-decision"] * 3
+    assert [row.mean["all"] for row in rows[-2:]] == [40, 70]  # the averages
+    assert rows[0].paper
+    assert not rows[1].paper  # the papers know no decision
+    lines = table(rows).splitlines()
+    assert lines[0].split()[-3:] == ["all", "paper", "rerun"]
+    assert lines[1].split()[-11:-9] == ["40.00", "85.67"]
+    assert lines[2].split()[:3] == ["DTD", "MMRL,", "decision"]
+    assert lines[2].split()[-3:] == ["70.00", "-", "-"]
+
+
 def test_the_split_of_earlier_runs_can_be_read_again(tmp_path, fake_training):
     data = make_data()
     protocols.complete([make_run(data, 7)], protocols.few_shot, tmp_path / "old")
@@ -381,6 +414,38 @@ def test_base_to_new_on_digits(tmp_path, capsys):
     assert len(split["train"]) == 20  # sampled of all classes, before base classes are chosen
 
 
+def test_a_decision_stands_beside_what_the_papers_do(tmp_path):
+    given = ["--datasets", "digits", "--shots", "2", *QUICK, "--method", "mmrl", "--baseline", "untrained"]
+    given += ["--save_adapters"]
+    for extra in ([], ["--decision"]):
+        folder = tmp_path / "-".join(["out", *extra])
+        base_to_new.main(base_to_new.parse_args([*given, *extra, "--output_dir", str(folder)]))
+    plain, both = (
+        {row["method"]: row["mean"] for row in check_report(tmp_path / name, "MMRL")["rows"]}
+        for name in ("out", "out---decision")
+    )
+    assert list(both) == ["mmrl", "mmrl-decision", "untrained"]
+    assert all(list(scores) == ["base", "new", "h", "all"] for scores in both.values())
+    for method, scores in plain.items():
+        assert scores == {name: both[method][name] for name in ("base", "new", "h")}
+    assert both["mmrl-decision"]["all"] > both["mmrl"]["all"]
+    check_report(tmp_path / "out---decision", "MMRL, decision", "decision without training", "all")
+    adapter = "digits/mmrl/shots_2/seed_1/adapter/decision.safetensors"
+    assert (tmp_path / "out---decision" / adapter).exists()
+    assert not (tmp_path / "out" / adapter).exists()
+
+
+def test_a_decision_changes_runs_only_where_it_has_a_say(tmp_path):
+    given = ["--datasets", "digits", *QUICK, "--output_dir", str(tmp_path), "--decision"]
+    given += ["--method", "mmrl", "--baseline", "lora"]
+    marks = {}
+    for module, protocol in ((base_to_new, "base-to-new"), (few_shot, "few-shot")):
+        args = module.parse_args([*given, "--shots", "1"])
+        planned = protocol_arguments.plan_runs(protocol, args, [digits.as_benchmark()], [1])
+        marks[protocol] = {run.method: "decision" in run.description() for run in planned}
+    assert marks == {"base-to-new": {"mmrl": True, "lora": True}, "few-shot": {"mmrl": True, "lora": False}}
+
+
 def test_few_shot_on_digits(tmp_path):
     given = ["--datasets", "digits", "--shots", "1", "8", "--seeds", "1", "--baseline", "linear-probe"]
     few_shot.main(few_shot.parse_args([*given, "--output_dir", str(tmp_path)]))
@@ -390,11 +455,13 @@ def test_few_shot_on_digits(tmp_path):
 
 
 def test_transfer_from_digits(tmp_path):
-    given = ["--source", "digits", "--targets", "digits_inverted", "--shots", "2", *QUICK]
+    given = ["--source", "digits", "--targets", "digits_inverted", "--shots", "2", *QUICK, "--decision"]
     cross_dataset.main(cross_dataset.parse_args([*given, "--output_dir", str(tmp_path)]))
-    assert [row["dataset"] for row in check_report(tmp_path, "digits_inverted")["rows"]] == [
-        "digits",
-        "digits_inverted",
+    assert [(row["dataset"], row["method"]) for row in check_report(tmp_path, "digits_inverted")["rows"]] == [
+        ("digits", "mmrl"),
+        ("digits", "mmrl-decision"),
+        ("digits_inverted", "mmrl"),
+        ("digits_inverted", "mmrl-decision"),
     ]
 
 
