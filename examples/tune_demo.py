@@ -24,12 +24,12 @@ from transformers.utils import logging as transformers_logging
 SEED = 0  # the demo reports seeds 1 to 3
 MMRL_GRID = [
     {"learning_rate": learning_rate, "config": {"reg_weight": reg_weight}}
-    for learning_rate, reg_weight in product((2e-3, 5e-3), (0.5, 3.0))
+    for learning_rate, reg_weight in product((2e-3, 5e-3), (0.5, 3.0, 7.0))
 ]
 CANDIDATES = {
     "mmrl": MMRL_GRID,
     "mmrl++": MMRL_GRID,
-    "lora": [{"learning_rate": learning_rate} for learning_rate in (3e-4, 1e-3, 3e-3)],
+    "lora": [{"learning_rate": learning_rate} for learning_rate in (3e-4, 1e-3, 3e-3, 1e-2)],
 }
 
 

@@ -38,9 +38,9 @@ SHARED = {"flip": False, "crop_scale": 0.8}
 SETTINGS: dict[str, dict[str, Any]] = {
     "zero-shot": {},
     "untrained": {},
-    "mmrl": {"learning_rate": 2e-3, "config": {"reg_weight": 3.0}},
+    "mmrl": {"learning_rate": 5e-3, "config": {"reg_weight": 3.0}},
     "mmrl++": {"learning_rate": 2e-3, "config": {"reg_weight": 3.0}},
-    "lora": {"learning_rate": 1e-3},
+    "lora": {"learning_rate": 3e-3},
     "linear-probe": {},
 }
 # What is shown, by its name in metrics.json. MMRL decides by what `fit_decision` gives; "papers" is its other way.

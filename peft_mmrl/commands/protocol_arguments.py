@@ -46,8 +46,8 @@ def make_protocol_parser(description: str, prog: str | None, default_output_dir:
     group.add_argument(
         "--decision",
         action="store_true",
-        help="beside the papers' way let the methods answer by a decision fitted on the same pictures, and all methods "
-        "among trained and new classes together where the protocol has both",
+        help="beside the papers' way let MMRL and MMRL++ also answer by a decision fitted on the same pictures, and "
+        "test all classes together where some are new",
     )
     group.add_argument("--base_model", help=f"a CLIP: Hub id or folder ({DEFAULT_BASE_MODEL})")
     group.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of sampling and training (1 2 3)")
