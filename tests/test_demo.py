@@ -45,6 +45,25 @@ def test_mmrl_gains_on_trained_digits_and_among_all_and_keeps_the_new_ones(metri
     assert gains["all"] >= 2
 
 
+def test_mmrl_gains_over_all_splits_and_loses_in_none():
+    gains = []
+    for split in demo_methods.DIGIT_SPLITS:
+        task = demo_methods.make_task(split, 16, seed=1)
+        zero_shot, mmrl = (
+            demo_methods.score(classifiers[name].logits(task.test, CLASS_NAMES), task.test["label"][:], task.trained)
+            for name, classifiers in (
+                ("zero_shot", demo_methods.fit("zero-shot", task, seed=1)),
+                ("mmrl", demo_methods.fit("mmrl", task, seed=1)),
+            )
+        )
+        gains.append({name: mmrl[name] - zero_shot[name] for name in mmrl})
+    mean = {name: sum(gain[name] for gain in gains) / len(gains) for name in gains[0]}
+    assert mean["base"] >= 9
+    assert mean["new"] >= -1
+    assert mean["all"] >= 4.5
+    assert all(gain[name] >= 0 for gain in gains for name in ("base", "all"))
+
+
 def test_a_decision_gains_before_any_training(metrics):
     untrained, zero_shot = metrics["untrained"], metrics["zero_shot"]
     assert untrained["base"] >= zero_shot["base"] + 3
