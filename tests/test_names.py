@@ -25,7 +25,7 @@ from peft_mmrl.data import (
 )
 from peft_mmrl.scoring.unlabelled import load_classifier
 from peft_mmrl.training import TrainingSettings, make_accelerator
-from peft_mmrl.training.classifiers import fit
+from peft_mmrl.training.classifiers import fit_classifier
 from peft_mmrl.tuner.loading import load_prompt_tokenizer
 from peft_mmrl.tuner.names import clean_names, distinct_names, how_they_differ, match_keys, name_keys, spaced
 from peft_mmrl.tuner.tokenization import PromptTokenizer
@@ -341,7 +341,7 @@ def test_the_linear_probe_tells_equal_names_apart():
     pictures = [PIL.Image.new("RGB", (32, 32), color) for color in ("red", "green", "blue")] * 4
     dataset = Dataset.from_dict({"image": pictures, "label": [0, 1, 2] * 4, "path": list(map(str, range(12)))})
     clip, processor = load_clip()
-    classifier = fit(
+    classifier = fit_classifier(
         "linear-probe", clip, processor, dataset, names, "a {}", settings, make_accelerator(settings, cpu=True)
     )
     assert torch.equal(classifier.logits(dataset, names).argmax(dim=1), torch.tensor(dataset["label"]))

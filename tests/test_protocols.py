@@ -16,6 +16,7 @@ from demo_parts.methods import load_clip
 from published_layouts import WORDNET, write_split, write_wordnet
 
 from peft_mmrl import protocols
+from peft_mmrl.commands import protocol_arguments
 from peft_mmrl.data import save_split
 from peft_mmrl.data.benchmarks import BenchmarkData, load_benchmark
 from peft_mmrl.protocols import runs as runs_module
@@ -24,7 +25,7 @@ from peft_mmrl.protocols.readable import check_pictures_of_runs
 from peft_mmrl.protocols.rows import make_rows
 from peft_mmrl.protocols.runs import Run, sample
 from peft_mmrl.protocols.tasks import check_classes, select_classes
-from peft_mmrl.training import TrainingSettings, Transfer, fit, make_accelerator
+from peft_mmrl.training import TrainingSettings, Transfer, fit_classifier, make_accelerator
 
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
@@ -42,14 +43,14 @@ def make_data(name="animals", train=(4, 3, 2, 1, 0) * 6, test=(0, 1, 2, 3, 4, 4)
 
 
 class Recorder:
-    """Stands for `fit` and the classifier that it gives: right on every picture but the first of each test."""
+    """Stands for training and the classifier that it gives: right on every picture but the first of each test."""
 
     def __init__(self):
         self.trained, self.tested = None, []
 
     def __call__(self, train, names, template):
         self.trained = (train["path"][:], train["label"][:], names, template)
-        return self
+        return {"mmrl": self}
 
     def logits(self, dataset, names, transfer=None):
         labels = torch.tensor(dataset["label"][:])
@@ -57,6 +58,10 @@ class Recorder:
         right = torch.nn.functional.one_hot(labels, len(names)).float()
         right[0] = right[0].roll(1)
         return right
+
+    def with_decision(self, train, names):
+        self.decided = (train["path"][:], names)
+        return self
 
     def save(self, folder):
         folder.mkdir()
@@ -86,12 +91,20 @@ def test_base_to_new_trains_on_base_and_tests_each_part_among_itself():
         ([0, 1, 2], ["ant", "bee", "cat"], None),
         ([0, 1, 1], ["dog", "eel"], Transfer("a {}.")),  # new whatever their names: class feature alone
     ]
-    assert scores == pytest.approx({"base": 200 / 3, "new": 200 / 3, "h": 200 / 3})
+    assert scores == {"mmrl": pytest.approx({"base": 200 / 3, "new": 200 / 3, "h": 200 / 3})}
+
+
+def test_all_classes_compete_where_that_is_asked_for():
+    recorder, data = Recorder(), make_data()
+    scores = protocols.base_to_new(data, data.train, recorder, with_all=True)
+    assert recorder.tested[2:] == [([0, 1, 2, 3, 4, 4], NAMES, Transfer("a {}.", trained=3))]
+    assert list(scores["mmrl"]) == ["base", "new", "h", "all"]
+    assert scores["mmrl"]["all"] == pytest.approx(500 / 6)
 
 
 def test_few_shot_tests_all_classes():
     recorder, data = Recorder(), make_data()
-    assert protocols.few_shot(data, data.train, recorder) == pytest.approx({"accuracy": 500 / 6})
+    assert protocols.few_shot(data, data.train, recorder) == {"mmrl": pytest.approx({"accuracy": 500 / 6})}
     assert recorder.trained[2] == NAMES
     assert recorder.tested == [([0, 1, 2, 3, 4, 4], NAMES, None)]
 
@@ -101,7 +114,7 @@ def test_targets_are_new_classes_with_their_own_template_and_beta():
     target = replace(make_data("eurosat", None, [1, 0], ["ant", "road"]), template="seen from above: {}.")
     other = make_data("unheard-of", None, [0, 1, 1, 0], ["x", "y"])
     scores = protocols.cross_dataset(data, data.train, recorder, [target, other])
-    assert scores == pytest.approx({"animals": 500 / 6, "eurosat": 50, "unheard-of": 75})
+    assert scores == {"mmrl": pytest.approx({"animals": 500 / 6, "eurosat": 50, "unheard-of": 75})}
     transfers = [transfer for _, _, transfer in recorder.tested]
     assert transfers == [None, Transfer("seen from above: {}.", 0.3), Transfer("a {}.", None)]
 
@@ -112,7 +125,7 @@ def test_the_class_feature_alone_scores_other_data_sets():
     accelerator = make_accelerator(settings)
     pictures = digits.as_benchmark().test.select(range(12))
     names = digits.CLASS_NAMES
-    classifier = fit("mmrl++", clip, processor, pictures, names, digits.TEMPLATE, settings, accelerator)
+    classifier = fit_classifier("mmrl++", clip, processor, pictures, names, digits.TEMPLATE, settings, accelerator)
     fused = classifier.logits(pictures, names)
     moved = classifier.logits(pictures, names, Transfer("the number {}.", beta=0.3))
     config = classifier.model.peft_config["default"]
@@ -185,14 +198,14 @@ def fake_training(monkeypatch):
     """Runs that train nothing; gives what was trained."""
     trained = []
 
-    def fit(method, clip, processor, train, names, template, settings, accelerator):
+    def fit_classifier(method, clip, processor, train, names, template, settings, accelerator):
         trained.append((method, settings.seed))
         if settings.seed == 13:
             raise KeyboardInterrupt
         return Recorder()
 
     monkeypatch.setattr(runs_module, "load_clip", lambda name: (None, None))
-    monkeypatch.setattr(runs_module, "fit", fit)
+    monkeypatch.setattr(runs_module, "fit_classifier", fit_classifier)
     return trained
 
 
@@ -207,11 +220,43 @@ def test_finished_runs_are_not_repeated_and_interrupted_ones_go_on(tmp_path, fak
     planned = [make_run(data, seed) for seed in (1, 3)]
     results = protocols.complete(planned, protocols.few_shot, tmp_path, save_adapters=True)
     assert fake_training == [("mmrl", 3)]
-    assert results == [{"accuracy": pytest.approx(500 / 6)}] * 2
+    assert results == [{"mmrl": {"accuracy": pytest.approx(500 / 6)}}] * 2
     assert "run 2 of 2: animals, mmrl, 2 shots, seed 3" in capsys.readouterr().err
     assert (planned[1].folder(tmp_path) / "adapter").is_dir()
     assert protocols.complete(planned, protocols.few_shot, tmp_path) == results
     assert fake_training == [("mmrl", 3)]
+
+
+def test_a_run_with_a_decision_has_both_results_and_is_no_other_run(tmp_path, fake_training):
+    data = make_data()
+    plain, decides = make_run(data), replace(make_run(data), decision=True)
+    results = protocols.complete([decides], protocols.few_shot, tmp_path, save_adapters=True)
+    assert list(results[0]) == ["mmrl", "mmrl-decision"]
+    assert protocols.complete([decides], protocols.few_shot, tmp_path) == results
+    assert fake_training == [("mmrl", 1)]  # once for both
+    with pytest.raises(ValueError, match=r"another value of decision \(decision: True there, None now"):
+        runs_module.read_scores(plain, tmp_path)
+    protocols.complete([plain], protocols.few_shot, tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"another value of decision \(decision: None there, True now"):
+        runs_module.read_scores(decides, tmp_path / "plain")
+
+
+def test_rows_of_a_decision_stand_beside_the_papers_way():
+    runs = [
+        Run("base-to-new", make_data(name), "mmrl", 16, TrainingSettings(), "no-clip", decision=True)
+        for name in ("eurosat", "dtd")
+    ]
+    papers, decided = ({"base": 90.0, "new": 60.0, "h": 72.0, "all": value} for value in (40.0, 70.0))
+    rows = make_rows(runs, [{"mmrl": papers, "mmrl-decision": decided}] * 2)
+    assert [row.method for row in rows] == ["mmrl", "mmrl-decision"] * 3
+    assert [row.mean["all"] for row in rows[-2:]] == [40, 70]  # the averages
+    assert rows[0].paper
+    assert not rows[1].paper  # the papers know no decision
+    lines = table(rows).splitlines()
+    assert lines[0].split()[-3:] == ["all", "paper", "rerun"]
+    assert lines[1].split()[-11:-9] == ["40.00", "85.67"]
+    assert lines[2].split()[:3] == ["DTD", "MMRL,", "decision"]
+    assert lines[2].split()[-3:] == ["70.00", "-", "-"]
 
 
 def test_the_split_of_earlier_runs_can_be_read_again(tmp_path, fake_training):
@@ -259,7 +304,7 @@ def test_rows_hold_mean_spread_average_and_published_numbers():
         for seed in (1, 2)
     ]
     pairs = [(90.0, 60.0), (100.0, 80.0), (80.0, 50.0), (80.0, 50.0)]
-    results = [{"base": base, "new": new, "h": 2 * base * new / (base + new)} for base, new in pairs]
+    results = [{"mmrl": {"base": base, "new": new, "h": 2 * base * new / (base + new)}} for base, new in pairs]
     dtd, eurosat, average = make_rows(runs, results)  # in the order of the benchmarks
     assert (dtd.dataset, eurosat.dataset, average.dataset) == ("dtd", "eurosat", "average of 2 data sets")
     assert eurosat.mean == pytest.approx({"base": 95, "new": 70, "h": 2 * 95 * 70 / 165})
@@ -275,7 +320,7 @@ def test_rows_hold_mean_spread_average_and_published_numbers():
 def test_transfer_is_averaged_without_source_and_apart_from_variants():
     run = Run("cross-dataset", make_data("imagenet"), "mmrl", 16, TrainingSettings(), "no-clip")
     scores = {"imagenet": 72.0, "dtd": 40.0, "eurosat": 50.0, "imagenet_a": 50.0, "imagenet_r": 70.0}
-    averages = {row.dataset: row.mean["accuracy"] for row in make_rows([run], [scores])[5:]}
+    averages = {row.dataset: row.mean["accuracy"] for row in make_rows([run], [{"mmrl": scores}])[5:]}
     assert averages == {"average of 2 data sets": 45.0, "average of 2 variants": 60.0}
 
 
@@ -369,6 +414,38 @@ def test_base_to_new_on_digits(tmp_path, capsys):
     assert len(split["train"]) == 20  # sampled of all classes, before base classes are chosen
 
 
+def test_a_decision_stands_beside_what_the_papers_do(tmp_path):
+    given = ["--datasets", "digits", "--shots", "2", *QUICK, "--method", "mmrl", "--baseline", "untrained"]
+    given += ["--save_adapters"]
+    for extra in ([], ["--decision"]):
+        folder = tmp_path / "-".join(["out", *extra])
+        base_to_new.main(base_to_new.parse_args([*given, *extra, "--output_dir", str(folder)]))
+    plain, both = (
+        {row["method"]: row["mean"] for row in check_report(tmp_path / name, "MMRL")["rows"]}
+        for name in ("out", "out---decision")
+    )
+    assert list(both) == ["mmrl", "mmrl-decision", "untrained"]
+    assert all(list(scores) == ["base", "new", "h", "all"] for scores in both.values())
+    for method, scores in plain.items():
+        assert scores == {name: both[method][name] for name in ("base", "new", "h")}
+    assert both["mmrl-decision"]["all"] > both["mmrl"]["all"]
+    check_report(tmp_path / "out---decision", "MMRL, decision", "decision without training", "all")
+    adapter = "digits/mmrl/shots_2/seed_1/adapter/decision.safetensors"
+    assert (tmp_path / "out---decision" / adapter).exists()
+    assert not (tmp_path / "out" / adapter).exists()
+
+
+def test_a_decision_changes_runs_only_where_it_has_a_say(tmp_path):
+    given = ["--datasets", "digits", *QUICK, "--output_dir", str(tmp_path), "--decision"]
+    given += ["--method", "mmrl", "--baseline", "lora"]
+    marks = {}
+    for module, protocol in ((base_to_new, "base-to-new"), (few_shot, "few-shot")):
+        args = module.parse_args([*given, "--shots", "1"])
+        planned = protocol_arguments.plan_runs(protocol, args, [digits.as_benchmark()], [1])
+        marks[protocol] = {run.method: "decision" in run.description() for run in planned}
+    assert marks == {"base-to-new": {"mmrl": True, "lora": True}, "few-shot": {"mmrl": True, "lora": False}}
+
+
 def test_few_shot_on_digits(tmp_path):
     given = ["--datasets", "digits", "--shots", "1", "8", "--seeds", "1", "--baseline", "linear-probe"]
     few_shot.main(few_shot.parse_args([*given, "--output_dir", str(tmp_path)]))
@@ -378,11 +455,13 @@ def test_few_shot_on_digits(tmp_path):
 
 
 def test_transfer_from_digits(tmp_path):
-    given = ["--source", "digits", "--targets", "digits_inverted", "--shots", "2", *QUICK]
+    given = ["--source", "digits", "--targets", "digits_inverted", "--shots", "2", *QUICK, "--decision"]
     cross_dataset.main(cross_dataset.parse_args([*given, "--output_dir", str(tmp_path)]))
-    assert [row["dataset"] for row in check_report(tmp_path, "digits_inverted")["rows"]] == [
-        "digits",
-        "digits_inverted",
+    assert [(row["dataset"], row["method"]) for row in check_report(tmp_path, "digits_inverted")["rows"]] == [
+        ("digits", "mmrl"),
+        ("digits", "mmrl-decision"),
+        ("digits_inverted", "mmrl"),
+        ("digits_inverted", "mmrl-decision"),
     ]
 
 
@@ -443,7 +522,7 @@ def test_an_interrupted_protocol_says_how_to_go_on(tmp_path, monkeypatch, capsys
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs_module, "fit", interrupted)
+    monkeypatch.setattr(runs_module, "fit_classifier", interrupted)
     given = ["--datasets", "digits", *QUICK, "--shots", "1", "--output_dir", str(tmp_path / "out")]
     for _ in range(2):  # what it left is no obstacle
         with pytest.raises(SystemExit, match="^130$"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -13,23 +14,20 @@ import matplotlib.pyplot as plt
 import torch
 from digits import CLASS_NAMES
 from matplotlib.axes import Axes
+from PIL import Image
 
-from .methods import Task, score
+from .methods import TITLES, Task, score
 
 
 BAR_COLORS = {
     "zero_shot": "#9aa5b1",
+    "untrained": "#57606a",
     "mmrl": "#1f6feb",
     "mmrl++": "#0b3d91",
     "lora": "#e08e0b",
-    "linear probe": "#c9b458",
-}
-BAR_LABELS = {
-    "zero_shot": "zero-shot CLIP",
-    "mmrl": "MMRL",
-    "mmrl++": "MMRL++",
-    "lora": "LoRA",
-    "linear probe": "linear probe",
+    "linear_probe": "#c9b458",
+    "mmrl_papers": "#b6d4fe",
+    "mmrl++_papers": "#9db4dd",
 }
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 COLUMNS, ROWS = 8, 2
@@ -54,12 +52,13 @@ def draw(path: Path, task: Task, logits: dict[str, torch.Tensor], shots: int) ->
     )
     top, bottom = figure.add_gridspec(2, 1, height_ratios=[1.15, 1], hspace=0.32, top=0.83, bottom=0.07)
     before, after = (logits[name].argmax(dim=1) for name in ("zero_shot", "mmrl"))
-    digits = task.test.digits
+    digits = torch.tensor(task.test["label"][:])
     fixed, broken = ((after == digits) & (before != digits), (after != digits) & (before == digits))
     grid = top.subgridspec(ROWS, COLUMNS, hspace=0.75, wspace=0.15)
     for position, index in enumerate(choose(fixed, broken, ROWS * COLUMNS)):
         axes = figure.add_subplot(grid[position // COLUMNS, position % COLUMNS])
-        draw_digit(axes, task.test.pixels[index], int(digits[index]), int(before[index]), int(after[index]))
+        picture = Image.open(BytesIO(task.test[index]["image"]["bytes"]))
+        draw_digit(axes, picture, int(digits[index]), int(before[index]), int(after[index]))
     figure.text(
         0.5,
         0.868,
@@ -88,9 +87,9 @@ def choose(fixed: torch.Tensor, broken: torch.Tensor, count: int) -> list[int]:
     return chosen
 
 
-def draw_digit(axes: Axes, pixels: torch.Tensor, digit: int, before: int, after: int) -> None:
+def draw_digit(axes: Axes, picture: Image.Image, digit: int, before: int, after: int) -> None:
     """One picture with both answers, right ones green and wrong ones red."""
-    axes.imshow(pixels[0], cmap="gray")
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
     for line, (who, answer) in enumerate((("CLIP", before), ("MMRL", after))):
         axes.text(
@@ -118,10 +117,10 @@ def draw_bars(axes: Axes, scores: dict[str, dict[str, float]]) -> None:
     for index, (method, values) in enumerate(scores.items()):
         positions = [group + (index - (len(scores) - 1) / 2) * width for group in range(len(groups))]
         heights = [values[name] for name in groups]
-        bars = axes.bar(positions, heights, width * 0.94, color=BAR_COLORS[method], label=BAR_LABELS[method])
-        axes.bar_label(bars, fmt="%.1f", fontsize=9, padding=2)
+        bars = axes.bar(positions, heights, width * 0.94, color=BAR_COLORS[method], label=TITLES[method])
+        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2, rotation=90)
     axes.set_xticks(range(len(groups)), groups.values())
-    axes.set_ylim(0, 112)
+    axes.set_ylim(0, 118)
     axes.set_ylabel("accuracy in %")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", ncols=len(scores), frameon=False, bbox_to_anchor=(0.5, 1.13))
+    axes.legend(loc="upper center", ncols=len(scores), frameon=False, bbox_to_anchor=(0.5, 1.14), fontsize=8)

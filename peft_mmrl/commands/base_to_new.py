@@ -10,11 +10,16 @@ Face Hub (or a folder of `datasets`) in its place, with that copy's splits and c
 Each run has a folder with its settings, the paths of its few-shot pictures and its result,
 DATASET/METHOD/shots_16/seed_1. A finished run is not repeated, so an interrupted call goes on when it is made again.
 `results.txt`, `results.json` and `results.png` hold mean and standard deviation over seeds beside the papers' numbers.
+
+The papers never let trained and new classes compete, for which `fit_decision` is made. `--decision` adds "all", the
+accuracy among all classes together, for every method, and rows of MMRL and MMRL++ by a decision that is fitted on the
+same pictures; the other rows stay as they are.
 """
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from .. import protocols
@@ -31,7 +36,7 @@ def main(args: argparse.Namespace, others: protocol_arguments.Loaders | None = N
         check_arguments(args)
         data = protocol_arguments.load_data(args.datasets, args.data_dir, others or {})
         runs = protocol_arguments.plan_runs("base-to-new", args, data, [args.shots])
-    protocol_arguments.run_protocol(args, runs, protocols.base_to_new)
+    protocol_arguments.run_protocol(args, runs, partial(protocols.base_to_new, with_all=args.decision))
 
 
 def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argparse.Namespace:

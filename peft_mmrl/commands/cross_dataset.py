@@ -4,7 +4,8 @@
     accelerate launch -m peft_mmrl cross-dataset --data_dir data --targets imagenetv2 imagenet_r --baseline zero-shot
 
 Data, folders and reports are as `base-to-new` describes them. On targets all classes count as new; MMRL++ is tested
-with the papers' beta of each.
+with the papers' beta of each. `--decision` adds rows of MMRL and MMRL++ by a decision that is fitted on the same
+pictures: it scores new classes by the adapter's class feature and frozen CLIP's together.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     peft-mmrl few-shot --data_dir data --method mmrl mmrl++                  # the papers' eleven data sets
     accelerate launch -m peft_mmrl few-shot --data_dir data --datasets dtd --shots 16 --baseline linear-probe lora
 
-Data, folders and reports are as `base-to-new` describes them; the picture shows accuracy over shots.
+Data, folders and reports are as `base-to-new` describes them; the picture shows accuracy over shots. `--decision` adds
+rows of MMRL and MMRL++ by a decision that is fitted on the same pictures.
 """
 
 from __future__ import annotations

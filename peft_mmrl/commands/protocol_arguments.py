@@ -13,8 +13,8 @@ from ..data.benchmarks import BENCHMARKS, BenchmarkData, load_benchmark, load_co
 from ..protocols.comparison import report
 from ..protocols.readable import check_pictures_of_runs
 from ..protocols.runs import Run, check_split, complete, read_scores
-from ..protocols.tasks import Scores, check_all_classes_occur, check_classes
-from ..training import METHODS, TrainingSettings, make_accelerator, paper_settings
+from ..protocols.tasks import Results, check_all_classes_occur, check_classes
+from ..training import BASELINES, PAPER_METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..training.run_folder import RunFolder
 from ..tuner.names import describe_equal_names
 from .arguments import DEFAULT_BASE_MODEL, check_precision, make_parser
@@ -40,9 +40,15 @@ def make_protocol_parser(description: str, prog: str | None, default_output_dir:
     )
     group = parser.add_argument_group("methods (MMRL unless one is given)")
     group.add_argument(
-        "--method", nargs="+", choices=METHODS[:2], default=[], help="one or both of the papers' methods"
+        "--method", nargs="+", choices=PAPER_METHODS, default=[], help="one or both of the papers' methods"
     )
-    group.add_argument("--baseline", nargs="+", choices=METHODS[2:], default=[], help="what a user would pick instead")
+    group.add_argument("--baseline", nargs="+", choices=BASELINES, default=[], help="what a user would pick instead")
+    group.add_argument(
+        "--decision",
+        action="store_true",
+        help="beside the papers' way let MMRL and MMRL++ also answer by a decision fitted on the same pictures, and "
+        "test all classes together where some are new",
+    )
     group.add_argument("--base_model", help=f"a CLIP: Hub id or folder ({DEFAULT_BASE_MODEL})")
     group.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of sampling and training (1 2 3)")
     group.add_argument("--epochs", type=int, help="in place of the papers'")
@@ -79,7 +85,7 @@ def load_data(names: Sequence[str], data_dir: Path, others: Loaders) -> list[Ben
     return data
 
 
-def run_protocol(args: argparse.Namespace, runs: Sequence[Run], score: Callable[..., Scores]) -> None:
+def run_protocol(args: argparse.Namespace, runs: Sequence[Run], score: Callable[..., Results]) -> None:
     """Do what is missing of planned runs, and report all of them.
 
     Args:
@@ -132,7 +138,7 @@ def plan_runs(
     check_all_classes()
     accelerator = make_accelerator(TrainingSettings(), mixed_precision=args.mixed_precision)
     check_precision(accelerator)
-    methods = [*args.method, *args.baseline] or [METHODS[0]]
+    methods = [*args.method, *args.baseline] or [PAPER_METHODS[0]]
     given = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
     runs = [
         Run(
@@ -144,6 +150,7 @@ def plan_runs(
             str(args.base_model or data.base_model or DEFAULT_BASE_MODEL),
             accelerator.mixed_precision,
             tuple(target.name for target in targets),
+            decision=args.decision and (protocol == "base-to-new" or method in PAPER_METHODS),
         )
         for data in sources
         for method in dict.fromkeys(methods)

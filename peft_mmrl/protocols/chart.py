@@ -15,34 +15,50 @@ from .rows import METHOD_TITLES, SCORE_TITLES, Row, title
 
 METHOD_COLORS = {
     "mmrl": "#1f5fa8",
+    "mmrl-decision": "#6fa8dc",
     "mmrl++": "#d9822b",
+    "mmrl++-decision": "#f0b878",
     "zero-shot": "#7a7a7a",
+    "untrained": "#222222",
     "lora": "#3d8b52",
     "linear-probe": "#8a5aa8",
 }
-MARKERS = {"mmrl": "o", "mmrl++": "s", "zero-shot": "X", "lora": "^", "linear-probe": "D"}
+MARKERS = {
+    "mmrl": "o",
+    "mmrl-decision": "P",
+    "mmrl++": "s",
+    "mmrl++-decision": "*",
+    "zero-shot": "X",
+    "untrained": "v",
+    "lora": "^",
+    "linear-probe": "D",
+}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each data set with curves over shots where there are several, otherwise all data sets in one.
+    """A panel for each data set with curves over shots where there are several, otherwise all data sets in one: H or
+    accuracy, and below it the accuracy among all classes where that was asked for.
 
     Bars are standard deviations over seeds, hollow marks the papers' numbers.
     """
     datasets = list(dict.fromkeys(row.dataset for row in rows))
-    metric = "h" if "h" in rows[0].mean else "accuracy"
+    metrics = [name for name in ("h", "all", "accuracy") if name in rows[0].mean]
     if len({row.shots for row in rows}) > 1:
         columns = min(4, len(datasets))
         lines = math.ceil(len(datasets) / columns)
         figure = Figure(figsize=(max(4.5, 3.2 * columns), 2.6 * lines + 0.8), layout="constrained")
         axes = figure.subplots(lines, columns, squeeze=False).flatten().tolist()
         for dataset, axis in zip(datasets, axes, strict=False):
-            _draw_shots(axis, dataset, [row for row in rows if row.dataset == dataset], metric)
+            _draw_shots(axis, dataset, [row for row in rows if row.dataset == dataset], metrics[0])
         for axis in axes[len(datasets) :]:
             axis.set_axis_off()
+        figure.supylabel(f"{SCORE_TITLES[metrics[0]]} in %")
     else:
-        figure = Figure(figsize=(max(4.5, 0.8 * len(datasets) + 1.5), 4.0), layout="constrained")
-        _draw_datasets(figure.subplots(), datasets, rows, metric)
-    figure.supylabel(f"{SCORE_TITLES[metric]} in %")
+        size = max(4.5, 0.8 * len(datasets) + 1.5), 3.0 * len(metrics) + 1
+        figure = Figure(figsize=size, layout="constrained")
+        for axis, metric in zip(figure.subplots(len(metrics), squeeze=False).flat, metrics, strict=True):
+            _draw_datasets(axis, datasets, rows, metric)
+            axis.set_ylabel(f"{SCORE_TITLES[metric]} in %")
     _add_legend(figure)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=150)
@@ -77,7 +93,7 @@ def _draw_method(axis: Axes, positions: Sequence[float], rows: Sequence[Row], me
     spreads = [row.spread.get(metric, 0.0) if row.seeds > 1 else 0.0 for row in rows]
     means = [row.mean[metric] for row in rows]
     axis.errorbar(positions, means, spreads, linestyle=line, elinewidth=1, label=METHOD_TITLES[method], **style)
-    known = [(place, row.paper[metric]) for place, row in zip(positions, rows, strict=True) if row.paper]
+    known = [(place, row.paper[metric]) for place, row in zip(positions, rows, strict=True) if metric in row.paper]
     if known:
         label = f"{METHOD_TITLES[method]}, paper"
         axis.plot(*zip(*known, strict=True), linestyle="", label=label, fillstyle="none", **style | {"markersize": 9})

@@ -12,7 +12,7 @@ from ..training.run_folder import RunFolder, write_json, writing
 from .chart import draw
 from .rows import METHOD_TITLES, SCORE_TITLES, SOURCES, Row, make_rows, published_results, title
 from .runs import Run
-from .tasks import Scores
+from .tasks import Results
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -35,7 +35,7 @@ def table(rows: Sequence[Row]) -> str:
             spread = f" ± {row.spread[name]:.2f}" if row.seeds > 1 and row.spread else ""
             cells.append(f"{row.mean[name]:.2f}{spread}")
         published = [getattr(row, source) for source in sources]
-        cells += [" / ".join(f"{found[name]:.2f}" for name in names) if found else "-" for found in published]
+        cells += [" / ".join(f"{found[name]:.2f}" for name in names if name in found) or "-" for found in published]
         lines.append(cells)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
@@ -49,12 +49,12 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(text + ([""] if notes else []) + notes)
 
 
-def report(runs: Sequence[Run], results: Sequence[Scores], output_dir: Path) -> None:
+def report(runs: Sequence[Run], results: Sequence[Results], output_dir: Path) -> None:
     """Write `results.txt`, `results.json` and `results.png`, and print the table; the main process does.
 
     Args:
         runs: runs of one protocol.
-        results: the scores of each.
+        results: the scores of each, by method.
         output_dir: where to.
     """
     if not PartialState().is_main_process:
@@ -64,8 +64,9 @@ def report(runs: Sequence[Run], results: Sequence[Scores], output_dir: Path) -> 
     marks = [f"not comparable: {title(name)}, of which {count} were used" for name, count in incomplete.items()]
     text = "\n".join([table(rows), *marks])
     single = [
-        {"dataset": run.data.name, "method": run.method, "shots": run.shots, "seed": run.seed, "scores": scores}
-        for run, scores in zip(runs, results, strict=True)
+        {"dataset": run.data.name, "method": method, "shots": run.shots, "seed": run.seed, "scores": scores}
+        for run, by_method in zip(runs, results, strict=True)
+        for method, scores in by_method.items()
     ]
     content = {"protocol": runs[0].protocol, "rows": [asdict(row) for row in rows], "runs": single}
     content |= {"not_comparable": incomplete} if incomplete else {}

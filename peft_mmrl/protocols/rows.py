@@ -14,15 +14,18 @@ from ..data.benchmarks import BENCHMARKS, VARIANTS
 from ..metrics.functions import harmonic_mean
 from ..training.presets import PROTOCOLS
 from .runs import Run
-from .tasks import Scores
+from .tasks import Results, Scores
 
 
 SOURCES = ("paper", "rerun")
-SCORE_TITLES = {"base": "base", "new": "new", "h": "H", "accuracy": "accuracy"}
+SCORE_TITLES = {"base": "base", "new": "new", "h": "H", "all": "all", "accuracy": "accuracy"}
 METHOD_TITLES = {
     "mmrl": "MMRL",
+    "mmrl-decision": "MMRL, decision",
     "mmrl++": "MMRL++",
+    "mmrl++-decision": "MMRL++, decision",
     "zero-shot": "zero-shot",
+    "untrained": "decision without training",
     "lora": "LoRA",
     "linear-probe": "linear probe",
 }
@@ -78,20 +81,21 @@ def published_scores(source: str, protocol: str, dataset: str, method: str, shot
     return published_results()[source].get(protocol, {}).get(method, {}).get(dataset, {}) if shots == 16 else {}
 
 
-def make_rows(runs: Sequence[Run], results: Sequence[Scores]) -> list[Row]:
+def make_rows(runs: Sequence[Run], results: Sequence[Results]) -> list[Row]:
     """Rows of data sets and of averages over them.
 
     Args:
         runs: runs of one protocol.
-        results: the scores of each.
+        results: the scores of each, by method.
     """
     protocol, groups = runs[0].protocol, {}
-    for run, scores in zip(runs, results, strict=True):
-        by_dataset = {run.data.name: scores}
-        if protocol == "cross-dataset":
-            by_dataset = {name: {"accuracy": value} for name, value in scores.items()}
-        for name, found in by_dataset.items():
-            groups.setdefault((name, run.method, run.shots), []).append(found)
+    for run, by_method in zip(runs, results, strict=True):
+        for method, scores in by_method.items():
+            by_dataset = {run.data.name: scores}
+            if protocol == "cross-dataset":
+                by_dataset = {name: {"accuracy": value} for name, value in scores.items()}
+            for name, found in by_dataset.items():
+                groups.setdefault((name, method, run.shots), []).append(found)
     rows = [
         Row(
             *key,

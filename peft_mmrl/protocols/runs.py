@@ -17,9 +17,9 @@ from accelerate import PartialState
 from ..auto import load_clip
 from ..data import load_split, sample_few_shot, save_split
 from ..data.benchmarks import BenchmarkData
-from ..training import Classifier, TrainingSettings, fit, make_accelerator
+from ..training import PAPER_METHODS, Classifier, TrainingSettings, fit_classifier, make_accelerator
 from ..training.run_folder import FILES, RUN_FILE, UNFINISHED, RunFolder, read_json, write_json, writing
-from .tasks import Scores
+from .tasks import Results
 
 
 SPLIT_FILE, RESULT_FILE, ADAPTER = "split.json", "result.json", "adapter"
@@ -39,6 +39,8 @@ class Run:
         mixed_precision: of training and tests, see `Accelerator`.
         targets: names of further data sets that are tested.
         incomplete: of which data sets, by name, not all pictures could be used, and how many were.
+        decision: whether what was trained also answers by a decision fitted on the same pictures, and whether all
+            classes compete, where the protocol has classes that were not trained.
     """
 
     protocol: str
@@ -50,6 +52,7 @@ class Run:
     mixed_precision: str = "no"
     targets: tuple[str, ...] = field(default=())
     incomplete: Mapping[str, str] = field(default_factory=dict)
+    decision: bool = False
 
     @property
     def seed(self) -> int:
@@ -68,12 +71,17 @@ class Run:
             name: getattr(self, name)
             for name in ("protocol", "method", "shots", "base_model", "mixed_precision", "targets")
         }
-        marks = {"incomplete": self.incomplete} if self.incomplete else {}
+        marks = {name: value for name in ("incomplete", "decision") if (value := getattr(self, name))}
         return json.loads(json.dumps({**names, **data, **sizes, **marks, **asdict(self.settings)}))
 
 
-def read_scores(run: Run, output_dir: Path) -> Scores | None:
-    """The scores of a finished run; None where it is not finished.
+def decided(method: str) -> str:
+    """What the results are called that a method reaches by its decision."""
+    return f"{method}-decision"
+
+
+def read_scores(run: Run, output_dir: Path) -> Results | None:
+    """The scores of a finished run, by method and by `decided` method; None where it is not finished.
 
     Raises:
         ValueError: its folder holds something else, or a run with other settings.
@@ -93,7 +101,10 @@ def read_scores(run: Run, output_dir: Path) -> Scores | None:
             f"{asked.get(name)!r} now): repeat its arguments, or choose another --output_dir."
         )
     result = read_json(folder / RESULT_FILE)
-    return None if result is None else result["scores"]
+    if result is None:
+        return None
+    by_decision = {decided(run.method): result["decision"]} if "decision" in result else {}
+    return {run.method: result["scores"], **by_decision}
 
 
 def sample(run: Run, split_dir: Path | None = None) -> dict[str, datasets.Dataset]:
@@ -142,12 +153,12 @@ def check_split(run: Run, output_dir: Path, split_dir: Path | None) -> None:
 
 def complete(
     runs: Sequence[Run],
-    score: Callable[..., Scores],
+    score: Callable[..., Results],
     output_dir: Path,
     *,
     split_dir: Path | None = None,
     save_adapters: bool = False,
-) -> list[Scores]:
+) -> list[Results]:
     """Do the runs that are not finished.
 
     Args:
@@ -158,7 +169,7 @@ def complete(
         save_adapters: keep what every run has trained.
 
     Returns:
-        the scores of each run.
+        the scores of each run, as `read_scores` gives them.
     """
     results = []
     RunFolder(output_dir).start({"kind": runs[0].protocol}, PartialState())
@@ -179,7 +190,10 @@ def complete(
                 keep = folder.path / UNFINISHED / ADAPTER if save_adapters else None
                 scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
                 if is_main:
-                    write_json(folder.path / UNFINISHED / RESULT_FILE, {"scores": scores})
+                    result = {"scores": scores[run.method]}
+                    if decided(run.method) in scores:
+                        result["decision"] = scores[decided(run.method)]
+                    write_json(folder.path / UNFINISHED / RESULT_FILE, result)
             accelerator.wait_for_everyone()
         results.append(scores)
     return results
@@ -187,10 +201,14 @@ def complete(
 
 def _fit(
     run: Run, accelerator: Any, keep: Path | None, train: datasets.Dataset, names: list[str], template: str
-) -> Classifier:
+) -> dict[str, Classifier]:
+    """What is asked, by the name that its results get; what is kept has the decision, where there is one."""
     clip, processor = load_clip(run.base_model)
-    classifier = fit(run.method, clip, processor, train, names, template, run.settings, accelerator)
+    classifier = fit_classifier(run.method, clip, processor, train, names, template, run.settings, accelerator)
+    fitted = {run.method: classifier}
+    if run.decision and run.method in PAPER_METHODS:
+        fitted[decided(run.method)] = classifier = classifier.with_decision(train, names)
     if keep is not None:
         with writing(keep):
             classifier.save(keep)
-    return classifier
+    return fitted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import datasets
 
@@ -16,7 +16,9 @@ from ..training.presets import TRANSFER_BETA
 
 
 Scores = dict[str, float]  # accuracies in percent
-Fit = Callable[[datasets.Dataset, list[str], str], Classifier]  # pictures, class names, template
+Results = dict[str, Scores]  # of one training, by what is asked: a method, and the same by its decision
+# Pictures, class names and template -> what is asked, by the names that its results get
+Fit = Callable[[datasets.Dataset, list[str], str], Mapping[str, Classifier]]
 
 
 def base_new_classes(num_classes: int) -> tuple[range, range]:
@@ -40,7 +42,7 @@ def _accuracy(
     return 100 * accuracy(predictions, test["label"][:])
 
 
-def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
+def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, with_all: bool = False) -> Results:
     """Train on the base classes; test them among themselves, and the new classes among themselves.
 
     All of these count as new, one too that has the name of a base class: so do the papers.
@@ -49,27 +51,36 @@ def base_to_new(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Score
         data: a data set.
         shots: its few-shot pictures, of all classes: those of base classes are trained on.
         fit: trains.
+        with_all: test all classes together, too, which no paper does.
 
     Returns:
-        `base`, `new` and `h`.
+        `base`, `new`, `h`, and `all` where it is asked for.
     """
     classes = dict(zip(("base", "new"), base_new_classes(len(data.class_names)), strict=True))
     names = {part: [data.class_names[label] for label in labels] for part, labels in classes.items()}
-    classifier = fit(select_classes(shots, classes["base"]), names["base"], data.template)
-    scores = {}
+    fitted = fit(select_classes(shots, classes["base"]), names["base"], data.template)
+    results: Results = {name: {} for name in fitted}
     for part, labels in classes.items():
         test, transfer = select_classes(data.test, labels), None if part == "base" else Transfer(data.template)
-        scores[part] = _accuracy(classifier, test, names[part], transfer)
-    return {**scores, "h": harmonic_mean(scores["base"], scores["new"])}
+        for name, classifier in fitted.items():
+            results[name][part] = _accuracy(classifier, test, names[part], transfer)
+    for name, classifier in fitted.items():
+        results[name]["h"] = harmonic_mean(results[name]["base"], results[name]["new"])
+        if with_all:
+            transfer = Transfer(data.template, trained=len(classes["base"]))
+            results[name]["all"] = _accuracy(classifier, data.test, data.class_names, transfer)
+    return results
 
 
-def few_shot(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Scores:
+def few_shot(data: BenchmarkData, shots: datasets.Dataset, fit: Fit) -> Results:
     """Train on all classes and test all: `accuracy`."""
-    classifier = fit(shots, data.class_names, data.template)
-    return {"accuracy": _accuracy(classifier, data.test, data.class_names)}
+    fitted = fit(shots, data.class_names, data.template)
+    return {
+        name: {"accuracy": _accuracy(classifier, data.test, data.class_names)} for name, classifier in fitted.items()
+    }
 
 
-def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, targets: Sequence[BenchmarkData]) -> Scores:
+def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, targets: Sequence[BenchmarkData]) -> Results:
     """Train on all classes of one data set; test it, and others as they are.
 
     On the others all classes count as new, those too that have the name of a trained one: so do the papers. ImageNet's
@@ -78,12 +89,13 @@ def cross_dataset(data: BenchmarkData, shots: datasets.Dataset, fit: Fit, target
     Returns:
         the accuracy on each data set, by its name.
     """
-    classifier = fit(shots, data.class_names, data.template)
-    scores = {data.name: _accuracy(classifier, data.test, data.class_names)}
-    for target in targets:
-        transfer = Transfer(target.template, TRANSFER_BETA.get(target.name))
-        scores[target.name] = _accuracy(classifier, target.test, target.class_names, transfer)
-    return scores
+    results: Results = {}
+    for name, classifier in fit(shots, data.class_names, data.template).items():
+        results[name] = {data.name: _accuracy(classifier, data.test, data.class_names)}
+        for target in targets:
+            transfer = Transfer(target.template, TRANSFER_BETA.get(target.name))
+            results[name][target.name] = _accuracy(classifier, target.test, target.class_names, transfer)
+    return results
 
 
 def check_classes(data: BenchmarkData, protocol: str) -> None:

@@ -1,6 +1,6 @@
 """Training of MMRL, MMRL++ and baselines on labelled pictures, with Accelerate."""
 
-from .classifiers import METHODS, Classifier, Transfer, fit, mmrl_config
+from .classifiers import BASELINES, METHODS, PAPER_METHODS, Classifier, Transfer, fit_classifier, mmrl_config
 from .epochs import Epoch
 from .frozen import FrozenFeatures, describe_mirroring
 from .inputs import augmented, num_views, training_pictures
@@ -11,7 +11,9 @@ from .settings import TrainingSettings
 
 
 __all__ = [
+    "BASELINES",
     "METHODS",
+    "PAPER_METHODS",
     "Classifier",
     "Epoch",
     "FrozenFeatures",
@@ -20,7 +22,7 @@ __all__ = [
     "augmented",
     "check_joined",
     "describe_mirroring",
-    "fit",
+    "fit_classifier",
     "make_accelerator",
     "mmrl_config",
     "num_views",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +20,12 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..data import Preprocessing
 from ..scoring.labelled import score
 from ..tuner.config import MMRLConfig
+from ..tuner.decision import Decision
 from ..tuner.names import match_keys, name_keys
 from ..tuner.tokenization import PromptTokenizer
 from ..tuner.towers.backbones import backbone_of
 from ..tuner.validation import as_templates
+from .frozen import FrozenFeatures
 from .inputs import augmented
 from .loop import train
 from .settings import TrainingSettings
@@ -29,19 +33,22 @@ from .settings import TrainingSettings
 
 @dataclass(frozen=True)
 class Transfer:
-    """How a classifier scores classes of another data set or part than it was trained on: all count as new.
+    """How a classifier scores classes of another data set or part than it was trained on.
 
     Args:
         template: prompt template(s) of these classes.
         beta: MMRL++: weight of a layer's own tokens (beta) there; None: as trained.
+        trained: so many of them, the first, are those that were trained, in the same order; all others count as new,
+            whatever their names.
     """
 
     template: str | list[str]
     beta: float | None = None
+    trained: int = 0
 
 
 class Classifier(Protocol):
-    """What `fit` gives."""
+    """What `fit_classifier` gives."""
 
     def logits(
         self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
@@ -51,7 +58,7 @@ class Classifier(Protocol):
         Args:
             dataset: N pictures.
             class_names: C names.
-            transfer: how to score classes that are not the trained ones, whatever their names.
+            transfer: how to score others than the trained classes; None: classes are trained ones by their names.
         """
 
     def save(self, folder: Path) -> None:
@@ -59,7 +66,9 @@ class Classifier(Protocol):
 
 
 class MMRLClassifier:
-    """MMRL or MMRL++, through `get_peft_model`."""
+    """MMRL or MMRL++, through `get_peft_model`. It decides as in the papers unless it has a `decision`."""
+
+    decision: Decision | None = None
 
     def __init__(self, clip: CLIPModel, processor: Any, accelerator: Accelerator, config: MMRLConfig) -> None:
         self.model = get_peft_model(clip, config)
@@ -67,21 +76,49 @@ class MMRLClassifier:
         self.preprocessing = Preprocessing.of(config, processor)
 
     def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
-        self.model.set_classes(class_names, self.processor, allow_duplicates=True)  # as in ImageNet's names
+        self._bind(class_names)
         train(self.model, augmented(train_set, self.preprocessing, settings), settings, self.accelerator)
+
+    def with_decision(
+        self, train_set: datasets.Dataset, class_names: list[str], features: str = "adapted"
+    ) -> MMRLClassifier:
+        """The same model, not trained again, with a decision fitted on the pictures that it was trained on.
+
+        Args:
+            train_set, class_names: as they were trained on.
+            features: see `fit_decision` of the model.
+        """
+        self._bind(class_names)
+        given = self.model, train_set, self.processor.image_processor, self.accelerator
+        frozen = FrozenFeatures.of(*given, with_mirrored=False)
+        other = copy.copy(self)
+        other.decision = frozen.fit_decision(self.model, self.accelerator, features)
+        return other
+
+    def _bind(self, class_names: list[str], **how: Any) -> None:
+        self.model.set_classes(class_names, self.processor, allow_duplicates=True, **how)  # as in ImageNet's names
 
     def logits(
         self, dataset: datasets.Dataset, class_names: list[str], transfer: Transfer | None = None
     ) -> torch.Tensor:
-        how = {} if transfer is None else {"template": transfer.template, "seen": "none"}
-        self.model.set_classes(class_names, self.processor, allow_duplicates=True, **how)
+        how, decision = {}, self.decision
+        if transfer is not None:
+            seen = [position < transfer.trained for position in range(len(class_names))]
+            how = {"template": transfer.template, "seen": seen}
+            if decision is not None and not any(seen):  # then the prompts that it was fitted with play no part
+                conditions = {name: value for name, value in decision.fitted_for.items() if name != "template"}
+                decision = replace(decision, fitted_for=conditions)
+        self._bind(class_names, **how)
         self.model.eval()
+        self.model.decision = decision
         config = self.model.peft_config["default"]
         beta = config.beta
         if transfer is not None and transfer.beta is not None:
             config.beta = transfer.beta
         try:
-            return score(self._forward, dataset, self.preprocessing, self.accelerator)
+            with warnings.catch_warnings():  # without a decision it is the papers' way that is asked for
+                warnings.filterwarnings("ignore", "Trained and new classes compete")
+                return score(self._forward, dataset, self.preprocessing, self.accelerator)
         finally:
             config.beta = beta
 
@@ -90,7 +127,16 @@ class MMRLClassifier:
 
     def save(self, folder: Path) -> None:
         if self.accelerator.is_main_process:
+            self.model.decision = self.decision
             self.model.save_pretrained(folder)
+
+
+class UntrainedClassifier(MMRLClassifier):
+    """A decision without training: the adapter keeps its first weights, and its layers are not run."""
+
+    def fit(self, train_set: datasets.Dataset, class_names: list[str], settings: TrainingSettings) -> None:
+        self.model.to(self.accelerator.device)
+        self.decision = self.with_decision(train_set, class_names, "frozen").decision
 
 
 class ZeroShotClassifier(MMRLClassifier):
@@ -200,10 +246,12 @@ class LinearProbeClassifier:
         text_features = self.model.text_features(class_names, transfer and as_templates(transfer.template)).cpu()
         features = self._features(dataset)
         scores = (self.model.clip.logit_scale.exp().cpu() * features @ text_features.T).log_softmax(dim=1)
-        if transfer is not None:
-            return scores
         probe = torch.from_numpy(self.probe.predict_log_proba(features.numpy())).float()
-        places = match_keys(*(name_keys(names, self.prompt_tokenizer) for names in (class_names, self.class_names)))
+        if transfer is None:
+            keys = (name_keys(names, self.prompt_tokenizer) for names in (class_names, self.class_names))
+            places = match_keys(*keys)
+        else:
+            places = range(transfer.trained)
         for position, label in enumerate(places):
             if label in self.columns:
                 scores[:, position] = probe[:, self.columns[label]]
@@ -213,7 +261,8 @@ class LinearProbeClassifier:
         """A probe is no adapter: it is fitted again in a moment."""
 
 
-METHODS = ("mmrl", "mmrl++", "zero-shot", "lora", "linear-probe")
+METHODS = ("mmrl", "mmrl++", "zero-shot", "untrained", "lora", "linear-probe")
+PAPER_METHODS, BASELINES = METHODS[:2], METHODS[2:]
 
 
 def mmrl_config(method: str, template: str | list[str] | None, settings: TrainingSettings) -> MMRLConfig:
@@ -222,7 +271,7 @@ def mmrl_config(method: str, template: str | list[str] | None, settings: Trainin
     return make(**({} if template is None else {"template": template}), **settings.config)
 
 
-def fit(
+def fit_classifier(
     method: str,
     clip: CLIPModel,
     processor: Any,
@@ -250,10 +299,11 @@ def fit(
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}.")
     set_seed(settings.seed)
-    if method in ("mmrl", "mmrl++"):
+    if method in PAPER_METHODS:
         classifier = MMRLClassifier(clip, processor, accelerator, mmrl_config(method, template, settings))
-    elif method == "zero-shot":
-        classifier = ZeroShotClassifier(clip, processor, accelerator, MMRLConfig(template=template))
+    elif method in ("zero-shot", "untrained"):
+        kind = ZeroShotClassifier if method == "zero-shot" else UntrainedClassifier
+        classifier = kind(clip, processor, accelerator, MMRLConfig(template=template))
     else:
         kind = LoraClassifier if method == "lora" else LinearProbeClassifier
         classifier = kind(clip, processor, accelerator, as_templates(template))
