@@ -25,6 +25,7 @@ from typing import Any
 import datasets
 import torch
 from demo_parts.glyphs import FONT_DIR, list_fonts
+from demo_parts.methods import DEMO_CLIP
 from digits import CLASS_NAMES, load_digits
 from PIL import Image, ImageDraw, ImageFont
 
@@ -36,7 +37,6 @@ from peft_mmrl.scoring.rungs import UNTRAINED, rungs
 from peft_mmrl.training import TrainingSettings
 
 
-DEMO_CLIP = Path(__file__).parent / "demo_clip"
 LETTERS = "ABCDEFGHKR"
 LETTERS_DRAWN = {"train": 40, "test": 60}  # of each
 SPLITS = {"first": range(5), "last": range(5, 10), "even": range(0, 10, 2), "odd": range(1, 10, 2)}
