@@ -172,7 +172,9 @@ def test_balanced_classes_count_the_same_in_loss_and_decision(digit_folders, cap
     uneven = in_memory(digit_folders / "train")
     labels = uneven["label"]
     rows = [labels.index(0), *(row for row in range(len(uneven)) if labels[row] != 0)]
-    model = peft_mmrl.fit(uneven.select(rows), DEMO_CLIP, settings=short(), folds=0, balance=True)
+    settings = short()
+    model = peft_mmrl.fit(uneven.select(rows), DEMO_CLIP, settings=settings, folds=0, balance=True)
+    assert settings == short()  # what a user gives stays as it is
     assert model.peft_config["default"].class_weight == pytest.approx([13 / 3, 13 / 18, 13 / 18])
 
 

@@ -25,6 +25,13 @@ from . import pushing
 from .console import clear_errors, command_line, going_on, way_on_from
 
 
+AS_GIVEN = (  # fields of `FitOptions` that are arguments of the same name
+    *("base_model", "method", "template", "fit", "class_names", "shots", "validation_fraction", "on_bad_image"),
+    *("quick", "folds", "balance", "unknown_dir", "cached_views", "num_workers", "mixed_precision"),
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "checkpointing_steps"),
+)
+
+
 @command_line()
 def main(args: argparse.Namespace) -> None:
     """Check everything, train, take the figures, write."""
@@ -53,19 +60,15 @@ def fit_options(args: argparse.Namespace) -> FitOptions:
     Raises:
         ValueError: names what does not go together.
     """
-    sources, names = cli.data_arguments(args), ("base_model", "fit", "method", "template", "quick", "folds")
-    names = (*names, "cached_views", "num_workers", "mixed_precision", "output_dir", "overwrite_output_dir")
-    names = (*names, "resume_from_checkpoint", "checkpointing_steps", "class_names", "shots", "on_bad_image")
-    names = (*names, "balance", "unknown_dir")
+    sources = cli.data_arguments(args)
     return FitOptions(
         sources["source"],
         cli.training_settings(args),
         validation=sources["validation"],
-        validation_fraction=sources["validation_fraction"],
         flip_as_seen=args.flip is None and args.preset is None,
         decision=args.preset is None if args.decision is None else args.decision,
         tracker=args.with_tracking,
-        **{name: getattr(args, name) for name in names},
+        **{name: getattr(args, name) for name in AS_GIVEN},
     )
 
 

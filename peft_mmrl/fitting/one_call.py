@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,9 @@ def fit(
         >>> model = peft_mmrl.fit("photos", base_model="openai/clip-vit-base-patch16", output_dir="my-adapter")
         ```
     """
-    settings = settings or TrainingSettings()
+    settings = copy.deepcopy(settings) if settings is not None else TrainingSettings()  # a run adds to it
     if flip is not None:
-        settings = replace(settings, flip=flip)
+        settings.flip = flip
     fitting = Fitting(
         FitOptions(
             PictureSource.of(pictures),
