@@ -321,7 +321,7 @@ def test_uneven_classes_are_noted_before_training_and_recall_stands_beside_accur
     noted = said.index("classes are uneven: 4 pictures of one, 1 of two. A rare class can vanish while accuracy rises")
     assert noted < said.index("epoch 1: loss ")
     assert re.search(r"epoch 1: .*accuracy .*, mean recall \d", said)
-    assert re.search(r"accuracy on \d+ pictures: .*\nmean recall of \d classes: .*; weakest: ", said)
+    assert re.search(r"accuracy on \d+ pictures: .*\nTraining .*\nmean recall of \d classes: .*; weakest: ", said)
     assert re.search(r"\| mean recall \| \d", (folder / "README.md").read_text())
     assert "Recall of each class" in (folder / "README.md").read_text()
 
