@@ -23,6 +23,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from peft_mmrl.reports import compute_metrics, figures, fonts, results, verdict, write_report
 from peft_mmrl.scoring.held_out import Confidence
 from peft_mmrl.scoring.labelled import Predictions
+from peft_mmrl.scoring.rungs import rungs
 
 
 @pytest.fixture(scope="module")
@@ -357,11 +358,12 @@ def test_three_accuracies_stand_at_the_top_of_the_page(tmp_path):
     predictions = make_predictions(["cat", "dog", "fox"], before=0.5, between=1.5, after=3.0)
     metrics = report_of(tmp_path, predictions)
     page = (tmp_path / "report.html").read_text()
-    assert [rung["model"] for rung in metrics["rungs"]] == ["zero-shot", "without training", "trained"]
+    assert results.rungs_in(metrics) == rungs(predictions)
+    assert [rung["model"] for rung in results.rungs_in(metrics)] == ["zero-shot", "without training", "trained"]
     top = page.partition("Class by class")[0]
     labels = re.findall(r'<span class="label note">([^<]*)</span>', top)
     assert labels == ["before", "no training", "after", "before", "after", "before", "after"]
-    for rung in metrics["rungs"]:
+    for rung in results.rungs_in(metrics):
         assert f'{rung["model"]} <b class="number">{rung["accuracy"]:.1%}</b>' in top
         assert f"({rung['low']:.1%} to {rung['high']:.1%})" in top
         assert f"left: {rung['low']:.1%}" in top

@@ -11,8 +11,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
 from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
-from ..reports import summary, training_added, write_report
-from ..reports.results import compute_metrics
+from ..reports import compute_metrics, rungs_in, summary, training_added, write_report
 from ..scoring.held_out import CAVEAT, Confidence
 from ..scoring.labelled import Predictions
 from ..scoring.rungs import describe_rungs
@@ -28,7 +27,7 @@ def describe_results(predictions: Predictions | None) -> list[str]:
     if predictions is None:
         return ["without pictures that were held out nothing is known of its accuracy"]
     metrics = compute_metrics(predictions)
-    return [*summary(metrics), describe_rungs(metrics["rungs"])]
+    return [*summary(metrics), describe_rungs(rungs_in(metrics))]
 
 
 def write_results(
@@ -90,7 +89,7 @@ def write_results(
                     "accuracy": predictions.zero_shot_accuracy,
                     "mean_recall": predictions.zero_shot_mean_recall,
                 },
-                "rungs": metrics["rungs"],
+                "rungs": rungs_in(metrics),
                 "remarks": [*filter(None, [training_added(metrics)]), *aims, CAVEAT],
                 "folds": predictions.folds,
                 "per_class": metrics["per_class"],
@@ -100,7 +99,7 @@ def write_results(
             page = place / REPORT / "report.html"
             lines = [
                 *summary(metrics),
-                describe_rungs(metrics["rungs"]),
+                describe_rungs(rungs_in(metrics)),
                 *aims,
                 f"{place} holds the adapter; open {page} in a browser",
             ]

@@ -12,7 +12,7 @@ import PIL.Image
 from ..scoring.held_out import CAVEAT
 from ..scoring.labelled import Predictions
 from .gallery import Shown, data_uri
-from .results import by_change, confused_pairs, fits_matrix
+from .results import by_change, confused_pairs, fits_matrix, rungs_in
 from .verdict import lost_classes, training_added, verdict, weakest_class
 
 
@@ -64,7 +64,7 @@ def render_page(
         recognised_before=round(metrics["zero_shot_accuracy"] * metrics["pictures"]),
         verdict=verdict(metrics),
         is_trained=predictions.is_trained,
-        steps=_steps(metrics["rungs"]),
+        steps=_steps(rungs_in(metrics)),
         training_added=training_added(metrics),
         without_pictures=[row["class"] for row in metrics["per_class"] if not row["pictures"]],
         mean_class=_before_and_after(metrics["zero_shot_macro_recall"], metrics["macro_recall"]),

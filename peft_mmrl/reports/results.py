@@ -26,9 +26,9 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     Returns:
         `pictures` (N), the measures of `measure` for the trained model and, as `zero_shot_...`, for frozen CLIP;
         `gained` and `lost`, numbers of pictures that only the trained model or only frozen CLIP recognises;
-        `difference_p_value`, how likely chance alone makes them differ as much; `rungs`, see
-        [`~peft_mmrl.scoring.rungs.rungs`], and of them `accuracy_low` and `accuracy_high` for each model,
-        `untrained_...` the decision without training; where both were scored `training_gained`, `training_lost` and
+        `difference_p_value`, how likely chance alone makes them differ as much; `accuracy_low` and `accuracy_high`,
+        ends of the 90 % interval, for each model, `untrained_...` the decision without training (`rungs_in` takes
+        them out again); where both were scored `training_gained`, `training_lost` and
         `training_p_value`, the trained model against that; `folds`; `per_class`, a dictionary per class.
         What has no value, as the recall of a class without pictures, is None.
     """
@@ -37,12 +37,22 @@ def compute_metrics(predictions: Predictions) -> dict[str, Any]:
     metrics |= measure(predictions, predictions.probabilities)
     metrics |= {f"zero_shot_{name}": value for name, value in measure(predictions, predictions.zero_shot).items()}
     metrics |= {"gained": len(gained), "lost": len(lost), "difference_p_value": p_value(len(gained), len(lost))}
-    metrics |= what_training_did(predictions) | {"folds": predictions.folds, "rungs": rungs(predictions)}
-    for rung in metrics["rungs"]:
+    metrics |= what_training_did(predictions) | {"folds": predictions.folds}
+    for rung in rungs(predictions):
         prefix = PREFIXES[rung["model"]]
         metrics |= {f"{prefix}accuracy": rung["accuracy"]}
         metrics |= {f"{prefix}accuracy_{end}": rung[end] for end in ("low", "high")}
     return metrics | {"per_class": per_class(predictions)}
+
+
+def rungs_in(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """What [`~peft_mmrl.scoring.rungs.rungs`] gave, from the metrics that hold it."""
+    ends = {"accuracy": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
+    return [
+        {"model": model} | {name: metrics[prefix + measure] for name, measure in ends.items()}
+        for model, prefix in PREFIXES.items()
+        if f"{prefix}accuracy_low" in metrics
+    ]
 
 
 def what_training_did(predictions: Predictions) -> dict[str, Any]:
