@@ -24,6 +24,7 @@ from ..tuner.decision import DECISION_FILE
 from . import arguments as cli
 from .console import clear_errors, command_line
 
+
 OWN = (CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, DECISION_FILE, CONFIDENCE_FILE, "base/config.json")
 
 
