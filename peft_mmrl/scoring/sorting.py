@@ -16,7 +16,7 @@ from .file_names import folder_names, numbered
 
 
 SORTED_FILE = "sorted.csv"
-COLUMNS = ["path", "label", "probability", "sorted_to", "error", "sha256"]
+SORTED_COLUMNS = ["path", "label", "probability", "sorted_to", "error", "sha256"]
 DOUBTFUL = "to check"  # the folder for a person
 UNPLACED = ".unfinished"
 
@@ -54,7 +54,7 @@ class Sorter:
             with open(self.table, newline="", encoding="utf-8", errors="surrogateescape") as file:
                 reader = csv.DictReader(file)
                 rows = list(reader)
-            if reader.fieldnames == COLUMNS and all(None not in [*row, *row.values()] for row in rows):
+            if reader.fieldnames == SORTED_COLUMNS and all(None not in [*row, *row.values()] for row in rows):
                 return rows
             raise ValueError(f"{argument} {self.folder}: its {SORTED_FILE} is another table. Choose another folder.")
         if self.folder.is_dir() and any(self.folder.iterdir()):
@@ -122,7 +122,7 @@ class Sorter:
             self.elsewhere += known["label"] != label
             return
         target = "" if error else self._place(path, DOUBTFUL if _is_doubtful(answer) else folders[label], link)
-        row = dict(zip(COLUMNS, [path, label, probability, target, error, digest], strict=True))
+        row = dict(zip(SORTED_COLUMNS, [path, label, probability, target, error, digest], strict=True))
         self.known[path, digest] = row
         self.rows.append(row)
         self.new.append(row)
@@ -159,7 +159,7 @@ class Sorter:
         part = self.table.with_name(f"{SORTED_FILE}.part")
         with _writing(self.table):
             with open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+                writer = csv.DictWriter(file, SORTED_COLUMNS, lineterminator="\n")
                 writer.writeheader()
                 writer.writerows(self.rows)
             part.replace(self.table)
