@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 from .preprocessing import LONGEST, Preprocessing
 
 
-STRENGTHS = ("light", "medium", "strong")
+STRENGTHS = ("weak", "medium", "strong")
 Corrupt = Callable[[torch.Tensor, Any, random.Random, list[float]], torch.Tensor]
 
 

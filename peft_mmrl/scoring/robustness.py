@@ -63,7 +63,7 @@ def under_corruptions(
 
 def describe_corruptions(rows: list[dict[str, Any]]) -> list[str]:
     """Lines on what `under_corruptions` found."""
-    lines = ["accuracy on corrupted pictures (light, medium, strong), weakest first:"]
+    lines = ["accuracy on corrupted pictures (weak, medium, strong), weakest first:"]
     for row in rows:
         adapter, zero_shot = (
             ", ".join(f"{value:.1%}" for value in row[name]) for name in ("accuracy", "zero_shot_accuracy")
