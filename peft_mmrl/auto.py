@@ -11,6 +11,7 @@ from peft.auto import _BaseAutoPeftModel
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from .tuner.config import MMRLConfig
+from .tuner.loading import locate_base
 from .tuner.peft_model import PeftModelForZeroShotImageClassification
 from .tuner.towers.backbones import BACKBONES
 
@@ -66,6 +67,7 @@ class AutoPeftModelForZeroShotImageClassification(_BaseAutoPeftModel):
                 pretrained_model_name_or_path, revision=revision, subfolder=subfolder, **kwargs
             )
         check_is_mmrl(config, pretrained_model_name_or_path)
+        locate_base(config, pretrained_model_name_or_path, subfolder)
         if not config.base_model_name_or_path:
             raise ValueError(
                 f"The adapter in {pretrained_model_name_or_path} names no base model. Load that yourself and call "

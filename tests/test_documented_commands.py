@@ -17,6 +17,7 @@ from hub_server import HubServer
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
+from peft_mmrl.hub.bundle import Bundle
 
 
 ROOT = EXAMPLES.parent
@@ -97,6 +98,7 @@ def site(digit_folders, tmp_path_factory):
     model.set_classes(["zero", "one", "two"], processor)
     model.peft_config["default"].base_model_name_or_path = "openai/clip-vit-base-patch16"
     model.save_pretrained(site / "my-adapter")
+    Bundle.of(site / "my-adapter", str(DEMO_CLIP)).save(site / "bundle", "bundle")
     return site
 
 
@@ -147,6 +149,8 @@ def test_a_documented_command_works_as_it_stands(command, site, hub_and_environm
     if "photos/test" in words:
         shutil.rmtree(folder / "photos")
         (folder / "split").rename(folder / "photos")
+    if words[1] == "bundle":  # it is to be made
+        shutil.rmtree(folder / "bundle")
     output_dir = words[words.index("--output_dir") + 1] if "--output_dir" in words else None
     if output_dir is not None and (folder / output_dir).exists():
         shutil.rmtree(folder / output_dir)

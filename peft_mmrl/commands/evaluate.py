@@ -1,12 +1,15 @@
 """How well an adapter recognises labelled pictures, beside CLIP without it.
 
     peft-mmrl evaluate my-adapter photos/test --output_dir evaluation    # photos/test/cat/1.jpg, ...
+    peft-mmrl evaluate my-adapter photos/test --output_dir evaluation --corruptions
     peft-mmrl evaluate my-adapter labels.csv --output_dir evaluation     # columns: image, label
     accelerate launch -m peft_mmrl evaluate me/my-adapter AI-Lab-Makerere/beans --split test --output_dir evaluation
 
 Labels are matched by name with the classes that the adapter was trained on; all of these compete. Other classes of the
 data count as new ones, which the class feature alone scores. The output folder gets a row per picture
-(`predictions.csv`), `metrics.json` and a page to open in a browser (`report.html`).
+(`predictions.csv`), `metrics.json` and a page to open in a browser (`report.html`). With `--corruptions` these also
+say how much is still recognised with another light, contrast or colour cast, blurred, noisy, as a poor JPEG, rotated,
+cropped and from further away, at three strengths each, beside zero-shot CLIP.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from ..data import (
 )
 from ..reports import summary, write_report
 from ..scoring.labelled import predict
+from ..scoring.robustness import describe_corruptions, under_corruptions
 from ..scoring.unlabelled import base_tokenizer, load_classifier, read_config
 from ..training import make_accelerator
 from ..training.run_folder import RunFolder, writing
@@ -65,6 +69,7 @@ def main(args: argparse.Namespace) -> None:
         notes += beyond_range(pictures, Preprocessing.of(model, image_processor), accelerator)
         seen, counts = note_trained_on(pictures, args.adapter, accelerator)
         run = {"kind": "evaluation", "adapter": args.adapter, "data": str(source), "split": source.split, **counts}
+        run |= {"corruptions_seed": args.seed} if args.corruptions else {}
         folder.start(run, accelerator)
 
     notes += [describe_bad(bad)] if bad else []
@@ -77,11 +82,17 @@ def main(args: argparse.Namespace) -> None:
     with going_on(lambda: "Nothing was changed: repeat the command."):
         model.to(accelerator.device)
         found = predict(model, pictures, image_processor, accelerator, args.batch_size, num_workers=args.num_workers)
+        corruptions = None
+        if args.corruptions:
+            scoring = (model, pictures, image_processor, accelerator, args.batch_size, args.num_workers, args.seed)
+            corruptions = under_corruptions(*scoring)
         if accelerator.is_main_process:
             with folder.finish(run) as new, writing(folder.path):
-                metrics = write_report(new, found, pictures, title=Path(args.adapter).name, settings=run)
+                title = Path(args.adapter).name
+                metrics = write_report(new, found, pictures, title=title, settings=run, corruptions=corruptions)
     if accelerator.is_main_process:
-        print("\n".join([*summary(metrics), f"open {args.output_dir / 'report.html'} in a browser"]))
+        lines = summary(metrics) + (describe_corruptions(corruptions) if corruptions else [])
+        print("\n".join([*lines, f"open {args.output_dir / 'report.html'} in a browser"]))
     accelerator.end_training()
 
 
@@ -98,5 +109,11 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--label_column", help="where it is not clear")
     parser.add_argument("--class_names", type=Path, help="file with better names for prompts, folder,name per line")
     parser.add_argument("--on_bad_image", choices=("skip", "error"), default="skip", help="unreadable pictures")
+    parser.add_argument(
+        "--corruptions",
+        action="store_true",
+        help="also on pictures with another light, contrast, blur, noise and so on (28 times as long)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is random in --corruptions (%(default)s)")
     cli.add_scoring_arguments(parser)
     return parser.parse_args(argv)

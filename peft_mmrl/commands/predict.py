@@ -3,6 +3,7 @@
     peft-mmrl predict my-adapter photo.jpg
     peft-mmrl predict my-adapter photos --format csv --top_k 3 > answers.csv
     peft-mmrl predict my-adapter photos --classes axolotl newt              # beside the trained classes
+    peft-mmrl predict my-adapter photos --threshold 0.5 --sort_into sorted
     accelerate launch -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl    # all GPUs, machines
     torchrun --nproc_per_node 4 -m peft_mmrl predict my-adapter photos --format jsonl > answers.jsonl   # one CPU
 
@@ -14,6 +15,10 @@ counted at the end, on standard error. Where nothing at all can be read and a pa
 With `--coverage 0.9` it answers "cat or fox" where it must, with `--risk 0.05` "none of these"; what it aims at, and
 what came of that on pictures that were not trained on, stands on standard error. The probability beside "none of
 these" is that of the likeliest class; beside a set, that it is one of them.
+
+`--sort_into DIR` copies the pictures into a folder for each answer, and what is in doubt, sets of several classes and
+"none of these", into one for a person, `to check`. Nothing is replaced, a second run adds what is new, and
+`sorted.csv` there says what went where. The pictures stay where they are.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from ..data.wording import first_few
 from ..scoring.answers import WRITERS, Answer
 from ..scoring.held_out import CAVEAT, RISK, Confidence
 from ..scoring.listing import share_listing
+from ..scoring.sorting import NotSortedError, Sorter
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
@@ -56,6 +62,7 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     with clear_errors():
         cli.check_arguments(args)
         missing = check_pictures_given(args.pictures)
+        sorter = sorter_of(args)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
@@ -78,14 +85,20 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     )
     nothing_read = False
     if accelerator.is_main_process:
+        if sorter is not None:
+            answers = sorter.sort(answers, model.classes, args.link)
         counts = Counts(answers)
         answers = progress_bar(counts, desc="predicting", unit=" pictures", total=len(listing))
-        WRITERS[args.format](answers, top_k, output)
+        try:
+            WRITERS[args.format](answers, top_k, output)
+        except NotSortedError as error:
+            sys.exit(f"error: {error} What was sorted before is in {sorter.table}: to go on, repeat the command.")
         notes = [f"there are no pictures in {', '.join(args.pictures)}"] if not len(listing) else []
         if counts.unread:
             reasons = ", ".join(f"{reason} ({count})" for reason, count in counts.unread.most_common())
             notes.append(f"{counts.unread.total()} of {len(listing)} pictures cannot be read: {reasons}")
         notes += listing.describe_left_out()
+        notes += [] if sorter is None else sorter.describe()
         if counts.beyond:
             notes.append(Preprocessing.of(model, image_processor).warning(counts.beyond))
         print("".join(f"{note}\n" for note in notes), end="", file=sys.stderr)
@@ -97,6 +110,21 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     if missing and nothing_read:
         output.flush()
         sys.exit(f"error: nothing could be read, and there is no {first_few(missing)}")
+
+
+def sorter_of(args: argparse.Namespace) -> Sorter | None:
+    """What puts the pictures into folders; None where that was not asked for.
+
+    Raises:
+        ValueError: the folder holds other things, or it and the pictures lie in each other.
+    """
+    if args.sort_into is None:
+        if args.link:
+            raise ValueError("--link says how --sort_into DIR puts pictures there, which is not given.")
+        return None
+    sorter = Sorter(args.sort_into)
+    sorter.check_apart(args.pictures)
+    return sorter
 
 
 class Counts:
@@ -163,6 +191,8 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("pictures", nargs="+", metavar="picture_or_folder")
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the answer (%(default)s)")
     parser.add_argument("--top_k", type=int, default=1, help="classes per picture, the likeliest first (%(default)s)")
+    parser.add_argument("--sort_into", metavar="DIR", help="copy each picture there, into a folder by its answer")
+    parser.add_argument("--link", action="store_true", help="with --sort_into: symbolic links in place of copies")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument("--coverage", type=float, help="answer with sets of classes, of which this share (0.9) holds it")

@@ -132,17 +132,31 @@ def published_card(content: str, repo_id: str) -> str:
         content: of the file; where somebody has edited the text that is written here, it stays as it is.
         repo_id: name of the adapter on the Hub.
     """
+    return _with_other_places(content, repo_id, {r"base = PeftConfig\..*": f'base = "{LOCAL_BASE}"'})
+
+
+def bundled_card(content: str, name: str) -> str:
+    """A card as it lies in a folder with the base model: its code loads both from there, without network.
+
+    Args:
+        content: of the file; where somebody has edited the text that is written here, it stays as it is.
+        name: of the folder.
+    """
+    return _with_other_places(content, name, {"base = .*": 'base = f"{adapter}/base"'})
+
+
+def _with_other_places(content: str, name: str, base: dict[str, str]) -> str:
     card = ModelCard(content, ignore_metadata_errors=True)
     block = BLOCK.search(card.text)
     if block is None or block["digest"] != _digest(block["text"], card.data):
         return content
     text = block["text"]
-    for pattern, line in (
-        (r"# `.*`", f"# {code(repo_id.rpartition('/')[2])}"),
-        (r"adapter = .*", f"adapter = {json.dumps(repo_id)}"),
-        (r"from peft import PeftConfig, PeftModel", "from peft import PeftModel"),
-        (r"base = PeftConfig\..*", f'base = "{LOCAL_BASE}"'),
-    ):
+    lines = {
+        "# `.*`": f"# {code(name.rpartition('/')[2])}",
+        "adapter = .*": f"adapter = {json.dumps(name)}",
+        "from peft import PeftConfig, PeftModel": "from peft import PeftModel",
+    }
+    for pattern, line in (lines | base).items():
         text = re.sub(f"^{pattern}$", lambda match, line=line: line, text, count=1, flags=re.MULTILINE)
     _put_text(card, block, text)
     return str(card)

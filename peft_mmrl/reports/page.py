@@ -90,6 +90,7 @@ def render_page(
         settings={name: _as_text(value) for name, value in settings.items()},
         confidence=metrics.get("confidence"),
         caveat=CAVEAT,
+        corruptions=metrics.get("corruptions"),
     )
 
 

@@ -39,6 +39,7 @@ def write_report(
     history: list[dict[str, Any]] | None = None,
     split: dict[str, list[str]] | None = None,
     confidence: Confidence | None = None,
+    corruptions: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Write what a model recognises, before and after training, as numbers, figures and a page to open in a browser.
 
@@ -56,6 +57,7 @@ def write_report(
         history: a dictionary per epoch with `epoch`, `loss` and, where measured, `accuracy` with `zero_shot_accuracy`.
         split: paths of the pictures of each part of the data.
         confidence: what is saved with the adapter for sets of classes and "none of these".
+        corruptions: from [`~peft_mmrl.scoring.robustness.under_corruptions`].
 
     Returns:
         what metrics.json holds, see `results.compute_metrics`.
@@ -73,6 +75,8 @@ def write_report(
     metrics = compute_metrics(predictions)
     if confidence is not None:
         metrics["confidence"] = sets_and_naming(predictions, confidence)
+    if corruptions is not None:
+        metrics["corruptions"] = corruptions
     shown = choose_pictures(predictions, dataset)
     figures = draw_figures(predictions, metrics, shown, history or [])
     page = render_page(title, predictions, metrics, shown, figures, settings=settings)

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
+from ..data.corruptions import CorruptedView
 from ..data.preprocessing import ImageProcessor, Preprocessing, as_preprocessing
 from ..data.progress import progress_bar
 from ..data.transforms import PictureDataset
@@ -74,7 +75,7 @@ class Predictions:
 def score(
     forward: Callable[[torch.Tensor], torch.Tensor],
     dataset: datasets.Dataset,
-    preprocessing: Preprocessing | ImageProcessor,
+    preprocessing: Preprocessing | ImageProcessor | CorruptedView,
     accelerator: Accelerator,
     batch_size: int = 32,
     description: str = "evaluation",
@@ -85,7 +86,7 @@ def score(
     Args:
         forward: `pixel_values` (B, channels, height, width) on the device -> a tensor (B, ...).
         dataset: N pictures.
-        preprocessing: how they are prepared, or the base model's image processor.
+        preprocessing: how they are prepared, be it as corrupted ones, or the base model's image processor.
         accelerator: spreads the pictures over its processes.
         batch_size: pictures at a time and process.
         description: for the progress bar.
@@ -94,7 +95,8 @@ def score(
     Returns:
         (N, ...), fp32, on the CPU.
     """
-    pictures = PictureDataset(dataset, as_preprocessing(preprocessing))
+    view = preprocessing if isinstance(preprocessing, CorruptedView) else as_preprocessing(preprocessing)
+    pictures = PictureDataset(dataset, view)
     loader = accelerator.prepare_data_loader(DataLoader(pictures, batch_size, num_workers=num_workers))
     rows = []
     for batch in progress_bar(
@@ -104,6 +106,17 @@ def score(
             found = forward(batch["pixel_values"])
         rows.append(accelerator.gather_for_metrics(found.float()).cpu())
     return torch.cat(rows)
+
+
+def beside_zero_shot(model: PeftModelForZeroShotImageClassification) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A forward pass of B pictures with the adapter and without: logits (B, 2, C) among the bound classes."""
+
+    def logits(pixel_values: torch.Tensor) -> torch.Tensor:
+        adapted = model(pixel_values=pixel_values).logits
+        with model.disable_adapter():
+            return torch.stack([adapted, model(pixel_values=pixel_values).logits], dim=1)
+
+    return logits
 
 
 def predict(
@@ -127,13 +140,10 @@ def predict(
         num_workers: further processes that read pictures.
     """
 
-    def logits(pixel_values: torch.Tensor) -> torch.Tensor:
-        adapted = model(pixel_values=pixel_values).logits
-        if zero_shot is not None:
-            return adapted.unsqueeze(1)
-        with model.disable_adapter():
-            return torch.stack([adapted, model(pixel_values=pixel_values).logits], dim=1)  # (B, 2, C)
+    def adapted(pixel_values: torch.Tensor) -> torch.Tensor:
+        return model(pixel_values=pixel_values).logits.unsqueeze(1)
 
+    logits = beside_zero_shot(model) if zero_shot is None else adapted
     preprocessing = Preprocessing.of(model, image_processor)
     was_training = model.training
     model.eval()

@@ -17,7 +17,7 @@ from ..auto import AutoPeftModelForZeroShotImageClassification, check_is_mmrl
 from ..data.pictures import PictureError
 from ..data.preprocessing import ImageProcessor, Preprocessing
 from ..tuner.config import MMRLConfig
-from ..tuner.loading import load_prompt_tokenizer
+from ..tuner.loading import load_prompt_tokenizer, locate_base
 from ..tuner.names import check_unique, clean_names, distinct_names, name_keys
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
@@ -41,6 +41,7 @@ def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
         raise FileNotFoundError(f"There is no folder {os.fspath(adapter)} with an adapter.")
     config = PeftConfig.from_pretrained(adapter)
     check_is_mmrl(config, adapter)
+    locate_base(config, adapter)
     return config
 
 
@@ -76,22 +77,35 @@ def load_classifier(
     config = read_config(adapter)
     if base_model is not None:
         config.base_model_name_or_path, config.revision = base_model, None
-    name, revision = config.base_model_name_or_path, config.revision
-    try:
-        AutoConfig.from_pretrained(name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
+    check_base(config)
     model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype=torch.float32)
     trained = config.classes or []
     if new_classes or len(distinct_names(trained)) < len(trained):
         _bind_classes(model, trained, new_classes, base_tokenizer(config))
     if model.classes is None:
         raise ValueError(f"The adapter {adapter} has no classes of its own: name them with --classes.")
+    return model.eval(), load_image_processor(adapter, config)
+
+
+def check_base(config: MMRLConfig) -> None:
+    """Raise an OSError where the base model that an adapter's config names cannot be found."""
+    name = config.base_model_name_or_path
     try:
-        image_processor = AutoImageProcessor.from_pretrained(adapter)
+        AutoConfig.from_pretrained(name, revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise OSError(f"The base model {name!r} cannot be loaded: name another place with --base_model.") from error
+
+
+def load_image_processor(adapter: str | os.PathLike[str], config: MMRLConfig) -> ImageProcessor:
+    """The image processor of an adapter's folder, or else that of the base model that its config names.
+
+    Raises:
+        OSError: there is none.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(adapter)
     except OSError:
-        image_processor = AutoImageProcessor.from_pretrained(name, revision=revision)
-    return model.eval(), image_processor
+        return AutoImageProcessor.from_pretrained(config.base_model_name_or_path, revision=config.revision)
 
 
 def _bind_classes(

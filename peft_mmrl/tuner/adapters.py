@@ -17,7 +17,7 @@ from transformers import CLIPModel
 from .classes import BoundClasses, trained_classes
 from .config import MMRLConfig, refuse_offload, weights_follow
 from .decision import DECISION_FILE, Decision
-from .loading import check_weights_fit
+from .loading import check_weights_fit, locate_base
 from .model import BaseState, adapter_shapes, check_adapter, plain_name
 from .validation import InvalidTypeError, as_list
 
@@ -221,6 +221,7 @@ class MMRLPeftModel(PeftModel):
             if before.config is None:
                 self._bound.pop(adapter_name, None)
             raise
+        locate_base(self.peft_config[adapter_name], model_id, kwargs.get("subfolder"))
         self._set_decision(adapter_name, decision)
         return result
 

@@ -7,13 +7,29 @@ from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
 from .config import MMRLConfig
 from .tokenization import PromptTokenizer
+
+
+BUNDLED_BASE = "./base"  # in place of a base model's name: the folder of that name in the adapter's own folder
+
+
+def locate_base(config: PeftConfig, model_id: str | os.PathLike[str], subfolder: str | None = None) -> None:
+    """Let a base model that lies in its adapter's folder be found from anywhere, and wherever the folder was moved.
+
+    Args:
+        config: of the adapter; a name that is no such folder stays as it is.
+        model_id: folder or Hub repository of the adapter.
+        subfolder: of it, where the adapter lies.
+    """
+    place = os.path.join(model_id, subfolder or "", BUNDLED_BASE)
+    if config.base_model_name_or_path == BUNDLED_BASE and os.path.isdir(place):
+        config.base_model_name_or_path = os.path.normpath(place)
 
 
 def check_weights_fit(
