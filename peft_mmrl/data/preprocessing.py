@@ -194,9 +194,9 @@ class Preprocessing:
         if self.fit == own:
             return picture.crop(self._middle(*picture.size))
         # the image processor resizes to `canvas` and keeps the middle of that: all of the picture should be in there
-        canvas = self._canvas
+        canvas = self.canvas
         height, width = map(min, self.size, canvas)
-        ground = PIL.Image.new("RGB", canvas[::-1], self._ground)
+        ground = PIL.Image.new("RGB", canvas[::-1], self.padding)
         corner = round((canvas[1] - width) / 2), round((canvas[0] - height) / 2)
         ground.paste(self.fitted(picture, (height, width)), corner)
         return ground
@@ -227,17 +227,17 @@ class Preprocessing:
             return picture.resize((width, height), resample)
         scale = min(width / picture.width, height / picture.height)
         inner = tuple(max(1, round(side * scale)) for side in picture.size)
-        ground = PIL.Image.new("RGB", (width, height), self._ground)
+        ground = PIL.Image.new("RGB", (width, height), self.padding)
         ground.paste(picture.resize(inner, resample), ((width - inner[0]) // 2, (height - inner[1]) // 2))
         return ground
 
     @property
-    def _ground(self) -> tuple[int, ...]:
+    def padding(self) -> tuple[int, ...]:
         """What pictures are padded with: the mean colour, which is about 0 in `pixel_values`."""
         return tuple(round(255 * value) for value in getattr(self.image_processor, "image_mean", None) or [0.5] * 3)
 
     @property
-    def _canvas(self) -> tuple[int, int]:
+    def canvas(self) -> tuple[int, int]:
         """Height and width of what the image processor's centre crop is taken of, where a picture is square."""
         size = self.image_processor.size
         if not getattr(self.image_processor, "do_resize", None):

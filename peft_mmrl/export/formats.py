@@ -17,6 +17,7 @@ from .frozen_classifier import FrozenClassifier
 
 
 MODEL_FILES = {"onnx": "model.onnx", "torch": "model.pt2"}
+LARGEST = 2**40  # of constants that are computed beforehand: all
 NEEDED_FOR_ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -56,6 +57,10 @@ def write_model(classifier: FrozenClassifier, folder: Path, name: str, int8: boo
             return path
         names = {"input_names": ["pixel_values"], "output_names": ["probabilities"]}
         onnx_program = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
+    from onnxscript.optimizer import fold_constants
+
+    # weights of the layers that run twice are transposed at every call otherwise, and are not quantised
+    fold_constants(onnx_program.model, input_size_limit=LARGEST, output_size_limit=LARGEST)
     onnx_program.save(path)
     if int8:
         _quantise(path)
