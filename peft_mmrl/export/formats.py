@@ -5,11 +5,14 @@ PyTorch's ONNX exporter and onnxruntime come with `pip install "peft_mmrl[export
 
 from __future__ import annotations
 
+import logging
 import warnings
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -49,34 +52,57 @@ def write_model(classifier: FrozenClassifier, folder: Path, name: str, int8: boo
     """
     path = folder / MODEL_FILES[name]
     batch = torch.export.Dim("batch", min=1)
-    with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(StringIO()):  # the exporter talks to developers
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _quiet():
         program = torch.export.export(classifier, (classifier.example,), dynamic_shapes={"pixel_values": {0: batch}})
         if name == "torch":
             torch.export.save(program, path)
-            return path
-        names = {"input_names": ["pixel_values"], "output_names": ["probabilities"]}
-        onnx_program = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
-    from onnxscript.optimizer import fold_constants
-
-    # weights of the layers that run twice are transposed at every call otherwise, and are not quantised
-    fold_constants(onnx_program.model, input_size_limit=LARGEST, output_size_limit=LARGEST)
-    onnx_program.save(path)
-    if int8:
-        _quantise(path)
+        elif not int8:
+            _write_onnx(program, path)
+        else:
+            with TemporaryDirectory(dir=folder) as exact:
+                _write_onnx(program, Path(exact, path.name))
+                _quantise(Path(exact, path.name), path)
     return path
 
 
-def _quantise(path: Path) -> None:
-    """Write an ONNX file's encoder in 8 bits in its place. The last product stays: a decision's numbers are large."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What exporters say is for their developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    from onnxscript.optimizer import fold_constants
+
+    names = {"input_names": ["pixel_values"], "output_names": ["probabilities"]}
+    onnx_program = torch.onnx.export(program, (), dynamo=True, verbose=False, **names)
+    # weights of the layers that run twice are transposed at every call otherwise, and are not quantised
+    fold_constants(onnx_program.model, input_size_limit=LARGEST, output_size_limit=LARGEST)
+    onnx_program.save(path)
+
+
+def _quantise(exact: Path, path: Path) -> None:
+    """Write an ONNX file in 8 bits. The last product stays as it is: a decision's numbers are large."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    graph = onnx.load(path, load_external_data=False).graph
-    products = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-    exact = path.with_name(f"exact-{path.name}")
-    path.rename(exact)
-    # unsigned weights: without VNNI the sums of signed ones overflow on x86
-    how = {"weight_type": QuantType.QUInt8, "per_channel": False, "op_types_to_quantize": ["MatMul", "Gemm"]}
-    quantize_dynamic(exact, path, nodes_to_exclude=products[-1:], **how)
-    exact.unlink()
+    products = [
+        node.name
+        for node in onnx.load(exact, load_external_data=False).graph.node
+        if node.op_type in ("MatMul", "Gemm")
+    ]
+    quantize_dynamic(
+        exact,
+        path,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        weight_type=QuantType.QUInt8,  # without VNNI the sums of signed ones overflow on x86
+        nodes_to_exclude=products[-1:],
+        use_external_data_format=len(list(exact.parent.iterdir())) > 1,  # as the exporter found it too large
+    )
