@@ -354,11 +354,12 @@ class Classifier:
         return [(self.names[index], float(probabilities[index])) for index in order]
 
     def row(self, path: str, ranks: list[tuple[str, float]], error: str | None, top_k: int) -> dict[str, Any]:
-        """The likeliest classes of a picture; "none of these" comes first where it is the answer."""
+        """The likeliest classes of a picture; "none of these" comes in front of them where it is the answer."""
+        count = min(top_k, len(self.names))
         if ranks and ranks[0][1] < self.threshold:
-            ranks = [(self.none, ranks[0][1]), *ranks]
+            ranks, count = [(self.none, ranks[0][1]), *ranks], count + 1
         row: dict[str, Any] = {"path": path}
-        for rank in range(min(top_k, len(self.names))):
+        for rank in range(count):
             suffix = f"_{rank + 1}" if rank else ""
             label, probability = ranks[rank] if ranks else (None, None)
             row |= {f"label{suffix}": label, f"probability{suffix}": probability and round(probability, 6)}
@@ -388,20 +389,25 @@ def as_text(row: dict[str, Any], none: str) -> str:
     return "  ".join(f"{probability:6.1%} {label:20}" for label, probability in ranks)
 
 
-def write(rows: Iterable[dict[str, Any]], how: str, none: str, header: list[str], file: TextIO) -> None:
-    """Write rows as they come: a table for people, CSV, a JSON array or a JSON object per line."""
+def write(rows: Iterable[dict[str, Any]], how: str, none: str, columns: list[str], file: TextIO) -> None:
+    """Write the columns of rows as they come: a table for people, CSV, a JSON array or a JSON object per line."""
+
+    def as_json(row: dict[str, Any]) -> str:
+        return json.dumps({name: row[name] for name in columns}, ensure_ascii=False)
+
     if how == "csv":
+        header = [name for name in columns if name not in ("labels", "probabilities")]  # lists have no place in it
         writer = csv.DictWriter(file, header, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     elif how == "json":
         file.write("[")
         for position, row in enumerate(rows):
-            file.write((",\n" if position else "\n") + json.dumps(row, ensure_ascii=False))
+            file.write((",\n" if position else "\n") + as_json(row))
         file.write("\n]\n")
     else:
         for row in rows:
-            text = json.dumps(row, ensure_ascii=False) if how == "jsonl" else f"{as_text(row, none)}  {row['path']}"
+            text = as_json(row) if how == "jsonl" else f"{as_text(row, none)}  {row['path']}"
             file.write(f"{text}\n")
             file.flush()
 
@@ -427,13 +433,12 @@ def main() -> None:
             errors.update(filter(None, [row["error"]]))
             yield row
 
-    header = list(classifier.row_of_set("", [], None) if is_set else classifier.row("", [], None, args.top_k))
-    header = [name for name in header if name not in ("labels", "probabilities")]  # lists have no place in CSV
+    unread = classifier.row_of_set("", [], None) if is_set else classifier.row("", [], None, args.top_k)
     paths = list_files(args.pictures, classifier.read.formats, left_out)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         rows = counted(classifier.rows(paths, args.top_k, args.batch_size))
-        write(rows, args.format, classifier.none, header, sys.stdout)
+        write(rows, args.format, classifier.none, list(unread), sys.stdout)
         sys.stdout.flush()
     except BrokenPipeError:  # `| head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
