@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 import torch
 from conftest import DEMO_CLIP, scramble
+from odd_pictures import stroke, write_kinds
 from peft import PeftModel, get_peft_model
-from PIL import ImageDraw
 from transformers import AutoProcessor, CLIPModel, pipeline
 
 from peft_mmrl import MMRLConfig, Preprocessing
@@ -20,31 +20,6 @@ from peft_mmrl.commands import evaluate, predict, train
 
 NAMES = ["six", "nine", "zero"]
 TEMPLATE = "the digit {}."
-
-
-def stroke(mode="L", size=(40, 40), ground=0, ink=255):
-    """Something that is no square, no mirror image and not its own turned picture."""
-    picture = PIL.Image.new(mode, size, ground)
-    draw = ImageDraw.Draw(picture)
-    width, height = size
-    draw.line([(width // 8, height // 8), (width // 8, height - 5), (width - 5, height - 5)], fill=ink, width=4)
-    return picture
-
-
-def kinds(folder):
-    """Pictures that are easily read in two ways."""
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    stroke().save(folder / "turned.jpg", exif=exif)
-    stroke("RGBA", ground=(0, 0, 0, 0), ink=(0, 0, 0, 255)).save(folder / "logo.png")
-    palette = stroke("P", ground=0, ink=1)
-    palette.putpalette([0, 0, 0, 90, 90, 90])
-    palette.save(folder / "palette.gif", transparency=0)
-    PIL.Image.fromarray(np.asarray(stroke()).astype(np.uint16) * 16).save(folder / "twelve_bits.png")
-    PIL.Image.fromarray(np.asarray(stroke()).astype(np.float32) / 10 + 290).save(folder / "kelvin.tif")
-    stroke(size=(120, 40)).save(folder / "long.png")
-    stroke("CMYK", ground=(0, 0, 0, 0), ink=(0, 255, 0, 0)).save(folder / "print.jpg")
-    return sorted(folder.iterdir())
 
 
 @pytest.fixture(params=[{}, {"fit": "pad", "value_range": [0, 4080]}, {"fit": "squeeze", "value_range": [290, 315.5]}])
@@ -78,7 +53,7 @@ def by_the_card(adapter, picture, monkeypatch):
 
 def test_card_and_pipelines_answer_as_predict_does(adapter, tmp_path, monkeypatch):
     (tmp_path / "pictures").mkdir()
-    pictures = kinds(tmp_path / "pictures")
+    pictures = write_kinds(tmp_path / "pictures")
     answers = predicted(adapter, *pictures)
     assert len({max(answer.values()) for answer in answers}) > 3  # they differ
     processor = AutoProcessor.from_pretrained(DEMO_CLIP)

@@ -13,6 +13,7 @@ Compared on one random CLIP (speed does not depend on the weights), in turn, so 
   layers    the encoder layers that a step seems to need: trunk and frozen upper layers forward, adapted layers with K
             more tokens forward and backward
 Evaluation is of batches of 32; the column "decision" says how many times as long it takes with one (`fit_decision`).
+With --export it is what `peft-mmrl export` writes that is timed instead, in 32 and 8 bits, beside the model.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import torch
 
 from ..data.progress import progress_bar
+from ..export.formats import check_format
 from ..training.run_folder import write_json
 from . import arguments as cli
 from .benchmark_steps import EVALUATION_BATCH, MODELS, STEPS, Setting
@@ -106,6 +109,34 @@ def measure(args: argparse.Namespace, num_classes: int, batch_size: int, dtype: 
     return result
 
 
+def measure_export(args: argparse.Namespace, num_classes: int, batch_size: int) -> dict[str, dict[str, float]]:
+    """Median seconds per image and MB of the model in fp32 and of what is exported of it, runs interleaved; with the
+    same decision on all sides."""
+    setting = Setting(args, num_classes, batch_size, "fp32")
+    times: dict[str, list[float]] = {}
+    with TemporaryDirectory() as folder:
+        exported, runs = setting.exported(Path(folder))
+        for repeat in range(args.repeats + 1):
+            for name, run in runs.items():
+                elapsed = seconds(run, args.device)
+                if repeat:  # the first is a warm-up
+                    times.setdefault(name, []).append(elapsed)
+    return {
+        name: {"seconds_per_image": median(values) / batch_size, "megabytes": exported[name]}
+        for name, values in times.items()
+    }
+
+
+def print_export(found: dict[str, dict[str, float]], setting: str) -> None:
+    """A line for the model, and one for each export of it."""
+    model = found["predict"]["seconds_per_image"]
+    for name, values in found.items():
+        speed = values["seconds_per_image"]
+        print(
+            f"{setting}, {name}: {values['megabytes']:.0f} MB, {speed:.3f} s per image, {model / speed:.2f} x as fast"
+        )
+
+
 def print_table(results: list[dict], methods: list[str]) -> None:
     """A line per setting: seconds of this package's step, and how many times as long the others take."""
     others = [method for method in methods if method != "mmrl"]
@@ -154,6 +185,13 @@ def main(args: argparse.Namespace) -> None:
         cli.check_arguments(args)
     torch.set_num_threads(args.threads)
     settings = [(c, b, d) for d in args.dtypes for b in args.batch_sizes for c in args.classes]
+    if args.export:
+        with clear_errors():
+            check_format("onnx", True)
+        for num_classes, batch_size, _ in settings:
+            found = measure_export(args, num_classes, batch_size)
+            print_export(found, f"{args.model}, {num_classes} classes, batch {batch_size}")
+        return
     if args.only_memory:
         run = Setting(args, *settings[0]).step(args.only_memory)
         run(), run()
@@ -187,6 +225,7 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each, after one warm-up")
     parser.add_argument("--max_textbook_classes", type=int, default=500, help="beyond, it takes more than 24 GiB")
     parser.add_argument("--memory", action="store_true", help="also measure peak memory")
+    parser.add_argument("--export", action="store_true", help="time exported classifiers beside the model")
     parser.add_argument("--only_memory", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmark"))
     args = parser.parse_args(argv)

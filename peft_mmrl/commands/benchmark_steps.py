@@ -7,6 +7,8 @@ import copy
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -15,6 +17,9 @@ from torch.utils.data import default_collate
 from transformers import CLIPConfig, CLIPModel
 
 from .. import MMRLConfig
+from ..export.classify import load_model
+from ..export.formats import write_model
+from ..export.frozen_classifier import FrozenClassifier
 from ..training.cached_views import CachedViews
 from ..tuner.config import adapted_layers
 from ..tuner.decision import Decision
@@ -142,14 +147,35 @@ class Setting:
 
     def evaluation(self, with_decision: bool = False) -> Callable[[], None]:
         """A function that scores a batch of 32 images among all classes, with the features of the classes kept."""
-        model = self.mmrl_model().eval()
+        model = self.deciding_model() if with_decision else self.mmrl_model().eval()
         pixels = torch.randn(EVALUATION_BATCH, *self.pixels.shape[1:], device=self.device)
-        if with_decision:  # of any numbers: the time does not depend on them
-            shape = len(model.classes), model.get_base_model().config.projection_dim
-            model.decision = Decision(torch.zeros(shape), torch.zeros(shape[:1]), torch.zeros(shape), 1.0, 0.0, 0.5)
 
         def run() -> None:
             with torch.no_grad(), self.precision():
                 model(pixel_values=pixels)
 
         return run
+
+    def deciding_model(self) -> torch.nn.Module:
+        """The model in eval mode with a decision of any numbers: the time does not depend on them."""
+        model = self.mmrl_model().eval()
+        shape = len(model.classes), model.get_base_model().config.projection_dim
+        model.decision = Decision(torch.zeros(shape), torch.zeros(shape[:1]), torch.zeros(shape), 1.0, 0.0, 0.5)
+        return model
+
+    def exported(self, folder: Path) -> tuple[dict[str, float], dict[str, Callable[[], None]]]:
+        """The model with a decision, and ONNX of it in 32 and 8 bits: MB, and functions that score the images."""
+        model = self.deciding_model()
+        classifier = FrozenClassifier(model, tuple(self.pixels.shape[2:]))
+
+        def run() -> None:
+            with torch.no_grad():
+                model(pixel_values=self.pixels)
+
+        sizes, runs = {"predict": sum(weight.nbytes for weight in model.parameters()) / 1e6}, {"predict": run}
+        for name, int8 in (("fp32", False), ("int8", True)):
+            (folder / name).mkdir()
+            sizes[name] = write_model(classifier, folder / name, "onnx", int8).stat().st_size / 1e6
+            session = load_model(folder / name, torch.get_num_threads())
+            runs[name] = partial(session, self.pixels.numpy())
+        return sizes, runs

@@ -194,6 +194,13 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--sort_into", metavar="DIR", help="copy each picture there, into a folder by its answer")
     parser.add_argument("--link", action="store_true", help="with --sort_into: symbolic links in place of copies")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
+    add_aim_arguments(parser)
+    cli.add_scoring_arguments(parser)
+    return resolve_aim(parser.parse_args(argv))
+
+
+def add_aim_arguments(parser: argparse.ArgumentParser) -> None:
+    """When to answer otherwise than with the likeliest class, for `answering_rule`."""
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument("--coverage", type=float, help="answer with sets of classes, of which this share (0.9) holds it")
     aim.add_argument(
@@ -206,8 +213,10 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
         type=float,
         help=f'answer "none of these" below this probability; without a number: as --risk {RISK}, where that can be',
     )
-    cli.add_scoring_arguments(parser)
-    args = parser.parse_args(argv)
+
+
+def resolve_aim(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments, where `--threshold` has no number with that of the usual risk."""
     if args.threshold is True:
         args.threshold, args.risk = 0.0, RISK  # where nothing can be said of the risk, all are named
     return args

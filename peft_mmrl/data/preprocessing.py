@@ -194,7 +194,7 @@ class Preprocessing:
         if self.fit == own:
             return picture.crop(self._middle(*picture.size))
         # the image processor resizes to `canvas` and keeps the middle of that: all of the picture should be in there
-        canvas = self._canvas
+        canvas = self.canvas
         height, width = map(min, self.size, canvas)
         ground = PIL.Image.new("RGB", canvas[::-1], self.ground)
         corner = round((canvas[1] - width) / 2), round((canvas[0] - height) / 2)
@@ -237,7 +237,7 @@ class Preprocessing:
         return tuple(round(255 * value) for value in getattr(self.image_processor, "image_mean", None) or [0.5] * 3)
 
     @property
-    def _canvas(self) -> tuple[int, int]:
+    def canvas(self) -> tuple[int, int]:
         """Height and width of what the image processor's centre crop is taken of, where a picture is square."""
         size = self.image_processor.size
         if not getattr(self.image_processor, "do_resize", None):

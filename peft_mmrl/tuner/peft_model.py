@@ -123,6 +123,11 @@ class PeftModelForZeroShotImageClassification(DecidingModel):
         is_frozen = self.get_base_model().vision_model.disable_adapters
         return State(adapter, copy.copy(config), bound, is_frozen, self.training)
 
+    def state_for(self, pixel_values: torch.Tensor) -> State:
+        """What a forward pass of these images over the bound classes runs on, the decision that it uses included."""
+        state = self._state()
+        return replace(state, decision=self._decision_for(state, self._bound_classes(state), pixel_values))
+
     @staticmethod
     def _bound_classes(state: State) -> BoundClasses:
         if state.classes is None:

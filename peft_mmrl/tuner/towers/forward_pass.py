@@ -62,7 +62,7 @@ class LayerTokens:
         """
         if index not in self.layers:
             return hidden
-        own = self.values[self.layers.index(index)].to(hidden.dtype).expand(len(hidden), -1, -1)  # (B, K, d)
+        own = self.values[self.layers.index(index)].to(hidden.dtype).expand(hidden.shape[0], -1, -1)  # (B, K, d)
         if index == self.first:
             return insert_tokens(hidden, own)
         end = 1 + self.count

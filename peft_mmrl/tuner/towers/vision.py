@@ -98,17 +98,18 @@ class VisionTower(MMRLTower):
             forward_pass: what runs.
         """
         tokens = self.tokens(forward_pass.adapter, forward_pass.beta)
+        return self.pooled_with(trunk, tokens, forward_pass.with_frozen)
+
+    def pooled_with(self, trunk: torch.Tensor, tokens: LayerTokens, with_frozen: bool) -> MMRLTowerOutput:
+        """`pooled` where the tokens T_i are known; lengths are taken of shapes, which `torch.export` can follow."""
         layer = self.layers[tokens.first]
         heads = shared = None
         if self.can_split(layer):
             shared = project(layer, trunk)
             own = project(layer, tokens.values[:1].to(trunk.dtype))
-            heads = [
-                insert_tokens(part.transpose(1, 2), new.transpose(1, 2).expand(len(part), -1, -1, -1)).transpose(1, 2)
-                for part, new in zip(shared, own, strict=True)
-            ]
+            heads = [_with_tokens(part, new) for part, new in zip(shared, own, strict=True)]
         output = self._upper_layers(trunk, tokens.first, tokens, heads)
-        if forward_pass.with_frozen:
+        if with_frozen:
             output.frozen_pooler_output = self.frozen_pooled(trunk, tokens.first, shared)
         return output
 
@@ -164,6 +165,12 @@ class VisionTower(MMRLTower):
         return MMRLTowerOutput(
             last_hidden_state=hidden, pooler_output=pooled[:, 0], rep_pooler_output=pooled[:, 1:].mean(dim=1)
         )
+
+
+def _with_tokens(part: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Heads (B, h, n, e) with those of the K tokens (1, h, K, e) behind the first position."""
+    own = own.transpose(1, 2).expand(part.shape[0], -1, -1, -1)
+    return insert_tokens(part.transpose(1, 2), own).transpose(1, 2)
 
 
 def _in_pieces(
