@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "adapt CLIP to your own pictures",
     "predict": "name pictures with a trained adapter",
     "evaluate": "how well an adapter recognises labelled pictures, beside CLIP without it",
+    "monitor": "whether new pictures are still of the kind that an adapter was trained on",
     "push": "upload a trained adapter to the Hugging Face Hub",
     "convert": "turn a checkpoint of the papers' own code into an adapter",
     "base-to-new": "the papers' protocol: train on half of a data set's classes, test both halves",
