@@ -1,4 +1,4 @@
-"""`peft-mmrl monitor`: an alarm on pictures of another kind, and on those of the same kind at most at the stated rate."""
+"""`peft-mmrl monitor`: an alarm on pictures of another kind; on those of the same kind at most at the stated rate."""
 
 import csv
 import json
@@ -173,7 +173,7 @@ def test_what_is_refused_is_named_and_nothing_written(adapter, fresh, tmp_path, 
     ]:
         assert words in refused(capsys, adapter, *arguments, "--output_dir", out)
         assert not out.exists()
-    assert "lies in --output_dir" in refused(capsys, adapter, new, "--output_dir", tmp_path)
+    assert "holds other things" in refused(capsys, adapter, new, "--output_dir", tmp_path)
 
 
 def test_an_adapter_without_reference_says_so(adapter, fresh, tmp_path, capsys):

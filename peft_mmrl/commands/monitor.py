@@ -4,11 +4,11 @@
     peft-mmrl monitor my-adapter new-photos --reference photos --output_dir monitoring    # photos known to be right
 
 The reference is what training has kept of its pictures (`reference.safetensors` in the folder of the run), or
-`--reference`, at least 20 pictures. New pictures come in the order of their files' times, of `--order name`, or, listed
-in a table, of its `--time_column`. With each one evidence grows or shrinks that they are of another kind: farther from
-the reference in the features of frozen CLIP, darker, with less contrast, less sharp, or the opposite. If they are of the
-same kind it raises an alarm in at most `--false_alarms` of all calls. The output folder gets `monitor.json` and a page to
-open in a browser, `monitor.html`, with the pictures that drive it.
+`--reference`, at least 20 pictures. New pictures come in the order of their files' times, of `--order name`, or,
+listed in a table, of its `--time_column`. With each one evidence grows or shrinks that they are of another kind:
+farther from the reference in the features of frozen CLIP, darker, with less contrast, less sharp, or the opposite.
+If they are of the same kind it raises an alarm in at most `--false_alarms` of all calls. The output folder gets
+`monitor.json` and a page to open in a browser, `monitor.html`, with the pictures that drive it.
 
 For a cron job the exit code says what was found: 0, nothing; 3, an alarm. It is 1 where something is wrong with the
 pictures or the adapter, 2 with the command line.

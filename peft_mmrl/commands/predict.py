@@ -14,6 +14,10 @@ counted at the end, on standard error. Where nothing at all can be read and a pa
 With `--coverage 0.9` it answers "cat or fox" where it must, with `--risk 0.05` "none of these"; what it aims at, and
 what came of that on pictures that were not trained on, stands on standard error. The probability beside "none of
 these" is that of the likeliest class; beside a set, that it is one of them.
+
+With `--explain DIR` pages to open in a browser show for each picture where the class token and the representation tokens
+look, what class and representation feature say, and the nearest training pictures, where the adapter's folder still
+knows them and they lie on this machine. It is a pass of its own after the answers, which are the same with and without.
 """
 
 from __future__ import annotations
@@ -24,19 +28,25 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from ..data import Preprocessing
+from ..data.preprocessing import ImageProcessor
 from ..data.progress import progress_bar
 from ..data.wording import first_few
+from ..explaining.reasons import explain
+from ..explaining.reasons_page import write_reasons
 from ..scoring.answers import WRITERS, Answer
 from ..scoring.held_out import CAVEAT, RISK, Confidence
-from ..scoring.listing import share_listing
+from ..scoring.listing import Listing, share_listing
+from ..scoring.reference import Reference, seeing
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
+from ..training.run_folder import RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from . import arguments as cli
-from .console import CLOSED_PIPE, clear_errors, command_line, in_utf8, silence
+from .console import CLOSED_PIPE, clear_errors, command_line, going_on, in_utf8, silence
 
 
 def main(args: argparse.Namespace, output: TextIO | None = None) -> None:
@@ -56,10 +66,14 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     with clear_errors():
         cli.check_arguments(args)
         missing = check_pictures_given(args.pictures)
+        pages = None if args.explain is None else explaining_folder(args)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
         rule, words = answering_rule(args, model)
+        run = {"kind": "explanation", "adapter": args.adapter, "pictures": args.pictures}
+        if pages is not None:
+            pages.start(run, accelerator)
     if accelerator.is_main_process:
         print("".join(f"{line}\n" for line in words), end="", file=sys.stderr)
     for note in cli.notes_on_equal_names(model.peft_config[model.active_adapter].classes):
@@ -93,10 +107,54 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     else:
         for _ in answers:  # the main process needs this one's share
             pass
+    if pages is not None:
+        with going_on(lambda: "The answers are complete; nothing in --explain was changed."):
+            write_explanation(args, pages, run, model, image_processor, listing, accelerator)
     accelerator.end_training()
     if missing and nothing_read:
         output.flush()
         sys.exit(f"error: nothing could be read, and there is no {first_few(missing)}")
+
+
+def explaining_folder(args: argparse.Namespace) -> RunFolder:
+    """The folder of `--explain`, checked.
+
+    Raises:
+        ValueError: something would be lost in it.
+    """
+    folder = RunFolder(args.explain, "--explain")
+    folder.check("explanation", overwrite=args.overwrite_output_dir, own=["explain.jsonl", "explain-1.html"])
+    places = {f"the pictures ({place})": place for place in args.pictures}
+    folder.check_inputs({}, {**places, "the adapter": args.adapter, "--base_model": args.base_model})
+    return folder
+
+
+def write_explanation(
+    args: argparse.Namespace,
+    folder: RunFolder,
+    run: dict[str, Any],
+    model: PeftModelForZeroShotImageClassification,
+    image_processor: ImageProcessor,
+    listing: Listing,
+    accelerator: Accelerator,
+) -> None:
+    """Why it answers so, as pages and as JSON lines."""
+    preprocessing, notes = Preprocessing.of(model, image_processor), []
+    try:
+        reference = Reference.load(args.adapter)
+        reference.check_fits(seeing(model, preprocessing))
+    except (OSError, ValueError) as error:  # an adapter from elsewhere: the rest can be shown
+        reference, notes = None, [f"note: the nearest training pictures are not shown: {error}"]
+    ask = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    reasons = explain(model, preprocessing, listing, accelerator, reference, **ask)
+    if not accelerator.is_main_process:
+        for _ in reasons:
+            pass
+        return
+    with folder.finish(run) as new, writing(folder.path):
+        count = write_reasons(new, reasons, Path(args.adapter).name, preprocessing)
+    pages = " to ".join(str(folder.path / f"explain-{number}.html") for number in sorted({1, count}) if count)
+    print("\n".join([*notes, f"why: open {pages} in a browser"] if count else notes), file=sys.stderr)
 
 
 class Counts:
@@ -164,6 +222,8 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--format", choices=WRITERS, default="table", help="of the answer (%(default)s)")
     parser.add_argument("--top_k", type=int, default=1, help="classes per picture, the likeliest first (%(default)s)")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
+    parser.add_argument("--explain", metavar="DIR", help="folder for pages that show why it answers so")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace pages that are there")
     aim = parser.add_mutually_exclusive_group()
     aim.add_argument("--coverage", type=float, help="answer with sets of classes, of which this share (0.9) holds it")
     aim.add_argument(

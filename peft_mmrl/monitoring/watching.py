@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..scoring.reference import MEASURES, Reference
+from ..scoring.reference import LIGHT_MEASURES, Reference
 from ..scoring.sightings import Sighting
 from .martingale import conformal_p_values, simple_jumper
 
@@ -18,7 +18,7 @@ from .martingale import conformal_p_values, simple_jumper
 MIN_REFERENCE = 20  # groups of pictures: half of them are neighbours, and ten others say little enough
 MIN_STREAM = 15  # pictures: fewer can hardly raise an alarm
 MOST_DRIVERS = 12
-STATISTICS = ("distance", *MEASURES)
+STATISTICS = ("distance", *LIGHT_MEASURES)
 DIRECTIONS = {
     "distance": ("farther from all reference pictures", "nearer to a reference picture"),
     "brightness": ("brighter", "darker"),

@@ -22,8 +22,8 @@ from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 REFERENCE_FILE = "reference.safetensors"
-MEASURES = ("brightness", "contrast", "sharpness")
-COLUMNS = ("features", "measures", "labels", "groups")
+LIGHT_MEASURES = ("brightness", "contrast", "sharpness")
+STORED = ("features", "measures", "labels", "groups")
 
 
 def measure(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -69,7 +69,7 @@ class Reference:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `reference.safetensors`."""
         words = {"paths": self.paths, "class_names": self.class_names, "seen_by": self.seen_by}
-        columns = {name: getattr(self, name).contiguous() for name in COLUMNS}
+        columns = {name: getattr(self, name).contiguous() for name in STORED}
         save_file(columns, Path(folder, REFERENCE_FILE), {"reference": json.dumps(words)})
 
     @classmethod
@@ -82,12 +82,15 @@ class Reference:
         """
         path = Path(folder, REFERENCE_FILE)
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no {REFERENCE_FILE}, which `peft-mmrl train` writes there.")
+            raise FileNotFoundError(
+                f"{folder} holds no {REFERENCE_FILE}, which `peft-mmrl train` writes into the "
+                "folder of its run: give --reference FOLDER, pictures that are of the right kind."
+            )
         try:
             with safe_open(path, "pt") as file:
-                columns = {name: file.get_tensor(name) for name in COLUMNS}
+                columns = {name: file.get_tensor(name) for name in STORED}
                 found = cls(**columns, **json.loads((file.metadata() or {})["reference"]))
-            lengths = {len(getattr(found, name)) for name in ("paths", *COLUMNS)}
+            lengths = {len(getattr(found, name)) for name in ("paths", *STORED)}
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
         if len(lengths) != 1:

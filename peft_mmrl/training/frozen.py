@@ -12,7 +12,7 @@ from accelerate.utils import broadcast_object_list
 from ..data import Preprocessing
 from ..data.preprocessing import ImageProcessor
 from ..scoring.labelled import score
-from ..scoring.reference import MEASURES, measure
+from ..scoring.reference import LIGHT_MEASURES, measure
 from ..tuner import decision_fit
 from ..tuner.decision import Decision
 from ..tuner.mirroring import MIN_KNOWN, Mirroring, judge_mirroring
@@ -81,7 +81,7 @@ class FrozenFeatures:
         finally:
             model.train(was_training)
         width = text[0].shape[1]
-        images, mirrored, measures = found.split((width, width * with_mirrored, len(MEASURES)), dim=1)
+        images, mirrored, measures = found.split((width, width * with_mirrored, len(LIGHT_MEASURES)), dim=1)
         scale = model.get_base_model().logit_scale.exp().item()
         labels = torch.tensor(dataset["label"][:])
         return cls(images, mirrored if with_mirrored else None, *text, labels, scale, measures)
