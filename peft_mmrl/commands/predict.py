@@ -15,9 +15,10 @@ With `--coverage 0.9` it answers "cat or fox" where it must, with `--risk 0.05` 
 what came of that on pictures that were not trained on, stands on standard error. The probability beside "none of
 these" is that of the likeliest class; beside a set, that it is one of them.
 
-With `--explain DIR` pages to open in a browser show for each picture where the class token and the representation tokens
-look, what class and representation feature say, and the nearest training pictures, where the adapter's folder still
-knows them and they lie on this machine. It is a pass of its own after the answers, which are the same with and without.
+With `--explain DIR` pages to open in a browser show for each picture where the class token and the representation
+tokens look, what class and representation feature say, and the nearest training pictures, where the adapter's folder
+still knows them and they lie on this machine. It is a pass of its own after the answers, which are the same with and
+without.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
+
+from accelerate import Accelerator
 
 from ..data import Preprocessing
 from ..data.preprocessing import ImageProcessor
