@@ -14,6 +14,7 @@ import peft_mmrl
 from peft_mmrl.data import PictureSource
 from peft_mmrl.fitting import FitOptions, Fitting
 from peft_mmrl.training import TrainingSettings
+from peft_mmrl.tuner.decision import Decision
 
 
 def short(**changes):
@@ -74,8 +75,8 @@ def test_folds_change_nothing_in_what_is_saved(digit_folders, tmp_path):
         peft_mmrl.fit(digit_folders / "train", DEMO_CLIP, tmp_path / name, settings=short(), folds=folds)
     weights = [load_peft_weights(str(tmp_path / name)) for name in ("with", "without")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    decisions = [(tmp_path / name / "decision.safetensors").read_bytes() for name in ("with", "without")]
-    assert decisions[0] == decisions[1]
+    (tensors, said), (others, other) = (Decision.load(tmp_path / name).state() for name in ("with", "without"))
+    assert said == other and all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
 def test_quick_returns_the_decision_without_training(digit_folders, tmp_path, capsys):

@@ -44,6 +44,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "coverage": as_share,
     "crop_scale": partial(as_number, low=0.01, high=1),
     "epochs": as_positive_int,
+    "false_alarms": as_share,
     "folds": NOT_NEGATIVE,
     "gradient_accumulation_steps": as_positive_int,
     "label_smoothing": partial(as_number, low=0, below=1),

@@ -19,6 +19,11 @@ these" is that of the likeliest class; beside a set, that it is one of them.
 `--sort_into DIR` copies the pictures into a folder for each answer, and what is in doubt, sets of several classes and
 "none of these", into one for a person, `to check`. Nothing is replaced, a second run adds what is new, and
 `sorted.csv` there says what went where. The pictures stay where they are.
+
+With `--explain DIR` pages to open in a browser show for each picture where the class token and the representation
+tokens look, what class and representation feature say, and the nearest training pictures, where the adapter's folder
+still knows them and they lie on this machine. It is a pass of its own after the answers, which are the same with and
+without.
 """
 
 from __future__ import annotations
@@ -29,20 +34,28 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
+
+from accelerate import Accelerator
 
 from ..data import Preprocessing
+from ..data.preprocessing import ImageProcessor
 from ..data.progress import progress_bar
 from ..data.wording import first_few
+from ..explaining.reasons import explain
+from ..explaining.reasons_page import write_reasons
 from ..scoring.answers import WRITERS, Answer
 from ..scoring.held_out import CAVEAT, RISK, Confidence
-from ..scoring.listing import share_listing
+from ..scoring.listing import Listing, share_listing
+from ..scoring.reference import Reference, seeing
 from ..scoring.sorting import NotSortedError, Sorter
 from ..scoring.unlabelled import load_classifier, predict_pictures
 from ..training import make_accelerator
+from ..training.run_folder import RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from . import arguments as cli
-from .console import CLOSED_PIPE, clear_errors, command_line, in_utf8, silence
+from .console import CLOSED_PIPE, clear_errors, command_line, going_on, in_utf8, silence
 
 
 def main(args: argparse.Namespace, output: TextIO | None = None) -> None:
@@ -63,10 +76,14 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         cli.check_arguments(args)
         missing = check_pictures_given(args.pictures)
         sorter = sorter_of(args)
+        pages = None if args.explain is None else explaining_folder(args)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
         cli.check_precision(accelerator)
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
         rule, words = answering_rule(args, model)
+        run = {"kind": "explanation", "adapter": args.adapter, "pictures": args.pictures}
+        if pages is not None:
+            pages.start(run, accelerator)
     if accelerator.is_main_process:
         print("".join(f"{line}\n" for line in words), end="", file=sys.stderr)
     for note in cli.notes_on_equal_names(model.peft_config[model.active_adapter].classes):
@@ -106,6 +123,9 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
     else:
         for _ in answers:  # the main process needs this one's share
             pass
+    if pages is not None:
+        with going_on(lambda: "The answers are complete; nothing in --explain was changed."):
+            write_explanation(args, pages, run, model, image_processor, listing, accelerator)
     accelerator.end_training()
     if missing and nothing_read:
         output.flush()
@@ -125,6 +145,47 @@ def sorter_of(args: argparse.Namespace) -> Sorter | None:
     sorter = Sorter(args.sort_into)
     sorter.check_apart(args.pictures)
     return sorter
+
+
+def explaining_folder(args: argparse.Namespace) -> RunFolder:
+    """The folder of `--explain`, checked.
+
+    Raises:
+        ValueError: something would be lost in it.
+    """
+    folder = RunFolder(args.explain, "--explain")
+    folder.check("explanation", overwrite=args.overwrite_output_dir, own=["explain.jsonl", "explain-1.html"])
+    places = {f"the pictures ({place})": place for place in args.pictures}
+    folder.check_inputs({}, {**places, "the adapter": args.adapter, "--base_model": args.base_model})
+    return folder
+
+
+def write_explanation(
+    args: argparse.Namespace,
+    folder: RunFolder,
+    run: dict[str, Any],
+    model: PeftModelForZeroShotImageClassification,
+    image_processor: ImageProcessor,
+    listing: Listing,
+    accelerator: Accelerator,
+) -> None:
+    """Why it answers so, as pages and as JSON lines."""
+    preprocessing, notes = Preprocessing.of(model, image_processor), []
+    try:
+        reference = Reference.load(args.adapter)
+        reference.check_fits(seeing(model, preprocessing))
+    except (OSError, ValueError) as error:  # an adapter from elsewhere: the rest can be shown
+        reference, notes = None, [f"note: the nearest training pictures are not shown: {error}"]
+    ask = {"batch_size": args.batch_size, "num_workers": args.num_workers}
+    reasons = explain(model, preprocessing, listing, accelerator, reference, **ask)
+    if not accelerator.is_main_process:
+        for _ in reasons:
+            pass
+        return
+    with folder.finish(run) as new, writing(folder.path):
+        count = write_reasons(new, reasons, Path(args.adapter).name, preprocessing)
+    pages = " to ".join(str(folder.path / f"explain-{number}.html") for number in sorted({1, count}) if count)
+    print("\n".join([*notes, f"why: open {pages} in a browser"] if count else notes), file=sys.stderr)
 
 
 class Counts:
@@ -194,6 +255,8 @@ def parse_args(argv: list[str] | None = None, prog: str | None = None) -> argpar
     parser.add_argument("--sort_into", metavar="DIR", help="copy each picture there, into a folder by its answer")
     parser.add_argument("--link", action="store_true", help="with --sort_into: symbolic links in place of copies")
     parser.add_argument("--classes", nargs="+", default=[], metavar="NAME", help="new names beside the adapter's own")
+    parser.add_argument("--explain", metavar="DIR", help="folder for pages that show why it answers so")
+    parser.add_argument("--overwrite_output_dir", action="store_true", help="replace pages that are there")
     add_aim_arguments(parser)
     cli.add_scoring_arguments(parser)
     return resolve_aim(parser.parse_args(argv))

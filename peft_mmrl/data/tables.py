@@ -14,6 +14,7 @@ from .labels import in_natural_order
 from .sources import IMAGE_COLUMNS, LABEL_COLUMNS, Source, find_column, labelled
 
 
+TABLES = (".csv", ".json", ".jsonl")
 DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # in place of commas
 
 
@@ -36,8 +37,44 @@ def load_table(
             twice.
     """
     path = Path(path)
+    rows, columns = read_rows(path)
+    images = [column for column in columns if column.lower() in IMAGE_COLUMNS]
+    known = [column for column in columns if column.lower() in LABEL_COLUMNS]
+    image_column = find_column(columns, image_column, images, "image_column", str(path))
+    label_column = find_column(columns, label_column, known, "label_column", str(path))
+    if group_column is not None:
+        find_column(columns, group_column, (), "group_column", str(path))
+    lines: dict[str, int] = {}
+    labels, groups = [], []
+    for line, row in rows:
+        picture, label, group = (as_text(row.get(column)) for column in (image_column, label_column, group_column))
+        if not picture or not label:
+            empty = label_column if picture else image_column
+            raise ValueError(f"{path}, line {line}: the column {empty!r} is empty.")
+        if picture in lines:
+            raise ValueError(f"{path}, line {line}: {picture} is listed in line {lines[picture]} already.")
+        lines[picture] = line
+        labels.append(label)
+        groups.append(group)
+    pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
+    dataset = labelled(pictures, labels, list(lines), in_natural_order(labels), groups)
+    return dataset.add_column("line", list(lines.values())), []
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is that of a table, by its extension."""
+    return path.suffix.lower() in TABLES
+
+
+def read_rows(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[str]]:
+    """Rows of a table with their line numbers, and the names of its columns.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: another extension, no rows, no header, or another encoding.
+    """
     readers = {".csv": _read_csv, ".json": _read_json_lines, ".jsonl": _read_json_lines}
-    if path.suffix.lower() not in readers:
+    if not is_table(path):
         raise ValueError(f"{path} must be a CSV file (.csv) or JSON lines (.jsonl).")
     try:
         rows = list(readers[path.suffix.lower()](path))
@@ -50,27 +87,7 @@ def load_table(
         raise ValueError(f"{path} has no rows.")
     columns = list(rows[0][1])
     _check_header(path, columns)
-    images = [column for column in columns if column.lower() in IMAGE_COLUMNS]
-    known = [column for column in columns if column.lower() in LABEL_COLUMNS]
-    image_column = find_column(columns, image_column, images, "image_column", str(path))
-    label_column = find_column(columns, label_column, known, "label_column", str(path))
-    if group_column is not None:
-        find_column(columns, group_column, (), "group_column", str(path))
-    lines: dict[str, int] = {}
-    labels, groups = [], []
-    for line, row in rows:
-        picture, label, group = (_as_text(row.get(column)) for column in (image_column, label_column, group_column))
-        if not picture or not label:
-            empty = label_column if picture else image_column
-            raise ValueError(f"{path}, line {line}: the column {empty!r} is empty.")
-        if picture in lines:
-            raise ValueError(f"{path}, line {line}: {picture} is listed in line {lines[picture]} already.")
-        lines[picture] = line
-        labels.append(label)
-        groups.append(group)
-    pictures = [{"path": str(path.parent / picture), "bytes": None} for picture in lines]
-    dataset = labelled(pictures, labels, list(lines), in_natural_order(labels), groups)
-    return dataset.add_column("line", list(lines.values())), []
+    return rows, columns
 
 
 def _check_header(path: Path, columns: Sequence[str]) -> None:
@@ -115,6 +132,6 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield line, row
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A table's value as text: JSON's numbers and truth values as they are written there."""
     return value.strip() if isinstance(value, str) else "" if value is None else json.dumps(value)

@@ -14,6 +14,7 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from ..data import PictureSource, TrainingData
 from ..hub.card import CARD_FILE
 from ..scoring.held_out import CONFIDENCE_FILE
+from ..scoring.reference import REFERENCE_FILE
 from ..training.checkpoints import find_checkpoint, is_checkpoint, read_progress
 from ..training.run_folder import CHECKPOINT, RunFolder
 from ..tuner.decision import DECISION_FILE
@@ -32,7 +33,7 @@ def check_output_dir(options: FitOptions, resume_from: Path | None) -> RunFolder
     """
     folder = RunFolder(options.output_dir)
     if resume_from is None or resume_from.parent.resolve() != folder.path.resolve():
-        own = [CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, DECISION_FILE, CONFIDENCE_FILE]
+        own = [CARD_FILE, CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, DECISION_FILE, CONFIDENCE_FILE, REFERENCE_FILE]
         checkpoint = folder.path / CHECKPOINT
         has_checkpoint = is_checkpoint(checkpoint)
         advice = "go on with --resume_from_checkpoint latest, " if has_checkpoint else ""

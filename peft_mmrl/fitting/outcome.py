@@ -14,6 +14,7 @@ from ..hub.card import CARD_FILE, write_card
 from ..reports import compute_metrics, rungs_in, summary, training_added, write_report
 from ..scoring.held_out import CAVEAT, Confidence
 from ..scoring.labelled import Predictions
+from ..scoring.reference import Reference
 from ..scoring.rungs import describe_rungs
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
@@ -40,6 +41,7 @@ def write_results(
     asked: datasets.Dataset | None,
     repo_id: str | None = None,
     unknown: torch.Tensor | None = None,
+    reference: Reference | None = None,
 ) -> list[str]:
     """Put the adapter with its card, and what pictures say that it was not trained on, in the place of an earlier run.
 
@@ -53,6 +55,7 @@ def write_results(
         asked: these pictures.
         repo_id: name of the adapter on the Hub, where it is going to be pushed.
         unknown: largest probabilities (M,) of pictures of other classes, where such were given.
+        reference: what the training pictures are like, where they were looked at.
 
     Returns:
         lines on what was gained and what was lost.
@@ -68,6 +71,8 @@ def write_results(
         with writing(place / SAFETENSORS_WEIGHTS_NAME):
             model.save_pretrained(new)
             save_trained_on(new, data.facts)
+            if reference is not None:
+                reference.save(new)
         if predictions is not None:
             confidence = Confidence.of(predictions, model.decision, unknown)
             with writing(place / REPORT):

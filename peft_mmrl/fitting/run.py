@@ -13,9 +13,10 @@ from accelerate.utils import broadcast_object_list, set_seed
 from peft import get_peft_model
 
 from ..auto import load_clip
-from ..data import balanced_weights, choose_preprocessing, load_training_data
+from ..data import Preprocessing, balanced_weights, choose_preprocessing, load_training_data
 from ..scoring.labelled import Predictions, predict
 from ..scoring.listing import share_listing
+from ..scoring.reference import Reference, absolute_paths, seeing
 from ..scoring.rungs import describe_rungs, rungs
 from ..scoring.unlabelled import largest_probabilities
 from ..training import (
@@ -261,9 +262,25 @@ class Fitting:
             lines = describe_results(self.predictions)
         elif self.accelerator.is_main_process:
             found = self.run_description, self.history, self.predictions, self.asked
-            lines = write_results(self.folder, self.model, self.data, *found, repo_id, self.unknown)
+            more = repo_id, self.unknown, self._reference()
+            lines = write_results(self.folder, self.model, self.data, *found, *more)
         self.accelerator.end_training()
         return lines
+
+    def _reference(self) -> Reference | None:
+        """What the training pictures are like, for `monitor` and `predict --explain`; None: nobody looked at them."""
+        if self.frozen is None:
+            return None
+        pictures, groups = self.data.train, self.data.groups or range(len(self.data.train))
+        return Reference(
+            paths=absolute_paths(pictures["image"], pictures["path"]),
+            features=self.frozen.images,
+            measures=self.frozen.measures,
+            labels=self.frozen.labels,
+            groups=torch.tensor(groups),
+            class_names=self.data.class_names,
+            seen_by=seeing(self.model, Preprocessing.of(self.model, self.processor)),
+        )
 
     @property
     def checkpoint(self) -> Path | None:

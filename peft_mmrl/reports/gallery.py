@@ -45,12 +45,15 @@ class Shown:
     @property
     def uri(self) -> str | None:
         """The picture as a `data:` address."""
-        if self.picture is None:
-            return None
-        file = io.BytesIO()
-        tiny = max(self.picture.size) <= TINY
-        self.picture.save(file, **({"format": "PNG"} if tiny else {"format": "JPEG", "quality": 82}))
-        return data_uri(file.getvalue(), "image/png" if tiny else "image/jpeg")
+        return None if self.picture is None else picture_uri(self.picture)
+
+
+def picture_uri(picture: PIL.Image.Image) -> str:
+    """A picture as a `data:` address, small ones without loss."""
+    file = io.BytesIO()
+    tiny = max(picture.size) <= TINY
+    picture.save(file, **({"format": "PNG"} if tiny else {"format": "JPEG", "quality": 82}))
+    return data_uri(file.getvalue(), "image/png" if tiny else "image/jpeg")
 
 
 def data_uri(content: bytes, media_type: str) -> str:

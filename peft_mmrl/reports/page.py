@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import io
 from typing import Any
 
-import jinja2
 import PIL.Image
 
 from ..scoring.held_out import CAVEAT
 from ..scoring.labelled import Predictions
 from .gallery import Shown, data_uri
 from .results import by_change, confused_pairs, fits_matrix, rungs_in
+from .templates import template
 from .verdict import lost_classes, training_added, verdict, weakest_class
 
 
@@ -57,7 +56,7 @@ def render_page(
     names, weakest = predictions.class_names, weakest_class(metrics)
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
     changes = [row["recall"] - row["zero_shot_recall"] for row in with_pictures]
-    return _template().render(
+    return template(__package__, "report.html").render(
         title=title,
         metrics=metrics,
         recognised=round(metrics["accuracy"] * metrics["pictures"]),
@@ -94,19 +93,6 @@ def render_page(
     )
 
 
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"percent": _percent, "points": _points, "count": "{:,}".format}
-    return environment.get_template("report.html")
-
-
 def _steps(rungs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Accuracies with their intervals, labelled and coloured: between CLIP as it was and what is reported is, where
     both were scored, the decision without training."""
@@ -123,16 +109,6 @@ def _embed(figure: bytes) -> dict[str, Any]:
     with PIL.Image.open(io.BytesIO(figure)) as picture:
         width = round(picture.width / picture.info["dpi"][0] * 96)
     return {"uri": data_uri(figure, "image/png"), "width": width}
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
-
-
-def _points(difference: float) -> str:
-    """A difference of two shares in percentage points."""
-    points = round(100 * difference)
-    return f"{points:+d}".replace("-", "\N{MINUS SIGN}") if points else "±0"
 
 
 def _as_text(value: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +26,9 @@ from ..tuner.validation import is_hub_id
 from .answers import Answer, SetAnswer
 from .confidence import class_sets
 from .listing import Listing, share_listing
+
+
+Result = TypeVar("Result")
 
 
 def read_config(adapter: str | os.PathLike[str]) -> MMRLConfig:
@@ -212,9 +216,36 @@ def predict_pictures(
         set_threshold: answer with sets of classes of any size, see `class_sets`; None: with the `top_k` likeliest.
         num_workers: processes that read pictures, for each process of the accelerator.
     """
+    preprocessing = Preprocessing.of(model, image_processor)
+
+    def answer(batch: PictureBatch) -> list[Answer]:
+        return _answer(model, batch, accelerator, top_k, threshold, set_threshold)
+
+    yield from over_pictures(answer, sources, preprocessing, accelerator, batch_size, num_workers)
+
+
+def over_pictures(
+    ask: Callable[[PictureBatch], list[Result]],
+    sources: Sequence[str | os.PathLike[str]] | Listing,
+    preprocessing: Preprocessing,
+    accelerator: Accelerator,
+    batch_size: int = 32,
+    num_workers: int = 0,
+) -> Iterator[Result]:
+    """What `ask` gives for pictures: each once, in their order, and in every process.
+
+    Args:
+        ask: a batch -> something for each of its pictures, those that cannot be read included; in several
+            processes something that can be pickled.
+        sources: files and folders, see `list_pictures`, or what that has found.
+        preprocessing: how pictures become `pixel_values`.
+        accelerator: spreads the pictures over its processes.
+        batch_size: pictures at a time and process.
+        num_workers: processes that read pictures, for each process of the accelerator.
+    """
     batches = PictureBatches(
         sources if isinstance(sources, Listing) else share_listing(sources, accelerator),
-        Preprocessing.of(model, image_processor),
+        preprocessing,
         batch_size,
         accelerator.process_index,
         accelerator.num_processes,
@@ -222,7 +253,7 @@ def predict_pictures(
     loader = iter(DataLoader(batches, batch_size=None, num_workers=num_workers))
     while True:
         batch = next(loader, None)  # None while other processes have one more
-        answers = [] if batch is None else _answer(model, batch, accelerator, top_k, threshold, set_threshold)
+        answers = [] if batch is None else ask(batch)
         rounds = gather_object([answers]) if accelerator.num_processes > 1 else [answers]
         if not any(rounds):
             return

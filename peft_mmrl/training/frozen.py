@@ -12,6 +12,7 @@ from accelerate.utils import broadcast_object_list
 from ..data import Preprocessing
 from ..data.preprocessing import ImageProcessor
 from ..scoring.labelled import score
+from ..scoring.reference import LIGHT_MEASURES, measure
 from ..tuner import decision_fit
 from ..tuner.decision import Decision
 from ..tuner.mirroring import MIN_KNOWN, Mirroring, judge_mirroring
@@ -31,6 +32,7 @@ class FrozenFeatures:
         text: w_0 (C, d).
         labels: (N,) positions in the bound classes.
         scale: s, factor of the logits.
+        measures: of the pictures (N, 3), see [`~peft_mmrl.scoring.reference.measure`].
     """
 
     images: torch.Tensor
@@ -38,6 +40,7 @@ class FrozenFeatures:
     text: torch.Tensor
     labels: torch.Tensor
     scale: float
+    measures: torch.Tensor
 
     @classmethod
     @torch.no_grad()
@@ -67,18 +70,21 @@ class FrozenFeatures:
             with model.disable_adapter():
                 found = [model(pixel_values=view) for view in views]
             text[:] = [found[0].text_embeds.float().cpu()]
-            return torch.stack([view.image_embeds for view in found], dim=1)  # (B, views, d)
+            # (B, views d + 3)
+            return torch.cat([*(view.image_embeds for view in found), measure(pixel_values)], dim=1)
 
         was_training = model.training
         model.eval()
         try:
             preprocessing = Preprocessing.of(model, image_processor)
-            images = score(features, dataset, preprocessing, accelerator, BATCH_SIZE, "first look", num_workers)
+            found = score(features, dataset, preprocessing, accelerator, BATCH_SIZE, "first look", num_workers)
         finally:
             model.train(was_training)
-        mirrored = images[:, 1] if with_mirrored else None
+        width = text[0].shape[1]
+        images, mirrored, measures = found.split((width, width * with_mirrored, len(LIGHT_MEASURES)), dim=1)
         scale = model.get_base_model().logit_scale.exp().item()
-        return cls(images[:, 0], mirrored, *text, torch.tensor(dataset["label"][:]), scale)
+        labels = torch.tensor(dataset["label"][:])
+        return cls(images, mirrored if with_mirrored else None, *text, labels, scale, measures)
 
     @property
     def zero_shot(self) -> torch.Tensor:
