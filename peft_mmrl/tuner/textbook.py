@@ -253,7 +253,7 @@ def textbook_fit(f_0: Tensor, w_0: Tensor, y: Tensor, s: Tensor) -> dict[str, Te
     own = one_hot(y, num_classes).bool()
     m = torch.stack([f_0[y == k].mean(dim=0) for k in range(num_classes)])
     fitted = {"W": 0 * w_0, "c": 0 * w_0[:, 0], "M": m, **{name: torch.zeros(()).to(s) for name in "abw"}}
-    fitted["q"] = 1 / max(2, len(y) / num_classes)  # with few pictures the trained features are not left alone
+    fitted["q"] = torch.tensor(1 / max(2, len(y) / num_classes)).to(s)  # few pictures: not by trained features alone
     if num_classes == 1:
         return fitted
 
