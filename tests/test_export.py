@@ -429,7 +429,7 @@ def test_eight_bits_are_smaller_and_say_how_alike_they_answer(adapter, exported,
 
 
 def test_too_few_alike_are_refused_and_nothing_is_left(adapter, many, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "ALIKE", 1.1)
+    monkeypatch.setattr(export, "SAME_ANSWERS", 1.1)
     arguments = ["--int8", "--pictures", many / "0"]
     with pytest.raises(SystemExit, match="in 8 bits .* fewer than 110%: leave out --int8, or .* --force"):
         write(adapter, tmp_path / "out", *arguments)
