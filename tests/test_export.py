@@ -409,7 +409,8 @@ def test_the_folder_says_nothing_of_this_machine(adapter, exported):
 def test_an_adapter_without_a_card_gets_one(tmp_path):
     adapter = save_adapter(tmp_path / "adapter")
     (adapter / "README.md").unlink()
-    assert "# adapter" in (write(adapter, tmp_path / "out") / "README.md").read_text()
+    card = (write(adapter, tmp_path / "out") / "README.md").read_text()
+    assert all(name in card for name in NAMES) and str(tmp_path) not in card
 
 
 def test_eight_bits_are_smaller_and_say_how_alike_they_answer(adapter, exported, many, tmp_path, capsys):
@@ -428,7 +429,7 @@ def test_eight_bits_are_smaller_and_say_how_alike_they_answer(adapter, exported,
 
 
 def test_too_few_alike_are_refused_and_nothing_is_left(adapter, many, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "ALIKE", 1.1)
+    monkeypatch.setattr(export, "SAME_ANSWERS", 1.1)
     arguments = ["--int8", "--pictures", many / "0"]
     with pytest.raises(SystemExit, match="in 8 bits .* fewer than 110%: leave out --int8, or .* --force"):
         write(adapter, tmp_path / "out", *arguments)

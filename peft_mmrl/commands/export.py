@@ -45,7 +45,7 @@ from .predict import add_aim_arguments, answering_rule, check_pictures_given, re
 
 
 KIND = "export"
-ALIKE = 0.99  # share of answers that 8 bits must leave the same
+SAME_ANSWERS = 0.99  # share of answers that 8 bits must leave the same
 
 
 @command_line()
@@ -123,9 +123,9 @@ def say_agreement(agreement: dict[str, Any], args: argparse.Namespace) -> None:
         f"probabilities differ by {agreement['largest_difference']:.4f} at most"
     )
     print(said)
-    if args.int8 and agreement["share"] < ALIKE and not args.force:
+    if args.int8 and agreement["share"] < SAME_ANSWERS and not args.force:
         raise ValueError(
-            f"in 8 bits {agreement['share']:.1%} of the answers are the same, fewer than {ALIKE:.0%}: leave out "
+            f"in 8 bits {agreement['share']:.1%} of the answers are the same, fewer than {SAME_ANSWERS:.0%}: leave out "
             "--int8, or write it as it is with --force."
         )
 
