@@ -71,8 +71,7 @@ class Plan:
 
     @property
     def trainings(self) -> float:
-        """How many trainings on all pictures the folds are: each trains on all but its own, and some pictures are never
-        held out."""
+        """How many trainings on all pictures the folds are: each lacks its own pictures alone."""
         return self.num_folds - (self.folds >= 0).double().mean().item()
 
     @property
