@@ -87,6 +87,15 @@ def test_too_few_pictures_for_a_coverage(coverage, needed):
     assert coverage_threshold(own(*answers(needed)), coverage) is not None
 
 
+@pytest.mark.parametrize("share", [1e-7, 1 - 1e-7])
+def test_an_aim_that_no_number_of_pictures_reaches_is_refused(share):
+    with pytest.raises(ValueError, match="`coverage` must be at least a millionth away from 0 and 1"):
+        coverage_threshold(own(*answers(30)), share)
+    with pytest.raises(ValueError, match="`risk` must be at least a millionth away from 0 and 1"):
+        risk_threshold(*guesses(*answers(30)), share)
+    assert pictures_needed(1e-6) == 10**6 - 1
+
+
 def test_threshold_is_the_ranked_surprise():
     true = torch.tensor([0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05]).double()
     assert coverage_threshold(true, 0.7) == pytest.approx(1 - 0.35 + 0.1)  # the 8th of ceil(7.7)

@@ -116,6 +116,16 @@ def test_a_class_with_one_picture_is_never_asked_and_the_run_says_so(digit_folde
         ({"quick": True, "decision": False}, "`quick` fits the decision alone"),
         ({"resume_from_checkpoint": "latest"}, "there is none"),
         ({"template": "no place for a name"}, "`template`"),
+        ({"method": "mmrlpp"}, "`method` must be one of mmrl, mmrl\\+\\+, got 'mmrlpp'"),
+        ({"on_bad_image": "ignore"}, '`on_bad_image` must be "skip" or "error"'),
+        ({"fit": "stretch"}, "`fit` must be one of"),
+        ({"shots": 0}, "`shots`"),
+        ({"checkpointing_steps": 0}, "`checkpointing_steps`"),
+        ({"cached_views": -1}, "`cached_views`"),
+        ({"num_workers": -1}, "`num_workers`"),
+        ({"validation_fraction": -0.1}, "`validation_fraction`"),
+        ({"eval_pictures": "elsewhere", "validation_fraction": 0.2}, "`validation_fraction` must be left out"),
+        ({"unknown_dir": ".", "folds": 0}, "`unknown_dir` needs pictures that are held out"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_read(options, message):

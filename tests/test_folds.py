@@ -53,6 +53,7 @@ def test_groups_stay_whole_and_of_each_class_something_is_left_to_train_on(items
         ({"a": 60, "b": 60}, None, [30, 30, 30, 30]),
         ({"a": 6, "b": 6}, 2, [6, 6]),
         ({"a": 2, "b": 4}, 4, [2, 2, 1, 1]),
+        ({"a": 2, "b": 4}, 10**12, [1] * 6),
     ],
 )
 def test_folds_are_even_and_as_many_as_the_smallest_class_allows(counts, number, sizes):
@@ -105,6 +106,27 @@ def test_every_picture_is_answered_by_what_was_fitted_and_trained_without_it(dig
         assert (answers[sorted(rows)] == index + 1).all()
 
 
+def test_what_is_trained_decides_by_what_was_fitted_without_the_pictures_that_it_is_asked_for(digits, monkeypatch):
+    fold = torch.tensor(deal_folds(digits.dataset["label"], range(12), 3, random.Random(1)))
+    folds = Folds(digits.model, digits.dataset, digits.frozen, fold, digits.model.decision)
+    used = []
+
+    def predict(model, dataset, *args, **kwargs):
+        used.append(model.decision)
+        return SimpleNamespace(probabilities=torch.zeros(len(dataset), 3))
+
+    monkeypatch.setattr(folds_of, "train", lambda *args, **kwargs: None)
+    monkeypatch.setattr(folds_of, "predict", predict)
+    folds.train(list(range(12)), TrainingSettings(epochs=1), digits.processor, digits.accelerator)
+    images, labels = digits.frozen.images, digits.frozen.labels
+    assert len(used) == 3
+    for index, decision in enumerate(used):
+        assert decision.features == "adapted"
+        for label in range(3):
+            others = images[(fold != index) & (labels == label)].mean(dim=0)
+            assert torch.allclose(decision.prototypes[label].cpu(), others, atol=1e-6)
+
+
 def test_decisions_of_folds_are_those_that_a_user_would_fit_on_the_other_pictures(digits):
     fold = torch.tensor(deal_folds(digits.dataset["label"], range(12), 2, random.Random(1)))
     whole = digits.model.decision
@@ -149,6 +171,21 @@ def test_folds_leave_the_model_as_it_was_and_name_what_they_asked(digits):
     for probabilities in (found.probabilities, found.untrained, found.zero_shot):
         assert torch.allclose(probabilities.sum(dim=1), torch.ones(11), atol=1e-4)
     assert not torch.allclose(found.probabilities, found.untrained, atol=1e-3)
+
+
+def test_pictures_that_are_never_held_out_count_in_what_folds_take(digits):
+    data = SimpleNamespace(
+        train=digits.dataset,
+        validation=None,
+        groups=[0, 0, 1, 1, *range(2, 6), *[6] * 4],  # of the second class any, of the third none can be held out
+        class_names=CLASS_NAMES[:3],
+        pictures_per_class=lambda: dict.fromkeys(CLASS_NAMES[:3], 4),
+    )
+    plan = Plan(digits.model, data, FitOptions(None, TrainingSettings()), digits.accelerator)
+    trained_on = [int((plan.folds != index).sum()) for index in range(plan.num_folds)]
+    assert plan.num_folds == 2 and sum(trained_on) == 16
+    assert plan.seconds(60) == pytest.approx(60 * 16 / 12)
+    assert "then 2 folds, 1.3 times as long" in str(plan)
 
 
 def test_folds_that_would_take_too_long_are_fewer_unless_somebody_asks_for_them(digits):

@@ -142,6 +142,7 @@ def deal_folds(
     several = [len(own) for own in groups_of.values() if len(own) > 1]
     if num_folds is None:
         num_folds = min([*several, MOST_FOLDS])
+    num_folds = min(num_folds, len(sizes))  # more would stay empty
     fold = dict.fromkeys(sizes, NEVER)
     can_go = {group for group, size in sizes.items() if all(len(groups_of[label]) > 1 for label in size)}
     dealt: dict[Hashable, Counter[int]] = {label: Counter() for label in groups_of}  # items of each fold

@@ -9,7 +9,7 @@ from typing import Any
 from ..auto import DEFAULT_BASE_MODEL
 from ..data import PictureSource
 from ..training import TrainingSettings
-from ..tuner.validation import as_whole
+from ..tuner.validation import as_fit, as_number, as_positive_int, as_whole
 
 
 @dataclass
@@ -33,7 +33,7 @@ class FitOptions:
         quick: do not train: the decision alone.
         balance: let classes count the same, however many pictures they have, see `balanced_weights`.
         unknown_dir: folder of pictures of other classes, which say how many of these would be named.
-        folds: number of folds; 0: no figures; None: as many as `FoldPlan` finds reasonable.
+        folds: number of folds; 0: no figures; None: as many as `Plan` finds reasonable.
         cached_views: views of each picture that are computed once, see `num_views`.
         num_workers: further processes that read pictures.
         mixed_precision: "no", "fp16" or "bf16"; None: that of `accelerate config`.
@@ -75,8 +75,21 @@ class FitOptions:
     tracker: str | None = None
 
     def __post_init__(self) -> None:
-        if self.folds is not None:
-            self.folds = as_whole("folds", self.folds, 0)
+        self.fit = as_fit(self.fit)
+        self.validation_fraction = as_number("validation_fraction", self.validation_fraction, 0, 1)
+        for name in ("shots", "checkpointing_steps"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, as_positive_int(name, value))
+        for name in ("folds", "cached_views", "num_workers"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, as_whole(name, value, 0))
+        if self.on_bad_image not in ("skip", "error"):
+            raise ValueError(f'`on_bad_image` must be "skip" or "error", got {self.on_bad_image!r}.')
+        if self.validation is not None and self.validation_fraction:
+            raise ValueError(
+                f"`validation_fraction` must be left out, got {self.validation_fraction:g}: there are pictures to "
+                "take the figures from."
+            )
         if self.folds == 1:
             raise ValueError("`folds` must be 2 at least, or 0 for no figures, got 1.")
         if self.folds and self.has_validation:
@@ -85,6 +98,10 @@ class FitOptions:
             )
         if self.unknown_dir is not None and not Path(self.unknown_dir).is_dir():
             raise FileNotFoundError(f"There is no folder {self.unknown_dir} (`unknown_dir`).")
+        if self.unknown_dir is not None and self.folds == 0 and not self.has_validation:
+            raise ValueError(
+                "`unknown_dir` needs pictures that are held out, which say when a picture is named, and `folds` is 0."
+            )
         if self.quick and not self.decision:
             raise ValueError("`quick` fits the decision alone: without a decision nothing is left to do.")
         if self.quick and self.resume_from_checkpoint is not None:

@@ -66,8 +66,13 @@ class Plan:
         return True
 
     def seconds(self, training: float) -> float:
-        """Seconds that the folds take: each is trained on all pictures but its own."""
-        return (self.num_folds - 1) * training
+        """Seconds that the folds take."""
+        return self.trainings * training
+
+    @property
+    def trainings(self) -> float:
+        """How many trainings on all pictures the folds are: each lacks its own pictures alone."""
+        return self.num_folds - (self.folds >= 0).double().mean().item()
 
     @property
     def never_asked(self) -> list[str]:
@@ -102,5 +107,5 @@ class Plan:
         if self.views:
             parts.append(f"{self.views} views of each picture, computed once")
         if self.num_folds:
-            parts.append(f"then {self.num_folds} folds, {self.num_folds - 1} times as long (--folds 0: no figures)")
+            parts.append(f"then {self.num_folds} folds, {self.trainings:.2g} times as long (--folds 0: no figures)")
         return "; ".join(parts)

@@ -111,7 +111,10 @@ def as_share(name: str, value: Any) -> float:
 
 def _as_fraction(name: str, value: Any) -> Fraction:
     """The share as it was written: 0.1 is a tenth, so that 0.7 of ten is seven."""
-    return Fraction(as_share(name, value)).limit_denominator(10**6)
+    share = Fraction(as_share(name, value)).limit_denominator(10**6)
+    if share in (0, 1):
+        raise ValueError(f"`{name}` must be at least a millionth away from 0 and 1, got {value}.")
+    return share
 
 
 def _check(name: str, probabilities: Any) -> None:

@@ -266,7 +266,13 @@ PAPER_METHODS, BASELINES = METHODS[:2], METHODS[2:]
 
 
 def mmrl_config(method: str, template: str | list[str] | None, settings: TrainingSettings) -> MMRLConfig:
-    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise; `template=None` leaves the default."""
+    """The config of `mmrl` or `mmrl++` with what `settings` says otherwise; `template=None` leaves the default.
+
+    Raises:
+        ValueError: another method, or what the config refuses.
+    """
+    if method not in PAPER_METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(PAPER_METHODS)}, got {method!r}.")
     make = MMRLConfig.plus_plus if method == "mmrl++" else MMRLConfig
     return make(**({} if template is None else {"template": template}), **settings.config)
 
