@@ -125,8 +125,8 @@ def say_agreement(agreement: dict[str, Any], args: argparse.Namespace) -> None:
     print(said)
     if args.int8 and agreement["share"] < SAME_ANSWERS and not args.force:
         raise ValueError(
-            f"in 8 bits {agreement['share']:.1%} of the answers are the same, fewer than {SAME_ANSWERS:.0%}: leave out "
-            "--int8, or write it as it is with --force."
+            f"in 8 bits {agreement['share']:.1%} of the answers are the same, fewer than {SAME_ANSWERS:.0%}: leave "
+            "out --int8, or write it as it is with --force."
         )
 
 
