@@ -117,7 +117,7 @@ def test_a_camera_that_shows_hardly_any_difference_leaves_pictures_to_validate_w
         values = values.copy()
         values[n : n + 3, 20] = 0
         bad[f"scratched/{n}.png"] = PIL.Image.fromarray(values)
-    data = load(draw(tmp_path, good | bad | {"good/copy.png": good["good/0.png"]}))
+    data = load(draw(tmp_path, good | bad | {"good/copy.png": good["good/0.png"]}), validation_fraction=0.2)
     assert len(data.validation) == 4
     assert said(data, "21 of 21 pictures look nearly like one of another class")
     assert said(data, "2 pictures are equal or nearly equal to others, 1 different ones")
@@ -126,7 +126,7 @@ def test_a_camera_that_shows_hardly_any_difference_leaves_pictures_to_validate_w
 
 def test_a_class_of_one_scene_is_named(tmp_path):
     draw(tmp_path, {f"cat/{n}.png": frame(1, n) for n in range(6)} | {f"dog/{n}.png": 10 + n for n in range(6)})
-    data = load(tmp_path)
+    data = load(tmp_path, validation_fraction=0.2)
     assert {path.split("/")[0] for path in data.validation["path"]} == {"dog"}
     assert said(data, "so that none is held out: cat")
 
