@@ -135,8 +135,21 @@ def test_what_does_not_go_together_is_refused_before_anything_is_read(options, m
 
 @pytest.mark.parametrize("pictures", [None, 3, datasets.DatasetDict()])
 def test_what_is_no_source_of_pictures_is_refused(pictures):
-    with pytest.raises(TypeError, match="Pictures must be a folder, a table or a data set"):
+    with pytest.raises(TypeError, match="Pictures must be"):
         peft_mmrl.fit(pictures, DEMO_CLIP)
+
+
+@pytest.mark.parametrize("place", ["smal", "./smal", "no where/"])
+def test_a_misspelt_folder_is_none(place):
+    with pytest.raises(FileNotFoundError, match=f"There is no file or folder {place}"):
+        peft_mmrl.fit(place, DEMO_CLIP)
+
+
+def test_hyper_parameters_may_be_given_by_name(digit_folders, capsys):
+    peft_mmrl.fit(digit_folders / "train", DEMO_CLIP, settings=short(), folds=0, epochs=2, seed=3)
+    assert "2 epochs x 4 steps" in capsys.readouterr().out
+    with pytest.raises(TypeError, match="no option epoch; there are .*epochs.*folds"):
+        peft_mmrl.fit("nowhere", DEMO_CLIP, epoch=2)
 
 
 def fit_in_each_process(photos, folder):

@@ -95,6 +95,10 @@ class PictureSource:
             return cls(dataset=given)
         if isinstance(given, str | os.PathLike):
             return cls.find(os.fspath(given))
+        if isinstance(given, datasets.DatasetDict):
+            raise InvalidTypeError(
+                f"Pictures must be one split of the data set, such as data[{next(iter(given), 'train')!r}]."
+            )
         if not isinstance(given, cls):
             raise InvalidTypeError(f"Pictures must be a folder, a table or a data set, got {given!r}.")
         return given

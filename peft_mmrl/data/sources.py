@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub.errors import HFValidationError
 
 from .class_names import in_natural_order
 from .folders import UNREADABLE, holds_picture, is_hidden, is_picture, natural_key, walk
@@ -56,7 +57,7 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
         raise ValueError(
             f"There are no class folders under {root}: expected {root / 'cat' / '1.jpg'}, {root / 'dog' / '2.jpg'} "
             f"and so on, found {', '.join(folders[:5]) or 'no folder'}"
-            f"{' (parts of a data set: point at one of them)' if names else ' with pictures'}."
+            f"{' (parts of a data set: point at one of them)' if names else ', without pictures'}."
         )
     pictures = [{"path": str(root / path), "bytes": None} for path in paths]
     groups = ["/".join(path.split("/")[:2]) if path.count("/") > 1 else "" for path in paths]
@@ -167,6 +168,10 @@ def _load_split(name: str, split: str, config_name: str | None) -> tuple[dataset
     if not is_saved(name):
         try:
             return datasets.load_dataset(name, config_name, split=split), []
+        except (HFValidationError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
+            raise FileNotFoundError(
+                f"There is no file or folder {name}, and no data set of that name on the Hub, or it is not reached: {error}"
+            ) from error
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error
     if config_name is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import datasets
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, set_seed
 from torch.utils.data import Dataset, Subset
 
 from ..data.preprocessing import ImageProcessor
@@ -71,7 +71,10 @@ class Folds:
         self.untrained = torch.zeros_like(self.frozen.zero_shot)
         for index in range(len(self)):
             rows = self.held_out(index)
-            self.decisions.append(self.frozen.decision_without(decision, rows, weight))
+            found = self.frozen.decision_without(decision, rows, weight)
+            if PartialState().num_processes > 1:  # sums in another order may differ in their last bit
+                found = broadcast_object_list([found.to("cpu")])[0].to(decision.probe_weight.device)
+            self.decisions.append(found)
             self.untrained[rows] = self.frozen.decide(self.decisions[index], rows)
 
     def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def fit(
         settings: hyper-parameters of the training; None: those that suit a few dozen pictures.
         flip: mirror half of the views, or none; None: as the pictures allow.
         options: further fields of [`~peft_mmrl.fitting.FitOptions`], such as `method`, `template`, `shots`, `quick`
-            or `folds`.
+            or `folds`, and of [`~peft_mmrl.training.TrainingSettings`], such as `epochs`, `learning_rate` or `seed`.
 
     Returns:
         the model in eval mode, its trained classes bound.
@@ -50,6 +51,7 @@ def fit(
     Raises:
         ValueError, OSError: what is wrong with the pictures, the options or the output folder, before anything is
             changed.
+        TypeError: an option that there is not.
 
     Example:
 
@@ -58,9 +60,14 @@ def fit(
         >>> model = peft_mmrl.fit("photos", base_model="openai/clip-vit-base-patch16", output_dir="my-adapter")
         ```
     """
+    places = {kind: {field.name for field in fields(kind)} for kind in (TrainingSettings, FitOptions)}
+    if unknown := sorted(options.keys() - set.union(*places.values())):
+        raise TypeError(
+            f"`fit` has no option {', '.join(unknown)}; there are {', '.join(sorted(set.union(*places.values())))}."
+        )
+    changes = {name: options.pop(name) for name in places[TrainingSettings] & options.keys()}
     settings = copy.deepcopy(settings) if settings is not None else TrainingSettings()  # a run adds to it
-    if flip is not None:
-        settings.flip = flip
+    settings = replace(settings, **changes, **({} if flip is None else {"flip": flip}))
     fitting = Fitting(
         FitOptions(
             PictureSource.of(pictures),

@@ -81,6 +81,7 @@ class Fitting:
         self.data = load_training_data(accelerator=accelerator, tokenizer=tokenizer, **options.data)
         settings.config |= choose_preprocessing(self.data, self.processor, options.fit, accelerator).config
         if options.balance:
+            self.data.notes.append("every class counts the same, however many pictures it has (--balance)")
             settings.config["class_weight"] = balanced_weights(self.data.pictures_per_class())
         if options.decision:
             settings.config.setdefault("zero_shot_weight", SAFE_ZERO_SHOT_WEIGHT)
@@ -204,6 +205,9 @@ class Fitting:
             names = self.run_description.items()
             plain = {name: value for name, value in names if isinstance(value, int | float | str)}
             accelerator.init_trackers("peft_mmrl", config=plain)
+        if self.resume_from is not None:
+            done = read_progress(self.resume_from).epoch
+            self.say(f"{done} of {self.plan.epochs} epochs are done; folds, if any, begin anew")
         start, first = time.perf_counter(), 0 if self.resume_from is None else read_progress(self.resume_from).epoch
         self.history = train(
             self.model,

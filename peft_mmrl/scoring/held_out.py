@@ -147,9 +147,12 @@ class Confidence:
         if threshold is None:
             return self._too_few(f"Sets that aim at {_percent(coverage)} need", 1 - coverage)
         held = [right or 1 - p <= threshold for right, p in zip(self.are_right, self.own, strict=True)]
+        others = f"every other of at least {1 - threshold:.1%}"
+        if threshold < 0.5:  # no two classes have as much
+            others = "no other: on these pictures it alone is enough"
         words = (
             f"Sets that aim at {_percent(coverage)} (predict --coverage {coverage:g}) hold the likeliest class, and "
-            f"every other of at least {1 - threshold:.1%}. Of {self._source()} {sum(held)} "
+            f"{others}. Of {self._source()} {sum(held)} "
             f"({sum(held) / len(held):.1%}) have their class in the set. {IN_TRIALS}."
         )
         return Aim(threshold, words, held)
