@@ -18,6 +18,7 @@ import warnings
 from pathlib import Path
 from statistics import mean, pstdev
 
+import datasets
 import torch
 from demo_parts.methods import DEMO_CLIP, DIGIT_SPLITS, SETTINGS, SHOTS, TITLES, Task, fit, load_clip, make_task, score
 from demo_parts.picture import draw
@@ -86,6 +87,7 @@ def main(args: argparse.Namespace) -> None:
     """Run the demo."""
     start = time.perf_counter()
     torch.set_num_threads(1)  # the model is tiny: more threads would only wait for each other
+    datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()  # a bar for every small CLIP that is loaded says nothing
     # PEFT 0.21 asks transformers 5.24 for an attribute that has a new name there.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -170,7 +170,7 @@ def _load_split(name: str, split: str, config_name: str | None) -> tuple[dataset
             return datasets.load_dataset(name, config_name, split=split), []
         except (HFValidationError, ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
             raise FileNotFoundError(
-                f"There is no file or folder {name}, and no data set of that name on the Hub, or it is not reached: {error}"
+                f"There is no file or folder {name}, and no data set of that name that the Hub gives: {error}"
             ) from error
         except (datasets.exceptions.DatasetGenerationError, RuntimeError) as error:
             raise ValueError(f"{name} cannot be read by `datasets`: {error.__cause__ or error}") from error

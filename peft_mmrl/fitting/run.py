@@ -205,10 +205,10 @@ class Fitting:
             names = self.run_description.items()
             plain = {name: value for name, value in names if isinstance(value, int | float | str)}
             accelerator.init_trackers("peft_mmrl", config=plain)
+        first = 0 if self.resume_from is None else read_progress(self.resume_from).epoch
         if self.resume_from is not None:
-            done = read_progress(self.resume_from).epoch
-            self.say(f"{done} of {self.plan.epochs} epochs are done; folds, if any, begin anew")
-        start, first = time.perf_counter(), 0 if self.resume_from is None else read_progress(self.resume_from).epoch
+            self.say(f"{first} of {self.plan.epochs} epochs are done; folds, if any, begin anew")
+        start = time.perf_counter()
         self.history = train(
             self.model,
             pictures,
