@@ -35,7 +35,7 @@ BY_HAND = {
     r"--multi_gpu\b|--device cuda": "needs GPUs",
     r"--data_dir\b": "needs the papers' data sets",
     r"\b(base.to.new|few.shot|cross.dataset)\b": "trains for minutes; in short it is in test_protocols.py",
-    r"\b(benchmark|demo|tune_demo|pretrain_demo_clip)\b": "runs for minutes; in short it is in tests of its name",
+    r"\b(benchmark|demo|promises|tune_demo|pretrain_demo_clip)\b": "runs for minutes; in short it is in its own tests",
     r"\bgpu/run\.py\b": "works in a clone; test_gpu_script.py runs it",
     r"\bclassify\.py\b": "needs an exported folder; test_export.py makes some",
     r"\bexport\b.*--(int8|coverage|risk)\b": "needs answers alike, or held-out pictures; test_export.py has them",
