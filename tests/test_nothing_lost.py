@@ -78,7 +78,7 @@ def test_replacing_a_run_removes_the_files_of_that_run_alone(work):
     start(train, *training(work / "photos", work / "adapter", *more))
     assert sorted(contents(work / "adapter")) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "decision.safetensors"),
-        *("notes.txt", "report/mine.txt", "run.json", "trained_on.json"),
+        *("notes.txt", "reference.safetensors", "report/mine.txt", "run.json", "trained_on.json"),
     ]
     assert "Ask Ann about the pictures." in card.read_text(encoding="utf-8")
     after = load_peft_weights(str(work / "adapter"))

@@ -268,7 +268,8 @@ def test_sets_hold_the_likeliest_and_what_is_probable_enough(confident, folder, 
         least = sorted(OWN, reverse=True)[rank - 1]
         found = [row for row in rows(confident, folder, "--coverage", coverage) if not row["error"]]
         said = capsys.readouterr().err
-        assert f"aim at {coverage:.0%}" in said and f"at least {least:.1%}" in said
+        others = f"every other of at least {least:.1%}" if least <= 0.5 else "no other: on these pictures it alone is"
+        assert f"aim at {coverage:.0%}" in said and others in said
         assert "each answered by a model trained without it (4 folds)" in said
         assert "88 to 94% on average, 69% at worst" in said
         assert (

@@ -45,6 +45,8 @@ def training_added(metrics: dict[str, Any]) -> str | None:
     if "training_p_value" not in metrics:
         return None
     gained, lost, p = (metrics[f"training_{name}"] for name in ("gained", "lost", "p_value"))
+    if not gained and not lost:
+        return "Training made no difference to what the decision gets without it."
     points = 100 * (gained - lost) / metrics["pictures"]
     change = f"took {-points:.1f} points from" if points < 0 else f"added {points:.1f} points to"
     chance = "can be chance" if p >= CHANCE else "is hardly ever chance"
@@ -64,7 +66,7 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     folds = f", each answered by a model trained without it ({metrics['folds']} folds)" if metrics["folds"] else ""
     line = f"accuracy on {metrics['pictures']} pictures{folds}: {metrics['accuracy']:.1%}"
     line += f" (zero-shot {metrics['zero_shot_accuracy']:.1%})"
-    if verdict(metrics) == "unclear":
+    if verdict(metrics) == "unclear" and (metrics["gained"] or metrics["lost"]):
         line += "; a difference this small can be chance"
     rows = by_change(metrics["per_class"], len(metrics["per_class"]))
     mean = f"mean recall of {len(rows)} classes: {metrics['macro_recall']:.1%}"
