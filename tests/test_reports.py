@@ -377,7 +377,7 @@ def test_three_accuracies_stand_at_the_top_of_the_page(tmp_path):
         (30, 50, "added 33.3 points to", 20, 0, "is hardly ever chance (p < 0.001)"),
         (30, 38, "added 13.3 points to", 8, 0, "is hardly ever chance (p = 0.01)"),
         (30, 31, "added 1.7 points to", 1, 0, "can be chance (p = 1.00)"),
-        (30, 30, "added 0.0 points to", 0, 0, "can be chance (p = 1.00)"),
+        (30, 30, "made no difference to", 0, 0, None),
         (50, 30, "took 33.3 points from", 0, 20, "is hardly ever chance (p < 0.001)"),
     ],
 )
@@ -390,8 +390,8 @@ def test_what_training_added_to_the_decision_is_said_with_its_doubt(
         called = torch.where(right < count, predictions.labels, 1 - predictions.labels)
         setattr(predictions, name, torch.eye(2)[called] * 0.8 + 0.1)
     metrics = report_of(tmp_path, predictions)
-    said = f"Training {change} what the decision gets without it (pictures gained: {gained}, lost: {lost})."
-    said += f" That {chance}."
+    said = f"Training {change} what the decision gets without it"
+    said += "." if chance is None else f" (pictures gained: {gained}, lost: {lost}). That {chance}."
     assert verdict.training_added(metrics) == said
     assert said in verdict.summary(metrics) and said.replace("<", "&lt;") in (tmp_path / "report.html").read_text()
 
