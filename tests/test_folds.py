@@ -77,7 +77,7 @@ def digits():
     model.set_classes(CLASS_NAMES[:3], processor)
     accelerator = Accelerator(cpu=True)
     frozen = FrozenFeatures.of(model, dataset, processor, accelerator)
-    frozen.fit_decision(model, accelerator)
+    frozen.fit_decision(model)
     return SimpleNamespace(**locals())
 
 

@@ -231,7 +231,7 @@ def decide_in_each_process(photos, folder):
     accelerator = make_accelerator(cpu=True)
     model = load(folder / "one")
     frozen = FrozenFeatures.of(model, load_folder(photos / "train")[0], load_clip()[1], accelerator)
-    found, decision = frozen.judge_mirroring(), frozen.fit_decision(model, accelerator, features="frozen")
+    found, decision = frozen.judge_mirroring(), frozen.fit_decision(model, features="frozen")
     state = {**decision.state()[0], "mirroring": torch.tensor([found.gain, found.known])}
     torch.save((accelerator.num_processes, state), folder / f"{accelerator.process_index}.pt")
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
@@ -81,16 +80,6 @@ def check_arguments(args: argparse.Namespace) -> None:
         for value in given if isinstance(given, list) else [given]:
             if isinstance(value, int | float):
                 check(f"--{name}", value)
-
-
-def check_precision(accelerator: Accelerator) -> None:
-    """Refuse fp16 where it cannot work, be it asked for by an argument, by `accelerate launch` or by its config.
-
-    Raises:
-        ValueError: fp16 on a CPU.
-    """
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("--mixed_precision fp16 needs a GPU, and this runs on the CPU: use bf16 or no.")
 
 
 def check_tracker(name: str | None) -> None:

@@ -50,7 +50,6 @@ def main(args: argparse.Namespace) -> None:
         others = {"the adapter": args.adapter, "--class_names": args.class_names, "--base_model": args.base_model}
         folder.check_inputs({"the data": args.data}, others)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
-        cli.check_precision(accelerator)
         config = read_config(args.adapter)
         source = PictureSource.find(
             args.data, args.split, args.image_column, args.label_column, args.dataset_config_name

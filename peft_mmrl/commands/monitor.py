@@ -55,7 +55,6 @@ def main(args: argparse.Namespace) -> None:
         others = {"the adapter": args.adapter, "--reference": args.reference, "--base_model": args.base_model}
         folder.check_inputs({}, {**given, **others})
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
-        cli.check_precision(accelerator)
         shared = [stream_of(args) if accelerator.is_main_process else None]
         stream, left_out = broadcast_object_list(shared)[0] if accelerator.num_processes > 1 else shared[0]
         model, image_processor = load_classifier(args.adapter, args.base_model)

@@ -78,7 +78,6 @@ def write_answers(args: argparse.Namespace, output: TextIO) -> None:
         sorter = sorter_of(args)
         pages = None if args.explain is None else explaining_folder(args)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)
-        cli.check_precision(accelerator)
         model, image_processor = load_classifier(args.adapter, args.base_model, args.classes)
         rule, words = answering_rule(args, model)
         run = {"kind": "explanation", "adapter": args.adapter, "pictures": args.pictures}

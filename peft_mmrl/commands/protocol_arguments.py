@@ -17,7 +17,7 @@ from ..protocols.tasks import Results, check_all_classes_occur, check_classes
 from ..training import BASELINES, PAPER_METHODS, TrainingSettings, make_accelerator, paper_settings
 from ..training.run_folder import RunFolder
 from ..tuner.names import describe_equal_names
-from .arguments import DEFAULT_BASE_MODEL, check_precision, make_parser
+from .arguments import DEFAULT_BASE_MODEL, make_parser
 from .console import going_on
 
 
@@ -137,7 +137,6 @@ def plan_runs(
 
     check_all_classes()
     accelerator = make_accelerator(TrainingSettings(), mixed_precision=args.mixed_precision)
-    check_precision(accelerator)
     methods = [*args.method, *args.baseline] or [PAPER_METHODS[0]]
     given = {name: getattr(args, name) for name in SCHEDULE if getattr(args, name) is not None}
     runs = [

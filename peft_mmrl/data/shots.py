@@ -80,13 +80,7 @@ def hold_out(
     if not fraction:
         return list(range(len(labels))), []
     groups = range(len(labels)) if groups is None else groups
-    sizes: dict[Hashable, Counter[Hashable]] = {}  # of a group, by class
-    for label, group in zip(labels, groups, strict=True):
-        sizes.setdefault(group, Counter())[label] += 1
-    groups_of: dict[Hashable, list[Hashable]] = {label: [] for label in labels}
-    for group, size in sizes.items():
-        for label in size:
-            groups_of[label].append(group)
+    sizes, groups_of = _sizes_of_groups(labels, groups)
     counts, held, left = Counter(labels), set(), Counter(labels)
 
     def can_go(group: Hashable) -> bool:
@@ -132,13 +126,7 @@ def deal_folds(
     Returns:
         the fold of every item, from 0 without gaps, or `NEVER`.
     """
-    sizes: dict[Hashable, Counter[Hashable]] = {}  # of a group, by class
-    for label, group in zip(labels, groups, strict=True):
-        sizes.setdefault(group, Counter())[label] += 1
-    groups_of: dict[Hashable, list[Hashable]] = {label: [] for label in labels}
-    for group, size in sizes.items():
-        for label in size:
-            groups_of[label].append(group)
+    sizes, groups_of = _sizes_of_groups(labels, groups)
     several = [len(own) for own in groups_of.values() if len(own) > 1]
     if num_folds is None:
         num_folds = min([*several, MOST_FOLDS])
@@ -162,6 +150,20 @@ def deal_folds(
     used = sorted({index for index in fold.values() if index != NEVER})
     number = {index: place for place, index in enumerate(used)} | {NEVER: NEVER}
     return [number[fold[group]] for group in groups]
+
+
+def _sizes_of_groups(
+    labels: Sequence[Hashable], groups: Sequence[Hashable]
+) -> tuple[dict[Hashable, Counter[Hashable]], dict[Hashable, list[Hashable]]]:
+    """How many items of each class a group has, and the groups of each class, in the order in which they appear."""
+    sizes: dict[Hashable, Counter[Hashable]] = {}
+    for label, group in zip(labels, groups, strict=True):
+        sizes.setdefault(group, Counter())[label] += 1
+    groups_of: dict[Hashable, list[Hashable]] = {label: [] for label in labels}
+    for group, size in sizes.items():
+        for label in size:
+            groups_of[label].append(group)
+    return sizes, groups_of
 
 
 def _groups(labels: Sequence[Hashable]) -> list[list[int]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import datasets
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate import Accelerator
+from accelerate.utils import set_seed
 from torch.utils.data import Dataset, Subset
 
 from ..data.preprocessing import ImageProcessor
@@ -43,10 +43,9 @@ class Folds:
     ) -> None:
         self.model, self.dataset, self.frozen, self.fold = model, dataset, frozen, fold
         self.config = model.peft_config[model.active_adapter]
-        self.decisions: list[Decision] | None = None  # of each fold, fitted without its pictures
-        self.untrained: torch.Tensor | None = (
-            None  # probabilities (N, C) without training, each by its fold's decision
-        )
+        # Of each fold, fitted without its pictures, and the probabilities (N, C) that these give without training.
+        self.decisions: list[Decision] | None = None
+        self.untrained: torch.Tensor | None = None
         if decision is not None:
             self._decide(decision)
 
@@ -71,10 +70,7 @@ class Folds:
         self.untrained = torch.zeros_like(self.frozen.zero_shot)
         for index in range(len(self)):
             rows = self.held_out(index)
-            found = self.frozen.decision_without(decision, rows, weight)
-            if PartialState().num_processes > 1:  # sums in another order may differ in their last bit
-                found = broadcast_object_list([found.to("cpu")])[0].to(decision.probe_weight.device)
-            self.decisions.append(found)
+            self.decisions.append(self.frozen.decision_without(decision, rows, weight))
             self.untrained[rows] = self.frozen.decide(self.decisions[index], rows)
 
     def train(

@@ -140,7 +140,7 @@ class Fitting:
         if not self.options.decision:
             return None
         try:
-            decision = self.frozen.fit_decision(self.model, self.accelerator, features="frozen")
+            decision = self.frozen.fit_decision(self.model, features="frozen")
         except ValueError as error:
             if self.options.quick:
                 raise ValueError(f"no decision can be fitted: {error}") from error

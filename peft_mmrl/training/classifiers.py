@@ -92,7 +92,7 @@ class MMRLClassifier:
         given = self.model, train_set, self.processor.image_processor, self.accelerator
         frozen = FrozenFeatures.of(*given, with_mirrored=False)
         other = copy.copy(self)
-        other.decision = frozen.fit_decision(self.model, self.accelerator, features)
+        other.decision = frozen.fit_decision(self.model, features)
         return other
 
     def _bind(self, class_names: list[str], **how: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import datasets
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 
 from ..data import Preprocessing
@@ -86,7 +87,7 @@ class FrozenFeatures:
         labels = torch.tensor(dataset["label"][:])
         return cls(images, mirrored if with_mirrored else None, *text, labels, scale, measures)
 
-    @property
+    @cached_property
     def zero_shot(self) -> torch.Tensor:
         """Probabilities (N, C) of frozen CLIP."""
         return (self.scale * self.images @ self.text.T).softmax(dim=1)
@@ -95,21 +96,17 @@ class FrozenFeatures:
         """As [`~peft_mmrl.tuner.mirroring.judge_mirroring`]."""
         return judge_mirroring(self.images, self.mirrored, self.text, self.labels, self.scale)
 
-    def fit_decision(
-        self, model: PeftModelForZeroShotImageClassification, accelerator: Accelerator, features: str = "adapted"
-    ) -> Decision:
+    def fit_decision(self, model: PeftModelForZeroShotImageClassification, features: str = "adapted") -> Decision:
         """`model.fit_decision` on these features; the same in every process.
 
         Raises:
             ValueError: what `fit_decision` refuses.
         """
-        decision = model.fit_decision(self.images, self.labels, features=features)
-        if accelerator.num_processes > 1:  # sums in another order may differ in their last bit
-            model.decision = broadcast_object_list([decision.to("cpu")])[0].to(decision.probe_weight.device)
+        model.decision = _of_main_process(model.fit_decision(self.images, self.labels, features=features))
         return model.decision
 
     def decision_without(self, decision: Decision, rows: torch.Tensor, class_weight: list[float] | None) -> Decision:
-        """The decision, fitted without some pictures.
+        """The decision, fitted without some pictures; the same in every process.
 
         Args:
             decision: the one on all pictures, with its rows in the order of `text`.
@@ -121,13 +118,20 @@ class FrozenFeatures:
         weight = None if class_weight is None else torch.tensor(class_weight)
         settings = {name: getattr(decision, name) for name in ("features", "classes", "fitted_for")}
         given = self.images[kept].to(device), self.text.to(device), self.labels[kept].to(device)
-        return decision_fit.fit(*given, self.scale, class_weight=weight, **settings)
+        return _of_main_process(decision_fit.fit(*given, self.scale, class_weight=weight, **settings))
 
     def decide(self, decision: Decision, rows: torch.Tensor) -> torch.Tensor:
         """Probabilities (n, C) of a decision without training, for the n pictures at some positions."""
         images = self.images[rows]
         weight, bias = decision.probe_weight.cpu(), decision.probe_bias.cpu()
         return (self.scale * images @ self.text.T + images @ weight.T + bias).softmax(dim=1)
+
+
+def _of_main_process(decision: Decision) -> Decision:
+    """The decision of the main process, in all: sums in another order may differ in their last bit."""
+    if PartialState().num_processes == 1:
+        return decision
+    return broadcast_object_list([decision.to("cpu")])[0].to(decision.probe_weight.device)
 
 
 def describe_mirroring(found: Mirroring | None) -> str:
