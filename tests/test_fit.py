@@ -114,6 +114,7 @@ def test_a_class_with_one_picture_is_never_asked_and_the_run_says_so(digit_folde
         ({"folds": -1}, "`folds`"),
         ({"folds": 4, "validation_fraction": 0.2}, "`folds` must be left out"),
         ({"quick": True, "decision": False}, "`quick` fits the decision alone"),
+        ({"quick": True, "tracker": "tensorboard"}, "`quick` does not train: `tracker` must be left out"),
         ({"resume_from_checkpoint": "latest"}, "there is none"),
         ({"template": "no place for a name"}, "`template`"),
         ({"method": "mmrlpp"}, "`method` must be one of mmrl, mmrl\\+\\+, got 'mmrlpp'"),

@@ -55,6 +55,9 @@ def test_bad_input_is_refused_before_training(digit_folders, tmp_path):
         run("--output_dir", tmp_path / "adapter")
     with pytest.raises(SystemExit, match="no class folders"):
         run("--output_dir", tmp_path / "adapter", "--train_dir", digit_folders / "train" / "one")
+    train = digit_folders / "train"
+    with pytest.raises(SystemExit, match="validation_fraction"):
+        run("--output_dir", tmp_path / "a", "--train_dir", train, "--eval_dir", train, "--validation_fraction", "0.2")
 
 
 def test_without_a_name_it_is_pushed_as_the_output_folder_is_called(digit_folders, tmp_path, monkeypatch):

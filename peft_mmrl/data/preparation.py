@@ -195,15 +195,17 @@ def load_training_data(
         validation: pictures to validate with, matched by class name; None: a part of the others is held out.
         class_names: file of names for prompts, see `read_class_names`.
         shots: pictures of each class to train on; None: all.
-        validation_fraction: part of each class to hold out where there is no `validation`; 0: none.
+        validation_fraction: part of each class to hold out, where there is no `validation`; 0: none.
         on_bad_image: "skip" leaves out pictures that cannot be read, "error" refuses them.
         seed: of what is held out and which shots are drawn.
 
     Raises:
-        ValueError: a single class, two that are the same, no class in common, or, with "error", pictures that cannot
-            be read.
+        ValueError: both `validation` and `validation_fraction`, a single class, two that are the same, no class in
+            common, or, with "error", pictures that cannot be read.
         OSError: something isn't there.
     """
+    if validation is not None:
+        check_no_fraction(validation_fraction)
     pictures, notes = source.load()
     check_several_classes(pictures, str(source))
     folders = pictures.features["label"].names
@@ -212,8 +214,8 @@ def load_training_data(
     names_of |= renamed
     check_distinct({folder: names_of[folder] for folder in folders}, tokenizer)
     notes += [*more, *notes_on_codes(names_of.values())]
-    fraction = validation_fraction if validation is None else 0
-    pictures, kept, held, groups, more = _divide(pictures, shots, fraction, seed, on_bad_image, accelerator)
+    divided = _divide(pictures, shots, validation_fraction, seed, on_bad_image, accelerator)
+    pictures, kept, held, groups, more = divided
     notes += more
     pictures, empty = drop_empty_classes(pictures.select([*kept, *held]))
     if empty:
@@ -245,6 +247,18 @@ def load_training_data(
     data = TrainingData(pictures, found, names, notes, str(source), elsewhere, facts, groups)
     data.notes += note_uneven(data.pictures_per_class())
     return data
+
+
+def check_no_fraction(fraction: float) -> None:
+    """Raise where a part of the pictures is to be held out beside others that are given.
+
+    Raises:
+        ValueError: it is.
+    """
+    if fraction:
+        raise ValueError(
+            f"`validation_fraction` must be left out, got {fraction:g}: there are pictures to take the figures from."
+        )
 
 
 def _divide(

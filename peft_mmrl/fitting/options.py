@@ -8,6 +8,7 @@ from typing import Any
 
 from ..auto import DEFAULT_BASE_MODEL
 from ..data import PictureSource
+from ..data.preparation import check_no_fraction
 from ..training import TrainingSettings
 from ..tuner.validation import as_fit, as_number, as_positive_int, as_whole
 
@@ -85,11 +86,8 @@ class FitOptions:
                 setattr(self, name, as_whole(name, value, 0))
         if self.on_bad_image not in ("skip", "error"):
             raise ValueError(f'`on_bad_image` must be "skip" or "error", got {self.on_bad_image!r}.')
-        if self.validation is not None and self.validation_fraction:
-            raise ValueError(
-                f"`validation_fraction` must be left out, got {self.validation_fraction:g}: there are pictures to "
-                "take the figures from."
-            )
+        if self.validation is not None:
+            check_no_fraction(self.validation_fraction)
         if self.folds == 1:
             raise ValueError("`folds` must be 2 at least, or 0 for no figures, got 1.")
         if self.folds and self.has_validation:
@@ -104,6 +102,8 @@ class FitOptions:
             )
         if self.quick and not self.decision:
             raise ValueError("`quick` fits the decision alone: without a decision nothing is left to do.")
+        if self.quick and self.tracker is not None:
+            raise ValueError(f"`quick` does not train: `tracker` must be left out, got {self.tracker!r}.")
         if self.quick and self.resume_from_checkpoint is not None:
             raise ValueError("`quick` does not train: `resume_from_checkpoint` has nothing to go on with.")
 
