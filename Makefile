@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 OLDEST := .venv/oldest
 QUANTISED := .venv/quantised
-# Tests take one thread and up to 2 GB per worker.
+# Tests run in two processes of one thread and up to 4 GB each; `make WORKERS=4 test`: in four.
 WORKERS ?= 2
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
