@@ -4,6 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 OLDEST := .venv/oldest
 QUANTISED := .venv/quantised
+# Tests run in two processes of one thread and up to 4 GB each; `make WORKERS=4 test`: in four.
+WORKERS ?= 2
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: setup demo test test-oldest test-quantised lint format bench gpu gpu-wheels pretrain
 
@@ -19,21 +22,21 @@ demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 # An environment of its own, in which every `>=` of pyproject.toml is an `==`.
 $(OLDEST)/.ready: pyproject.toml
 	rm -rf $(OLDEST) && $(PYTHON) -m venv $(OLDEST)
 	grep -oE '[A-Za-z0-9_-]+>=[0-9.]+' $< | sed 's/>=/==/' > $(OLDEST)/constraints.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
-		--editable ".[examples]" hypothesis pytest pyyaml
+		--editable ".[examples]" hypothesis pytest pytest-xdist pyyaml
 	touch $@
 
 OLDEST_TESTS := registration config parity forward backbones classes adapters peft_common \
 	transformers_integration pipelines trainer training views data pictures transforms metrics
 
 test-oldest: $(OLDEST)/.ready
-	$(OLDEST)/bin/python -m pytest $(OLDEST_TESTS:%=tests/test_%.py)
+	$(OLDEST)/bin/python -m pytest $(PARALLEL) $(OLDEST_TESTS:%=tests/test_%.py)
 
 # bitsandbytes lies apart as well: where it is installed, every import of PEFT loads it and prints what it lacks.
 $(QUANTISED): $(READY)

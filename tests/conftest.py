@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from peft_mmrl import MMRLConfig
 
 
 torch.set_num_threads(1)  # tiny matrices: more threads only get in each other's way
+os.environ["OMP_NUM_THREADS"] = "1"  # of processes that tests start
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))  # not in front: examples/evaluate.py would hide the library of that name

@@ -1,6 +1,6 @@
 """A stand-in for the Hugging Face Hub: what `huggingface_hub` asks of it to upload and download a model, in memory.
 
-Large files go through Git LFS, as on the Hub; a client must run with `HF_HUB_DISABLE_XET`.
+Large files go through Git LFS, as on the Hub; a client of another process must run with `HF_HUB_DISABLE_XET`.
 """
 
 import base64
@@ -10,7 +10,23 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
+import transformers
 import yaml
+
+
+def use_hub(monkeypatch, url, cache):
+    """Let huggingface_hub, which reads its settings when it is imported, talk to a server of this machine as "me"."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made by its first user
+    monkeypatch.setenv("HF_TOKEN", "me")
 
 
 class HubServer(ThreadingHTTPServer):

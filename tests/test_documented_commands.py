@@ -1,8 +1,13 @@
-"""The command lines of the documents, run as they stand there: on a folder with what they name, and a stand-in Hub."""
+"""The command lines of the documents, run as they stand there: on a folder with what they name, and a stand-in Hub.
+
+What starts several processes is started; `peft-mmrl` and scripts of one process are called in this one, which spares
+each the imports (`test_wheel.py` starts the installed `peft-mmrl`, `test_simple_loop.py` a script).
+"""
 
 import ast
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -13,10 +18,11 @@ import datasets
 import pytest
 from conftest import DEMO_CLIP, EXAMPLES
 from demo_parts.methods import load_clip
-from hub_server import HubServer
+from hub_server import HubServer, use_hub
 from peft import get_peft_model
 
 from peft_mmrl import MMRLConfig
+from peft_mmrl.commands.main import main
 from peft_mmrl.hub.bundle import Bundle
 
 
@@ -106,44 +112,74 @@ def site(digit_folders, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hub_and_environment(site, tmp_path_factory):
-    """A Hub that has base model, adapter and data set of those names, and the variables that lead to it."""
-    home = tmp_path_factory.mktemp("home")
-    programs = home / "bin"
-    programs.mkdir()
-    if shutil.which("peft-mmrl") is None:
-        (programs / "peft-mmrl").write_text(f'#!/bin/sh\nexec {sys.executable} -m peft_mmrl "$@"\n')
-        (programs / "peft-mmrl").chmod(0o755)
+def hub(site, tmp_path_factory):
+    """A Hub that has base model, adapter and data set of those names."""
     with HubServer() as hub:
         for name, folder in (("openai/clip-vit-base-patch16", DEMO_CLIP), ("me/my-adapter", site / "my-adapter")):
             hub.commit(name, "main", {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
         files = {}
         for split in ("train", "test"):
             data = datasets.load_dataset("imagefolder", data_dir=str(site / split), split="train")
-            data.to_parquet(home / f"{split}.parquet")
-            files[f"data/{split}-00000-of-00001.parquet"] = (home / f"{split}.parquet").read_bytes()
+            data.to_parquet(table := tmp_path_factory.mktemp("tables") / f"{split}.parquet")
+            files[f"data/{split}-00000-of-00001.parquet"] = table.read_bytes()
         hub.commit("datasets/AI-Lab-Makerere/beans", "main", files)
-        path = os.pathsep.join(map(str, (programs, Path(sys.executable).parent, os.environ["PATH"])))
-        unset = {"HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "ACCELERATE_USE_CPU"}
-        yield (
-            hub,
-            {name: value for name, value in os.environ.items() if name not in unset}
-            | {
-                "PATH": path,
-                "PYTHONPATH": str(ROOT),
-                "HF_HOME": str(home / "hf"),
-                "HF_ENDPOINT": hub.url,
-                "HF_TOKEN": "me",
-                "HF_HUB_DISABLE_XET": "1",
-                "NO_PROXY": "127.0.0.1",
-                "OMP_NUM_THREADS": "1",
-            },
-        )
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """For what is downloaded."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def start(hub, home):
+    """Runs a command in processes of its own; gives its exit code, standard output and standard error."""
+    unset = {"HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "ACCELERATE_USE_CPU"}
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "me",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def run(command):
+        done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, timeout=600)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def call(hub, home, capsys, monkeypatch, fresh_state):
+    """The same in this process."""
+    use_hub(monkeypatch, hub.url, home / "hub")
+
+    def run(command):
+        words, _, answers = command.partition(" > ")
+        program, *words = shlex.split(words)
+        monkeypatch.setattr("sys.argv", words if program == "python" else [program, *words])
+        code = 0
+        try:
+            if program == "python":
+                runpy.run_path(words[0], run_name="__main__")
+            else:
+                main()
+        except SystemExit as stopped:
+            code = stopped.code
+        out, err = capsys.readouterr()
+        if answers:
+            Path(answers).write_text(out)
+        return code or 0, out, f"{err}{code}"
+
+    return run
 
 
 @pytest.mark.parametrize("command", RUN, ids=lambda command: re.sub(r"\s+", " ", command))
-def test_a_documented_command_works_as_it_stands(command, site, hub_and_environment, tmp_path, monkeypatch):
-    hub, environment = hub_and_environment
+def test_a_documented_command_works_as_it_stands(command, site, hub, tmp_path, monkeypatch, request):
     if re.search(r"\bpush\b|--push_to_hub", command):  # something new
         monkeypatch.setattr(hub, "branches", {name: at for name, at in hub.branches.items() if name[0][:3] != "me/"})
     folder = Path(shutil.copytree(site, tmp_path / "site"))
@@ -157,15 +193,15 @@ def test_a_documented_command_works_as_it_stands(command, site, hub_and_environm
     output_dir = words[words.index("--output_dir") + 1] if "--output_dir" in words else None
     if output_dir is not None and (folder / output_dir).exists():
         shutil.rmtree(folder / output_dir)
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, f"{COMMANDS[command]}: {done.stderr}"
+    monkeypatch.chdir(folder)
+    run = request.getfixturevalue("start" if command.startswith(("accelerate ", "torchrun ")) else "call")
+    code, out, err = run(command)
+    assert code == 0, f"{COMMANDS[command]}: {err}"
     if output_dir is not None:
         assert {"adapter_config.json", "report.html"} & {path.name for path in (folder / output_dir).iterdir()}
     if re.search(r"\bpredict\b", command):
         answers = folder / words[-1] if ">" in words else None
-        text = answers.read_text() if answers else done.stdout
+        text = answers.read_text() if answers else out
         named = sum(
             len(list(folder.glob(f"{word.rstrip('/')}/*/*"))) or 1 for word in words if is_source(folder, word)
         )

@@ -7,10 +7,9 @@ import huggingface_hub
 import pytest
 import torch
 import train
-import transformers
 from conftest import make_clip, scramble
 from demo_parts.methods import DEMO_CLIP
-from hub_server import HubServer
+from hub_server import HubServer, use_hub
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from transformers import CLIPConfig, CLIPModel
 
@@ -22,24 +21,10 @@ from peft_mmrl.hub.card import write_card
 from peft_mmrl.hub.upload import check_can_push, push_folder
 
 
-def use_hub(monkeypatch, url):
-    """Let huggingface_hub, which reads its settings when it is imported, talk to a server of this machine."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
-    monkeypatch.setattr(
-        huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
-    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)  # made by its first user
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
     with HubServer() as server:
-        use_hub(monkeypatch, server.url)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setenv("HF_TOKEN", "me")
+        use_hub(monkeypatch, server.url, tmp_path / "cache")
         yield server
 
 
@@ -230,11 +215,10 @@ def test_what_cannot_be_pushed_is_said_before_training(hub, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_hub_that_cannot_be_reached_is_said_before_training(monkeypatch, offline):
-    use_hub(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
+def test_a_hub_that_cannot_be_reached_is_said_before_training(monkeypatch, tmp_path, offline):
+    use_hub(monkeypatch, "http://127.0.0.1:9", tmp_path)  # nobody listens there
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(upload, "WAITS", (0, 0))
-    monkeypatch.setenv("HF_TOKEN", "me")
     with pytest.raises(OSError, match="Cannot push to 'me/pets': the Hub cannot be reached"):
         check_can_push("me/pets")
 

@@ -87,7 +87,7 @@ def test_processes_of_mpirun_join_on_a_cpu(command):
     running = []
     for rank in map(str, range(2)):
         variables = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": rank, "MASTER_PORT": port}
-        variables |= {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"}
+        variables |= {"OMPI_COMM_WORLD_LOCAL_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": rank}
         environment = os.environ | variables
         running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     outputs = [process.communicate(timeout=300)[0] for process in running]

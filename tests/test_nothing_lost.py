@@ -235,7 +235,7 @@ def test_words_that_nobody_reads_end_no_training(work, monkeypatch):
 
 def test_a_closed_pipe_ends_prediction_quietly(work):
     command = [sys.executable, "-m", "peft_mmrl", "predict", work / "adapter", work / "photos", "--format", "jsonl"]
-    environment = os.environ | {"PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONIOENCODING": "cp1252"}
     read, write = os.pipe()
     process = subprocess.Popen(
         list(map(str, command)), stdout=write, stderr=subprocess.PIPE, text=True, env=environment
@@ -311,8 +311,7 @@ def test_a_checkpoint_of_another_run_is_not_taken_for_this_one(work, monkeypatch
 
 def test_sigterm_ends_a_training_with_a_line_and_a_checkpoint(work):
     command = [sys.executable, "-m", "peft_mmrl", "train", *training(work / "photos", work / "new", "--epochs", "500")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if (work / "new" / "checkpoint" / "progress.json").exists():
             break

@@ -49,7 +49,7 @@ def environment(wheel, tmp_path_factory):
 @pytest.fixture
 def peft_mmrl(environment, tmp_path):
     """Calls a command in an empty folder."""
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def call(*arguments):
         return run(environment / "peft-mmrl", *arguments, cwd=tmp_path, env=variables)
