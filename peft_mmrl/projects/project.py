@@ -1,0 +1,458 @@
+"""A project's folder: pictures by class and without one, what was taken out, adapters, and a few settings."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from ..auto import DEFAULT_BASE_MODEL
+from ..data.class_names import prompt_names
+from ..data.folders import OnSkip, holds_picture, is_hidden, natural_key, walk
+from ..scoring.file_names import folder_names, safe_name
+from ..training.run_folder import read_json, write_json, writing
+from ..tuner.names import name_keys, spaced
+from ..tuner.validation import as_templates
+from .better_names import read_better_names, write_better_names
+from .opening import PROJECT_FILE, copy_classes, find_classes, is_empty, is_project
+from .placing import clean_class_name, is_plain, place
+from .under_training import refuse_while_training
+
+
+PROJECT_VERSION = 1
+AREAS = ("pictures", "unlabelled", "removed", "adapters")
+LOCK_FILE = ".lock"
+PATIENCE = 60  # seconds to wait for another tab or process
+
+
+@dataclass(frozen=True)
+class ProjectSettings:
+    """What a project says of itself.
+
+    Args:
+        base_model: a CLIP: Hub id or folder.
+        template: prompt with `{}` for the class name; None: the default.
+        version: of this file.
+    """
+
+    base_model: str = DEFAULT_BASE_MODEL
+    template: str | None = None
+    version: int = PROJECT_VERSION
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """A class.
+
+    Args:
+        name: of its folder; what all functions call it.
+        prompt_name: how prompts, and people, say it.
+        pictures: paths below the project's folder.
+    """
+
+    name: str
+    prompt_name: str
+    pictures: list[str]
+
+
+class Project:
+    """A project that is there; see `open`, `create` and `beside`.
+
+    Args:
+        folder: of the project.
+
+    Raises:
+        ValueError: it is damaged, or of a newer version of this program.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.pictures, self.unlabelled, self.removed, self.adapters = (self.folder / area for area in AREAS)
+        self.cache = self.folder / ".cache"  # may be deleted at any time
+        self._lock = FileLock(self.folder / LOCK_FILE, timeout=PATIENCE)
+        for area in (self.pictures, self.unlabelled, self.removed, self.adapters, self.cache):
+            if area.is_symlink():
+                raise ValueError(f"{area} is a link to another place. A project holds its own files: move them here.")
+        self.settings  # noqa: B018  # is read, and so checked
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], base_model: str = DEFAULT_BASE_MODEL) -> Self:
+        """The project in a folder, a new one where there is nothing, or one beside a folder of class folders.
+
+        Args:
+            folder: whatever a user points at.
+            base_model: of a new project.
+
+        Raises:
+            ValueError: something else lies there; the message says what to do.
+            OSError: it cannot be read or written.
+        """
+        path = _absolute(folder)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file. Choose a folder.")
+        if is_project(path):
+            return cls(path)
+        if path.name in AREAS and is_project(path.parent):
+            return cls(path.parent)
+        if is_empty(path):
+            return cls.create(path, base_model)
+        return cls.beside(path, base_model)
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str], base_model: str = DEFAULT_BASE_MODEL) -> Self:
+        """A new project in a folder that is empty or not there.
+
+        Raises:
+            ValueError: there is something, or it lies in another project.
+            OSError: it cannot be written.
+        """
+        path = _absolute(folder)
+        if not is_empty(path):
+            raise ValueError(f"{path} is not empty. A new project needs a folder of its own.")
+        for parent in path.parents:
+            if is_project(parent):
+                raise ValueError(f"{path} lies in the project {parent}. A project cannot lie in another one.")
+        settings = ProjectSettings(_as_base_model(base_model))
+        with writing(path):
+            for area in AREAS:
+                (path / area).mkdir(parents=True, exist_ok=True)
+        write_json(path / PROJECT_FILE, asdict(settings))
+        return cls(path)
+
+    @classmethod
+    def beside(cls, pictures: str | os.PathLike[str], base_model: str = DEFAULT_BASE_MODEL) -> Self:
+        """The project `<name>-project` beside a folder of class folders, with a copy of its pictures.
+
+        The folder is only read, once: where the project is there already it is opened as it is.
+
+        Raises:
+            ValueError: there are no class folders, or something else has the project's name.
+            OSError: something cannot be read or written.
+        """
+        source = _absolute(pictures).resolve()
+        target = source.with_name(f"{source.name}-project")
+        if is_project(target):
+            return cls(target)
+        classes = find_classes(source)
+        if not is_empty(target):
+            raise ValueError(
+                f"{target}, where the project belongs, holds other things. Move them, or rename {source}."
+            )
+        with writing(source.parent):
+            part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=source.parent))
+        try:
+            project = cls.create(part / target.name, base_model)
+            names = copy_classes(source, classes, project.pictures)
+            write_better_names(project.folder, {names[name]: name for name in names if _needs_name(names[name], name)})
+            with writing(target):
+                if target.exists():
+                    target.rmdir()
+                project.folder.rename(target)
+        except OSError:
+            if not is_project(target):  # else another process was quicker
+                raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return cls(target)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other tabs and processes from changing the project meanwhile.
+
+        Raises:
+            OSError: the folder cannot be written to, or somebody else takes too long.
+        """
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise TimeoutError("Something else is changing this project just now. Try again in a minute.") from error
+        except OSError as error:
+            raise type(error)(
+                f"{self.folder} cannot be written to ({error.strerror or error}): the pictures can be looked at, and "
+                "nothing can be changed."
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    @property
+    def settings(self) -> ProjectSettings:
+        """As they are on the disk.
+
+        Raises:
+            ValueError: they are damaged, or of a newer version.
+        """
+        path = self.folder / PROJECT_FILE
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link to another place: put the file itself here.")
+        found = read_json(path)
+        known = {field.name for field in fields(ProjectSettings)}
+        version = found.get("version") if isinstance(found, dict) else None
+        if isinstance(version, int) and version > PROJECT_VERSION:
+            raise ValueError(f"{path} was written by a newer version of peft_mmrl: pip install -U peft_mmrl")
+        if version != PROJECT_VERSION or not isinstance(found.get("base_model"), str):
+            raise ValueError(
+                f"{path} is damaged. Put back an older copy of it, or move it away and open {self.folder.name} again: "
+                "the pictures are whole."
+            )
+        return ProjectSettings(**{name: value for name, value in found.items() if name in known})
+
+    def set_template(self, template: str | None) -> None:
+        """Let prompts be others, `"a photo of a {}, a kind of bird."`; None: the default.
+
+        Raises:
+            ValueError: it has no place `{}` for the name.
+        """
+        if template is not None:
+            as_templates(template)
+            template = " ".join(template.split())
+        self._change_settings(template=template)
+
+    def set_base_model(self, base_model: str) -> None:
+        """Let trainings begin with another CLIP."""
+        self._change_settings(base_model=_as_base_model(base_model))
+
+    def _change_settings(self, **changes: Any) -> None:
+        with self.locked():
+            write_json(self.folder / PROJECT_FILE, asdict(replace(self.settings, **changes)))
+
+    def path(self, relative: str) -> Path:
+        """The file or folder that a name in a request means, whether it is there or not.
+
+        Args:
+            relative: below the project's folder, with `/`: "pictures/cat/1.jpg".
+
+        Raises:
+            ValueError: it leads elsewhere, is no such name, or leads over a link.
+        """
+        parts = relative.split("/") if isinstance(relative, str) else [""]
+        if not all(map(is_plain, parts)) or parts[0] not in AREAS:
+            raise ValueError(f"{relative!r} is no place in this project.")
+        path = self.folder
+        for part in parts:
+            path = path / part
+            try:
+                if path.is_symlink():
+                    raise ValueError(f"{relative!r} is a link to another place, which is not followed.")
+                path.lstat()
+            except FileNotFoundError:
+                pass
+            except NotADirectoryError:
+                raise ValueError(f"{relative!r} is no place in this project.") from None
+            except OSError as error:  # a name that is too long
+                raise ValueError(f"{relative!r} is no place in this project: {error.strerror}.") from error
+        return path
+
+    def relative(self, path: Path) -> str:
+        """The name of a file for requests: what `path` takes."""
+        return path.relative_to(self.folder).as_posix()
+
+    def pictures_in(self, folder: Path, on_skip: OnSkip = lambda path, reason: None) -> list[str]:
+        """Pictures below one of the project's folders, in natural order; links are not followed.
+
+        Args:
+            folder: which may be missing.
+            on_skip: called with what is passed over, and the reason.
+        """
+        if not folder.is_dir() or folder.is_symlink():
+            return []
+        found = []
+        for path in walk(folder, on_skip, follow_links=False):
+            if not holds_picture(path):
+                on_skip(path, "not a picture")
+            elif not all(map(is_plain, path.relative_to(self.folder).parts)):
+                on_skip(path, "a name that cannot be shown")
+            else:
+                found.append(self.relative(path))
+        return sorted(found, key=natural_key)
+
+    def class_folders(self) -> list[str]:
+        """Names of the folders of all classes, in natural order."""
+        if not self.pictures.is_dir():
+            return []
+        with os.scandir(self.pictures) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted((name for name in names if is_plain(name) and not is_hidden(name)), key=natural_key)
+
+    def class_folder(self, name: str) -> Path:
+        """The folder of a class.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        if name not in self.class_folders():
+            raise ValueError(f"There is no class {name!r} any more: it was renamed or taken away.")
+        return self.path(f"pictures/{name}")
+
+    def classes(self) -> list[ClassFolder]:
+        """All classes with their pictures, in natural order."""
+        names = self.prompt_names()
+        return [ClassFolder(name, said, self.pictures_in(self.pictures / name)) for name, said in names.items()]
+
+    def prompt_names(self) -> dict[str, str]:
+        """For each class's folder how prompts say it; a damaged `class_names.csv` counts as none."""
+        folders = self.class_folders()
+        try:
+            better = read_better_names(self.folder, folders)
+        except (ValueError, OSError):
+            better = {}  # `find_faults` names it
+        said = prompt_names([name for name in folders if name not in better])[0] | better
+        return {name: said[name] for name in folders}
+
+    def unlabelled_pictures(self) -> list[str]:
+        """Pictures of which nobody has said yet what they show."""
+        return self.pictures_in(self.unlabelled)
+
+    def removed_pictures(self) -> list[str]:
+        """Pictures that were taken out."""
+        return self.pictures_in(self.removed)
+
+    def add_class(self, name: str) -> str:
+        """Make a class.
+
+        Args:
+            name: as people say it.
+
+        Returns:
+            the name of its folder.
+
+        Raises:
+            ValueError: there is such a class, or the name is none.
+        """
+        name = clean_class_name(name)
+        with self.locked():
+            folders = self.class_folders()
+            better = read_better_names(self.folder, folders)
+            self._refuse_same(name, folders)
+            folder = self._free_folder(name)
+            with writing(self.pictures / folder):
+                (self.pictures / folder).mkdir(parents=True)
+            if _needs_name(folder, name):
+                write_better_names(self.folder, {**better, folder: name})
+        return folder
+
+    def rename_class(self, old: str, new: str) -> str:
+        """Give a class's folder another name.
+
+        Its better name for prompts stays, unless it said no more than the old one.
+
+        Returns:
+            the name of its folder.
+
+        Raises:
+            ValueError: there is no such class, another one has the name, or the name is none.
+        """
+        new = clean_class_name(new)
+        with self.locked():
+            source, folders = self.class_folder(old), self.class_folders()
+            better = read_better_names(self.folder, folders)
+            self._refuse_same(new, [folder for folder in folders if folder != old])
+            refuse_while_training(self.folder)
+            folder = safe_name(new)
+            if folder == old:
+                target = source
+            else:
+                folder = self._free_folder(new, but=old)
+                target = self.pictures / folder
+                with writing(target):
+                    _rename_folder(source, target)
+            said = better.pop(old, None)
+            if said is not None and safe_name(said) != old and said != new:
+                better[folder] = said
+            elif _needs_name(folder, new):
+                better[folder] = new
+            write_better_names(self.folder, better)
+            if folder != old and (self.removed / old).is_dir() and not os.path.lexists(self.removed / folder):
+                (self.removed / old).rename(self.removed / folder)  # so that they are put back into this class
+        return folder
+
+    def remove_class(self, name: str) -> None:
+        """Take away the folder of a class that has no pictures left.
+
+        Raises:
+            ValueError: there are pictures, or other files.
+        """
+        with self.locked():
+            folder = self.class_folder(name)
+            better = read_better_names(self.folder, self.class_folders())
+            if self.pictures_in(folder):
+                raise ValueError(f"{name!r} has pictures: take them out first, or move them to another class.")
+            try:
+                folder.rmdir()
+            except OSError as error:
+                raise ValueError(f"The folder {folder} holds other files: look at it, and move them away.") from error
+            if better.pop(name, None) is not None:
+                write_better_names(self.folder, better)
+
+    def set_prompt_name(self, name: str, prompt_name: str | None) -> None:
+        """Say in other words what a class shows; the folder stays as it is.
+
+        Args:
+            name: of the class's folder.
+            prompt_name: what prompts say; None: the folder's name.
+
+        Raises:
+            ValueError: there is no such class, another one has the name, or the name is none.
+        """
+        with self.locked():
+            self.class_folder(name)
+            folders = self.class_folders()
+            better = read_better_names(self.folder, folders)
+            said = clean_class_name(name if prompt_name is None else prompt_name)
+            self._refuse_same(said, [folder for folder in folders if folder != name])
+            better.pop(name, None)
+            if _needs_name(name, said):
+                better[name] = said
+            write_better_names(self.folder, better)
+
+    def _refuse_same(self, name: str, folders: Sequence[str]) -> None:
+        """Raise where a name is that of one of these classes, to people or to CLIP."""
+        said = self.prompt_names()
+        (key,) = name_keys([name], None)
+        for folder in folders:
+            if key in name_keys([folder, said[folder]], None):
+                both = f"{said[folder]!r}" if said[folder] == folder else f"{said[folder]!r} (folder {folder})"
+                raise ValueError(
+                    f"There is a class {both} already, and {name!r} is the same: capitals and underscores make no "
+                    "difference. Put the pictures there, or choose a name that says what is different."
+                )
+
+    def _free_folder(self, name: str, but: str | None = None) -> str:
+        taken = (
+            [entry.name for entry in self.pictures.iterdir() if entry.name != but] if self.pictures.is_dir() else []
+        )
+        return folder_names([name], taken)[name]
+
+
+def _needs_name(folder: str, name: str) -> bool:
+    """Whether a folder's name does not say what a class is called."""
+    return spaced(folder) != spaced(name)
+
+
+def _rename_folder(source: Path, target: Path) -> None:
+    if os.path.lexists(target) and not target.samefile(source):  # the same where capitals make no difference
+        place(source, target)
+    source.rename(target)
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    text = os.fspath(folder)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise ValueError(f"{text!r} is no folder.")
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def _as_base_model(base_model: str) -> str:
+    """A Hub id as it is, a folder by its full path: a project is opened from anywhere."""
+    if not isinstance(base_model, str | os.PathLike) or not os.fspath(base_model).strip():
+        raise ValueError(f"A base model is a name or a folder, got {base_model!r}.")
+    path = Path(base_model)
+    return str(path.resolve()) if path.is_dir() else os.fspath(base_model)

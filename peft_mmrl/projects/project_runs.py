@@ -1,0 +1,313 @@
+"""Trainings of a project: each in a process of its own, which goes on when the page is closed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..data.folders import LINK, is_hidden, natural_key
+from ..scoring.file_names import key_of_name
+from ..training.checkpoints import is_checkpoint
+from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
+from ..training.under_way import read_under_way
+from .better_names import NAMES_FILE, read_better_names
+from .project import Project
+from .under_training import LOGS, TrainingRecord, log_of, process_record, record_of, running_training
+
+
+OPTIONS = {  # of `peft-mmrl train` that a project's trainings may have, with the types of their values
+    "method": str,
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "shots": int,
+    "folds": int,
+    "seed": int,
+    "fit": str,
+    "balance": bool,
+    "cached_views": int,
+    "checkpointing_steps": int,
+}
+SHOWN_LINES = 40
+PHASES = {
+    "": "Looking at the pictures.",
+    "looking": "Seeing how well it works without training.",
+    "training": "Learning from your pictures.",
+    "fold": "Checking how good it is: learning again without some of the pictures, and asking for those.",
+    "writing": "Writing the report.",
+}
+FAILURES = {  # parts of messages, and what they mean to somebody who has only pressed a button
+    "two classes": "There must be pictures of at least two classes.",
+    "are the same to the base model": "Two classes have the same name. Rename one of them.",
+    "No space left": "The disk is full. Make room, then start again.",
+    "belongs to another run": "Pictures or classes were changed meanwhile, so it cannot go on. Start a new training.",
+    "No such file": "A picture is gone that was there when the training began. Start it again.",
+    "there is no such file": "A picture is gone that was there when the training began. Start it again.",
+    "CUDA out of memory": "The graphics card has too little memory. Close other programs, then start again.",
+    "We couldn't connect": "The base model is not on this computer yet, and there is no connection to fetch it.",
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run is.
+
+    Args:
+        state: "running", "done", "stopped" (asked to) or "failed".
+        words: what that means, and what can be done.
+        share: of the work that is done, 0 to 1.
+        seconds_left: None: not known.
+        lines: the last that the training said.
+    """
+
+    state: str
+    words: str
+    share: float
+    seconds_left: float | None = None
+    lines: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of a project, also one that was started by a command in a shell.
+
+    Args:
+        project: that it belongs to.
+        name: of its folder in `adapters/`.
+    """
+
+    project: Project
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the adapter is, or is going to be."""
+        return self.project.adapters / self.name
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an adapter."""
+        try:
+            return bool(RunFolder(self.folder).files())
+        except ValueError:
+            return False
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether `resume` has something to go on from."""
+        return not self.is_done and is_checkpoint(self.folder / CHECKPOINT)
+
+    def status(self) -> Status:
+        """How it is just now; it may be asked at any time, by any process."""
+        lines = self._lines()
+        record = TrainingRecord.read(record_of(self.project.folder, self.name))
+        under_way = read_under_way(self.folder) or {}
+        if record is not None and record.running() is not None:
+            at_end = {"phase": "writing", "share": 1.0} if self.is_done else {}
+            phase, share = (
+                (under_way or at_end).get("phase", "").split(" ")[0],
+                (under_way or at_end).get("share", 0.0),
+            )
+            words = "Stopping." if record.is_cancelled else PHASES.get(phase, PHASES[""])
+            return Status("running", words, share, under_way.get("seconds_left"), lines)
+        if self.is_done:
+            return Status("done", "Ready to be used.", 1.0, None, lines)
+        share = under_way.get("share", 0.0)
+        on = "It can go on where it stopped." if self.can_go_on else "It can be started again."
+        if record is None:
+            return Status("stopped", f"It was started by a command, and is not ready. {on}", share, None, lines)
+        if record.is_cancelled:
+            return Status("stopped", f"You stopped it. {on}", share, None, lines)
+        return Status("failed", f"{_why(lines)} {on}", share, None, lines)
+
+    def _lines(self) -> list[str]:
+        try:
+            text = log_of(self.project.folder, self.name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        return [line for line in text.splitlines() if line.strip()][-SHOWN_LINES:]
+
+    def cancel(self) -> None:
+        """Ask the training to stop; the last checkpoint stays. One that has ended stays as it is."""
+        path = record_of(self.project.folder, self.name)
+        with self.project.locked():
+            record = TrainingRecord.read(path)
+            process = record and record.running()
+            if process is None:
+                return
+            replace(record, is_cancelled=True).write(path)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()  # to the command this is as Ctrl-C
+
+    def wait(self, seconds: float) -> Status:
+        """Its status when it has ended, or after so many seconds."""
+        end = time.monotonic() + seconds
+        while (status := self.status()).state == "running" and time.monotonic() < end:
+            time.sleep(0.1)
+        return status
+
+
+def _why(lines: list[str]) -> str:
+    """Why a training ended, in words, from what it said."""
+    for part, words in FAILURES.items():
+        if any(part in line for line in lines):
+            return words
+    said = [line for line in lines if line.startswith("error: ")]
+    if said:
+        return f"It could not be done: {said[-1].removeprefix('error: ')}"
+    if any(line.startswith("Traceback") for line in lines):
+        return f"It ended with an error: {lines[-1]}"
+    return "It was ended from outside: the computer was switched off, say, or had too little memory."
+
+
+def project_runs(project: Project) -> list[Run]:
+    """All runs, also those that were started by a command, the newest first."""
+    names = {path.stem for path in (project.folder / LOGS).glob("*.json")}
+    if project.adapters.is_dir():
+        folders = [path for path in project.adapters.iterdir() if not is_hidden(path.name) and not path.is_symlink()]
+        names |= {path.name for path in folders if (path / RUN_FILE).is_file()}
+    return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
+
+
+def _age(project: Project, name: str) -> tuple[float, Any]:
+    times = [0.0]
+    for path in (project.adapters / name / RUN_FILE, record_of(project.folder, name)):
+        try:
+            times.append(path.stat().st_mtime)
+        except OSError:
+            continue
+    return -max(times), natural_key(name)
+
+
+def start(project: Project, quick: bool = False, **options: Any) -> Run:
+    """Begin a training.
+
+    Args:
+        project: whose classes are learned.
+        quick: no training: how CLIP as it is decides, fitted in a moment.
+        options: of `peft-mmrl train`, see `OPTIONS`.
+
+    Raises:
+        ValueError: there is nothing to learn from, another training runs, or an option that there is not.
+        OSError: the project cannot be written to.
+    """
+    given = _as_arguments(options)
+    with project.locked():
+        _refuse_second(project)
+        _check_pictures(project)
+        run = Run(project, _free_run(project))
+        settings = project.settings
+        arguments = [f"--train_dir={project.pictures}", f"--output_dir={run.folder}"]
+        arguments += [f"--base_model={settings.base_model}", *given]
+        if settings.template is not None:
+            arguments.append(f"--template={settings.template}")
+        if (project.folder / NAMES_FILE).is_file():
+            arguments.append(f"--class_names={project.folder / NAMES_FILE}")
+        if quick:
+            arguments.append("--quick")
+        _launch(run, arguments)
+    return run
+
+
+def resume(run: Run) -> Run:
+    """Go on with a run that was stopped or has failed, or begin it again where there is no checkpoint.
+
+    Raises:
+        ValueError: it is done, it was started by a command, or another training runs.
+        OSError: the project cannot be written to.
+    """
+    with run.project.locked():
+        _refuse_second(run.project)
+        if run.is_done:
+            raise ValueError("This training has ended, and its result is there.")
+        record = TrainingRecord.read(record_of(run.project.folder, run.name))
+        if record is None:
+            raise ValueError("This training was started by a command: go on with it there, or start a new one.")
+        arguments = [given for given in record.arguments if not given.startswith("--resume_from_checkpoint")]
+        _launch(run, [*arguments, *(["--resume_from_checkpoint=latest"] if run.can_go_on else [])])
+    return run
+
+
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    given = []
+    for name, value in options.items():
+        kind = OPTIONS.get(name)
+        if kind is None:
+            raise ValueError(f"There is no option {name!r} for a training here, only {', '.join(OPTIONS)}.")
+        if value is None or value is False:
+            continue
+        if kind is not bool and (
+            isinstance(value, bool) or not isinstance(value, (kind, int) if kind is float else kind)
+        ):
+            raise ValueError(f"`{name}` must be {kind.__name__}, got {value!r}.")
+        given.append(f"--{name}" if value is True else f"--{name}={value}")
+    return given
+
+
+def _refuse_second(project: Project) -> None:
+    name = running_training(project.folder)
+    if name is not None:
+        raise ValueError(f"A training runs already ({name}): wait until it has ended, or stop it.")
+
+
+def _check_pictures(project: Project) -> None:
+    """Raise a ValueError, in words, for what a training would refuse, or what leads out of the project."""
+    links: list[str] = []
+    filled = [
+        name
+        for name in project.class_folders()
+        if project.pictures_in(
+            project.pictures / name,
+            lambda path, reason: links.append(project.relative(path)) if reason == LINK else None,
+        )
+    ]
+    links += [project.relative(path) for path in project.pictures.iterdir() if path.is_symlink()]
+    if links:
+        raise ValueError(
+            f"{links[0]} is a link to another place. Put the picture or folder itself into the project, or take the "
+            "link away."
+        )
+    if len(filled) < 2:
+        raise ValueError(
+            "There must be pictures of at least two classes, so that there is something to tell apart: "
+            f"{'one class has' if filled else 'none has'} pictures so far."
+        )
+    read_better_names(project.folder, project.class_folders())
+
+
+def _free_run(project: Project) -> str:
+    names = [run.name for run in project_runs(project)]
+    if project.adapters.is_dir():
+        names += os.listdir(project.adapters)
+    used, number = {key_of_name(name) for name in names}, 1
+    while f"run-{number}" in used:
+        number += 1
+    return f"run-{number}"
+
+
+def _launch(run: Run, arguments: list[str]) -> None:
+    """Start the command in a session of its own, so that neither Ctrl-C nor the page's end reaches it."""
+    log = log_of(run.project.folder, run.name)
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-P", "-m", "peft_mmrl", "train", *arguments]  # -P: no module is taken from the project
+    with open(log, "wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=run.project.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+        )
+    process_record(arguments, process.pid).write(record_of(run.project.folder, run.name))
+    threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie
