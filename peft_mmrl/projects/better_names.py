@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data.class_names import read_class_names
 from ..training.run_folder import writing
+from ..tuner.names import name_keys, spaced
 
 
 NAMES_FILE = "class_names.csv"
@@ -47,3 +48,19 @@ def write_better_names(project: Path, names: Mapping[str, str]) -> None:
         part = path.with_name(f".{NAMES_FILE}.part")
         part.write_text(text.getvalue(), encoding="utf-8")
         part.replace(path)
+
+
+def needs_name(folder: str, name: str) -> bool:
+    """Whether a folder's name does not say what a class is called."""
+    return spaced(folder) != spaced(name)
+
+
+def find_same(name: str, said: Mapping[str, str]) -> str | None:
+    """The folder of the class that a name means, to people or to CLIP.
+
+    Args:
+        name: of a class.
+        said: for each folder how prompts say it.
+    """
+    (key,) = name_keys([name], None)
+    return next((folder for folder, other in said.items() if key in name_keys([folder, other], None)), None)

@@ -17,6 +17,7 @@ import PIL.Image
 
 from ..data.folders import holds_picture, is_hidden
 from ..data.pictures import FORMATS, PictureError, examine_picture
+from ..scoring.file_names import safe_name
 from .opening import MOST_PICTURES
 from .placing import free_name, place
 from .project import Project
@@ -25,6 +26,7 @@ from .under_training import refuse_while_training
 
 LARGEST_FILE = 50_000_000  # bytes
 MOST_PIXELS = 100_000_000
+FULL = f"the project is full: it takes {MOST_PICTURES:,} pictures"
 EXTENSIONS = {  # of the formats that are opened; the first is given to files that have none of them
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "MPO": (".jpg", ".jpeg", ".mpo"),
@@ -69,10 +71,13 @@ def add_pictures(project: Project, files: Iterable[tuple[str, Path]], class_name
     """
     if class_name is not None:
         project.class_folder(class_name)
-    intake, staged = Intake(), []
+    intake, staged, room = Intake(), [], _room(project)
     try:
         for name, source in files:
-            shown = PureWindowsPath(str(name)).name or str(name)
+            shown = safe_name(PureWindowsPath(str(name)).name)
+            if len(staged) >= room:
+                intake.refused.append((shown, FULL))
+                continue
             part = _new_part(project)
             staged.append((shown, part))
             try:
@@ -151,16 +156,13 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
             return
         folder.mkdir(parents=True, exist_ok=True)
         there = _by_size(project, class_name)
-        room = MOST_PICTURES - sum(
-            len(project.pictures_in(area)) for area in (project.pictures, project.unlabelled, project.removed)
-        )
-        taken = os.listdir(folder)
+        room, taken = _room(project), os.listdir(folder)
         for name, part in staged:
             size = part.stat().st_size
             if same := next((other for other in there[size] if filecmp.cmp(part, other, shallow=False)), None):
                 intake.refused.append((name, f"it is there already: {project.relative(same)}"))
-            elif not room:
-                intake.refused.append((name, f"the project is full: it takes {MOST_PICTURES:,} pictures"))
+            elif room <= 0:
+                intake.refused.append((name, FULL))
             else:
                 target = folder / free_name(name, taken, part.suffix)
                 try:
@@ -172,6 +174,12 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
                 there[size].append(target)
                 room -= 1
                 intake.added.append(project.relative(target))
+
+
+def _room(project: Project) -> int:
+    """How many pictures more the project takes."""
+    areas = (project.pictures, project.unlabelled, project.removed)
+    return MOST_PICTURES - sum(len(project.pictures_in(area)) for area in areas)
 
 
 def _by_size(project: Project, class_name: str | None) -> dict[int, list[Path]]:
@@ -233,11 +241,26 @@ def put_back(project: Project, pictures: Sequence[str]) -> dict[str, str]:
     """
     with project.locked():
         found = _find(project, pictures, "removed")
+        names = {name for name, _ in found.values() if name is not None}
+        classes = {name: project.same_class(name) or name for name in names}
         places = {
-            path: project.unlabelled / inner if name is None else project.pictures / name / inner
+            path: project.unlabelled / inner if name is None else project.pictures / classes[name] / inner
             for path, (name, inner) in found.items()
         }
         return _move(project, places)
+
+
+def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
+    """Put all pictures of a class into another one, and take the empty folder away.
+
+    Returns, raises:
+        as `move_pictures`.
+    """
+    with project.locked():
+        moved = move_pictures(project, project.pictures_in(project.class_folder(name)), into)
+        if name != into:
+            project.remove_class(name)
+    return moved
 
 
 def _find(project: Project, pictures: Sequence[str], *areas: str) -> dict[Path, tuple[str | None, Path]]:

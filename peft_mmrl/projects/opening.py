@@ -10,9 +10,9 @@ from ..data.folders import holds_picture, is_hidden, is_litter, natural_key, wal
 from ..data.sources import SPLIT_NAMES
 from ..scoring.file_names import folder_names
 from .placing import free_name
+from .project_settings import PROJECT_FILE
 
 
-PROJECT_FILE = "project.json"
 MOST_PICTURES = 20_000  # of a project
 ADVICE = "Choose an empty folder, a project, or a folder that holds a folder of pictures for each class."
 
@@ -34,7 +34,7 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
         ValueError: it is something else; the message says what to do.
     """
     found: dict[str, list[Path]] = {}
-    others = 0
+    others = number = 0
     for entry in sorted(folder.iterdir(), key=lambda path: natural_key(path.name)):
         if is_hidden(entry.name) or not entry.is_dir():
             continue
@@ -44,9 +44,11 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
                 pictures.append(path)
             else:
                 others += 1
+            number += 1
+            if number > MOST_PICTURES:
+                raise ValueError(f"{folder} holds more than {MOST_PICTURES:,} files, too many for a project. {ADVICE}")
         if pictures:
             found[entry.name] = pictures
-        _check_number(folder, sum(map(len, found.values())) + others)
     number = sum(map(len, found.values()))
     if not number or others > number:
         raise ValueError(f"{folder} is not empty, and holds other things than folders of pictures. {ADVICE}")
@@ -54,11 +56,6 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
         one = folder / next(iter(found))
         raise ValueError(f"{folder} holds parts of a collection ({', '.join(found)}). Choose one of them: {one}")
     return found
-
-
-def _check_number(folder: Path, files: int) -> None:
-    if files > MOST_PICTURES:
-        raise ValueError(f"{folder} holds more than {MOST_PICTURES:,} files, and a project takes no more. {ADVICE}")
 
 
 def copy_classes(source: Path, classes: dict[str, list[Path]], target: Path) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PureWindowsPath
 
 from ..scoring.file_names import JOINERS, key_of_name, numbered, safe_name
@@ -77,5 +78,35 @@ def is_plain(part: str) -> bool:
         and "/" not in part
         and "\\" not in part
         and not PureWindowsPath(part).drive
+        and not (os.name == "nt" and ":" in part)
         and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in part)
     )
+
+
+def find_place(folder: Path, relative: str, areas: Collection[str]) -> Path:
+    """What a name in a request means below a folder, whether it is there or not.
+
+    Args:
+        folder: that nobody gets out of.
+        relative: below it, with `/`.
+        areas: folders in it that names may begin with.
+
+    Raises:
+        ValueError: it leads elsewhere, is no such name, or leads over a link.
+    """
+    nowhere = f"{relative!r} is no place in this project."
+    parts = relative.split("/") if isinstance(relative, str) else [""]
+    if not all(map(is_plain, parts)) or parts[0] not in areas:
+        raise ValueError(nowhere)
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            continue
+        except OSError as error:  # below a file, or a name that is too long
+            raise ValueError(nowhere) from error
+        if stat.S_ISLNK(mode):
+            raise ValueError(f"{relative!r} is a link to another place, which is not followed.")
+    return path

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,34 +17,17 @@ from ..auto import DEFAULT_BASE_MODEL
 from ..data.class_names import prompt_names
 from ..data.folders import OnSkip, holds_picture, is_hidden, natural_key, walk
 from ..scoring.file_names import folder_names, safe_name
-from ..training.run_folder import read_json, write_json, writing
-from ..tuner.names import name_keys, spaced
-from ..tuner.validation import as_templates
-from .better_names import read_better_names, write_better_names
-from .opening import PROJECT_FILE, copy_classes, find_classes, is_empty, is_project
-from .placing import clean_class_name, is_plain, place
-from .under_training import refuse_while_training
+from ..training.run_folder import writing
+from .better_names import find_same, needs_name, read_better_names, write_better_names
+from .opening import copy_classes, find_classes, is_empty, is_project
+from .placing import clean_class_name, find_place, is_plain
+from .project_settings import ProjectSettings
+from .under_training import ADAPTERS, LOGS, refuse_while_training
 
 
-PROJECT_VERSION = 1
-AREAS = ("pictures", "unlabelled", "removed", "adapters")
+AREAS = ("pictures", "unlabelled", "removed", ADAPTERS)
 LOCK_FILE = ".lock"
 PATIENCE = 60  # seconds to wait for another tab or process
-
-
-@dataclass(frozen=True)
-class ProjectSettings:
-    """What a project says of itself.
-
-    Args:
-        base_model: a CLIP: Hub id or folder.
-        template: prompt with `{}` for the class name; None: the default.
-        version: of this file.
-    """
-
-    base_model: str = DEFAULT_BASE_MODEL
-    template: str | None = None
-    version: int = PROJECT_VERSION
 
 
 @dataclass(frozen=True)
@@ -77,7 +60,8 @@ class Project:
         self.pictures, self.unlabelled, self.removed, self.adapters = (self.folder / area for area in AREAS)
         self.cache = self.folder / ".cache"  # may be deleted at any time
         self._lock = FileLock(self.folder / LOCK_FILE, timeout=PATIENCE)
-        for area in (self.pictures, self.unlabelled, self.removed, self.adapters, self.cache):
+        for name in (*AREAS, LOGS, ".cache", ".cache/incoming"):
+            area = self.folder / name
             if area.is_symlink():
                 raise ValueError(f"{area} is a link to another place. A project holds its own files: move them here.")
         self.settings  # noqa: B018  # is read, and so checked
@@ -119,11 +103,11 @@ class Project:
         for parent in path.parents:
             if is_project(parent):
                 raise ValueError(f"{path} lies in the project {parent}. A project cannot lie in another one.")
-        settings = ProjectSettings(_as_base_model(base_model))
+        settings = ProjectSettings(base_model)
         with writing(path):
             for area in AREAS:
                 (path / area).mkdir(parents=True, exist_ok=True)
-        write_json(path / PROJECT_FILE, asdict(settings))
+        settings.write(path)
         return cls(path)
 
     @classmethod
@@ -150,7 +134,7 @@ class Project:
         try:
             project = cls.create(part / target.name, base_model)
             names = copy_classes(source, classes, project.pictures)
-            write_better_names(project.folder, {names[name]: name for name in names if _needs_name(names[name], name)})
+            write_better_names(project.folder, {names[name]: name for name in names if needs_name(names[name], name)})
             with writing(target):
                 if target.exists():
                     target.rmdir()
@@ -190,20 +174,7 @@ class Project:
         Raises:
             ValueError: they are damaged, or of a newer version.
         """
-        path = self.folder / PROJECT_FILE
-        if path.is_symlink():
-            raise ValueError(f"{path} is a link to another place: put the file itself here.")
-        found = read_json(path)
-        known = {field.name for field in fields(ProjectSettings)}
-        version = found.get("version") if isinstance(found, dict) else None
-        if isinstance(version, int) and version > PROJECT_VERSION:
-            raise ValueError(f"{path} was written by a newer version of peft_mmrl: pip install -U peft_mmrl")
-        if version != PROJECT_VERSION or not isinstance(found.get("base_model"), str):
-            raise ValueError(
-                f"{path} is damaged. Put back an older copy of it, or move it away and open {self.folder.name} again: "
-                "the pictures are whole."
-            )
-        return ProjectSettings(**{name: value for name, value in found.items() if name in known})
+        return ProjectSettings.read(self.folder)
 
     def set_template(self, template: str | None) -> None:
         """Let prompts be others, `"a photo of a {}, a kind of bird."`; None: the default.
@@ -211,18 +182,15 @@ class Project:
         Raises:
             ValueError: it has no place `{}` for the name.
         """
-        if template is not None:
-            as_templates(template)
-            template = " ".join(template.split())
         self._change_settings(template=template)
 
     def set_base_model(self, base_model: str) -> None:
         """Let trainings begin with another CLIP."""
-        self._change_settings(base_model=_as_base_model(base_model))
+        self._change_settings(base_model=base_model)
 
     def _change_settings(self, **changes: Any) -> None:
         with self.locked():
-            write_json(self.folder / PROJECT_FILE, asdict(replace(self.settings, **changes)))
+            replace(self.settings, **changes).write(self.folder)
 
     def path(self, relative: str) -> Path:
         """The file or folder that a name in a request means, whether it is there or not.
@@ -233,23 +201,7 @@ class Project:
         Raises:
             ValueError: it leads elsewhere, is no such name, or leads over a link.
         """
-        parts = relative.split("/") if isinstance(relative, str) else [""]
-        if not all(map(is_plain, parts)) or parts[0] not in AREAS:
-            raise ValueError(f"{relative!r} is no place in this project.")
-        path = self.folder
-        for part in parts:
-            path = path / part
-            try:
-                if path.is_symlink():
-                    raise ValueError(f"{relative!r} is a link to another place, which is not followed.")
-                path.lstat()
-            except FileNotFoundError:
-                pass
-            except NotADirectoryError:
-                raise ValueError(f"{relative!r} is no place in this project.") from None
-            except OSError as error:  # a name that is too long
-                raise ValueError(f"{relative!r} is no place in this project: {error.strerror}.") from error
-        return path
+        return find_place(self.folder, relative, AREAS)
 
     def relative(self, path: Path) -> str:
         """The name of a file for requests: what `path` takes."""
@@ -335,7 +287,7 @@ class Project:
             folder = self._free_folder(name)
             with writing(self.pictures / folder):
                 (self.pictures / folder).mkdir(parents=True)
-            if _needs_name(folder, name):
+            if needs_name(folder, name):
                 write_better_names(self.folder, {**better, folder: name})
         return folder
 
@@ -367,11 +319,12 @@ class Project:
             said = better.pop(old, None)
             if said is not None and safe_name(said) != old and said != new:
                 better[folder] = said
-            elif _needs_name(folder, new):
+            elif needs_name(folder, new):
                 better[folder] = new
             write_better_names(self.folder, better)
-            if folder != old and (self.removed / old).is_dir() and not os.path.lexists(self.removed / folder):
-                (self.removed / old).rename(self.removed / folder)  # so that they are put back into this class
+            taken_out, place = self.removed / old, self.removed / folder
+            if folder != old and taken_out.is_dir() and not taken_out.is_symlink() and not os.path.lexists(place):
+                taken_out.rename(place)  # so that they are put back into this class
         return folder
 
     def remove_class(self, name: str) -> None:
@@ -409,21 +362,29 @@ class Project:
             said = clean_class_name(name if prompt_name is None else prompt_name)
             self._refuse_same(said, [folder for folder in folders if folder != name])
             better.pop(name, None)
-            if _needs_name(name, said):
+            if needs_name(name, said):
                 better[name] = said
             write_better_names(self.folder, better)
 
-    def _refuse_same(self, name: str, folders: Sequence[str]) -> None:
-        """Raise where a name is that of one of these classes, to people or to CLIP."""
+    def same_class(self, name: str, folders: Iterable[str] | None = None) -> str | None:
+        """The folder of the class that a name means to people or to CLIP: capitals make no difference.
+
+        Args:
+            name: of a class.
+            folders: that come into question; None: all.
+        """
         said = self.prompt_names()
-        (key,) = name_keys([name], None)
-        for folder in folders:
-            if key in name_keys([folder, said[folder]], None):
-                both = f"{said[folder]!r}" if said[folder] == folder else f"{said[folder]!r} (folder {folder})"
-                raise ValueError(
-                    f"There is a class {both} already, and {name!r} is the same: capitals and underscores make no "
-                    "difference. Put the pictures there, or choose a name that says what is different."
-                )
+        return find_same(name, said if folders is None else {folder: said[folder] for folder in folders})
+
+    def _refuse_same(self, name: str, folders: Iterable[str]) -> None:
+        folder = self.same_class(name, folders)
+        if folder is not None:
+            said = self.prompt_names()[folder]
+            both = f"{said!r}" if said == folder else f"{said!r} (in the folder {folder})"
+            raise ValueError(
+                f"There is a class {both} already, and {name!r} is the same: capitals and underscores make no "
+                "difference. Put the pictures together in one class, or choose a name that says what is different."
+            )
 
     def _free_folder(self, name: str, but: str | None = None) -> str:
         taken = (
@@ -432,14 +393,9 @@ class Project:
         return folder_names([name], taken)[name]
 
 
-def _needs_name(folder: str, name: str) -> bool:
-    """Whether a folder's name does not say what a class is called."""
-    return spaced(folder) != spaced(name)
-
-
 def _rename_folder(source: Path, target: Path) -> None:
     if os.path.lexists(target) and not target.samefile(source):  # the same where capitals make no difference
-        place(source, target)
+        raise FileExistsError(f"{target} is there already.")
     source.rename(target)
 
 
@@ -448,11 +404,3 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ValueError(f"{text!r} is no folder.")
     return Path(os.path.abspath(os.path.expanduser(text)))
-
-
-def _as_base_model(base_model: str) -> str:
-    """A Hub id as it is, a folder by its full path: a project is opened from anywhere."""
-    if not isinstance(base_model, str | os.PathLike) or not os.fspath(base_model).strip():
-        raise ValueError(f"A base model is a name or a folder, got {base_model!r}.")
-    path = Path(base_model)
-    return str(path.resolve()) if path.is_dir() else os.fspath(base_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from ..training.checkpoints import is_checkpoint
 from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
 from ..training.under_way import read_under_way
 from .better_names import NAMES_FILE, read_better_names
+from .placing import is_plain
 from .project import Project
-from .under_training import LOGS, TrainingRecord, log_of, process_record, record_of, running_training
+from .under_training import ADAPTERS, LOGS, TrainingRecord, record_of, running_training, training_process
 
 
 OPTIONS = {  # of `peft-mmrl train` that a project's trainings may have, with the types of their values
@@ -45,15 +47,18 @@ PHASES = {
     "fold": "Checking how good it is: learning again without some of the pictures, and asking for those.",
     "writing": "Writing the report.",
 }
+CHANGED = "Pictures or classes were changed meanwhile, so that it cannot go on. Start a new training."
+GONE = "A picture has gone that was there when the training began. Start a new training."
 FAILURES = {  # parts of messages, and what they mean to somebody who has only pressed a button
-    "two classes": "There must be pictures of at least two classes.",
-    "are the same to the base model": "Two classes have the same name. Rename one of them.",
-    "No space left": "The disk is full. Make room, then start again.",
-    "belongs to another run": "Pictures or classes were changed meanwhile, so it cannot go on. Start a new training.",
-    "No such file": "A picture is gone that was there when the training began. Start it again.",
-    "there is no such file": "A picture is gone that was there when the training began. Start it again.",
-    "CUDA out of memory": "The graphics card has too little memory. Close other programs, then start again.",
-    "We couldn't connect": "The base model is not on this computer yet, and there is no connection to fetch it.",
+    "at least two classes": "There must be pictures of at least two classes. Add some, then start a new training.",
+    "are the same to the base model": "Two classes have the same name. Rename one, then start a new training.",
+    "belongs to another run": CHANGED,
+    "No space left": "The disk is full. Make room, then start it again.",
+    "there is no such file": GONE,
+    "No such file or directory": GONE,
+    "out of memory": "There is too little memory. Close other programs, then start it again.",
+    "couldn't connect": "The base model is not on this computer yet, and there is no connection to fetch it.",
+    "is not a local folder and is not a valid model identifier": "The base model that this project names is nowhere.",
 }
 
 
@@ -83,10 +88,18 @@ class Run:
     Args:
         project: that it belongs to.
         name: of its folder in `adapters/`.
+
+    Raises:
+        ValueError: the name leads elsewhere.
     """
 
     project: Project
     name: str
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.name):
+            raise ValueError(f"{self.name!r} is no run of this project.")
+        self.project.path(f"{ADAPTERS}/{self.name}")
 
     @property
     def folder(self) -> Path:
@@ -108,30 +121,48 @@ class Run:
 
     def status(self) -> Status:
         """How it is just now; it may be asked at any time, by any process."""
-        lines = self._lines()
+        lines, under_way = self._lines(), read_under_way(self.folder)
         record = TrainingRecord.read(record_of(self.project.folder, self.name))
-        under_way = read_under_way(self.folder) or {}
-        if record is not None and record.running() is not None:
-            at_end = {"phase": "writing", "share": 1.0} if self.is_done else {}
-            phase, share = (
-                (under_way or at_end).get("phase", "").split(" ")[0],
-                (under_way or at_end).get("share", 0.0),
-            )
-            words = "Stopping." if record.is_cancelled else PHASES.get(phase, PHASES[""])
-            return Status("running", words, share, under_way.get("seconds_left"), lines)
+        is_cancelled = record is not None and record.is_cancelled
+        if training_process(self.project.folder, self.name) is not None:
+            if under_way is None:
+                under_way = {"phase": "writing", "share": 1.0} if self.is_done else {"share": 0.0}
+            phase = str(under_way.get("phase", "")).split(" ")[0]
+            words = "Stopping." if is_cancelled else PHASES.get(phase, PHASES[""])
+            return Status("running", words, under_way["share"], under_way.get("seconds_left"), lines)
         if self.is_done:
             return Status("done", "Ready to be used.", 1.0, None, lines)
-        share = under_way.get("share", 0.0)
-        on = "It can go on where it stopped." if self.can_go_on else "It can be started again."
-        if record is None:
-            return Status("stopped", f"It was started by a command, and is not ready. {on}", share, None, lines)
-        if record.is_cancelled:
-            return Status("stopped", f"You stopped it. {on}", share, None, lines)
-        return Status("failed", f"{_why(lines)} {on}", share, None, lines)
+        share = 0.0 if under_way is None else under_way["share"]
+        if record is not None and not is_cancelled:
+            return Status("failed", self._why(lines), share, None, lines)
+        words = "You stopped it." if is_cancelled else "It was started by a command, and has not ended well."
+        return Status("stopped", f"{words} {self._way_on}", share, None, lines)
+
+    @property
+    def _way_on(self) -> str:
+        return "It can go on where it was." if self.can_go_on else "It can be started again."
+
+    def _why(self, lines: list[str]) -> str:
+        """Why a training has failed, and what to do, from what it said."""
+        said = [line for line in lines if line.startswith("error: ")]
+        is_surprise = any(line.startswith("Traceback") for line in lines)
+        if not said and not is_surprise:
+            return (
+                "It was ended from outside: the computer was switched off, say, or had too little memory. "
+                f"{self._way_on}"
+            )
+        last = lines[-1] if is_surprise else said[-1].removeprefix("error: ")
+        known = next((words for part, words in FAILURES.items() if part in last), None)
+        return known or f"It ended with an error: {last} {self._way_on}"
+
+    @property
+    def _log(self) -> Path:
+        """What it says."""
+        return self.project.folder / LOGS / f"{self.name}.log"
 
     def _lines(self) -> list[str]:
         try:
-            text = log_of(self.project.folder, self.name).read_text(encoding="utf-8", errors="replace")
+            text = self._log.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
         return [line for line in text.splitlines() if line.strip()][-SHOWN_LINES:]
@@ -140,11 +171,12 @@ class Run:
         """Ask the training to stop; the last checkpoint stays. One that has ended stays as it is."""
         path = record_of(self.project.folder, self.name)
         with self.project.locked():
-            record = TrainingRecord.read(path)
-            process = record and record.running()
+            process = training_process(self.project.folder, self.name)
             if process is None:
                 return
-            replace(record, is_cancelled=True).write(path)
+            record = TrainingRecord.read(path)
+            if record is not None:
+                replace(record, is_cancelled=True).write(path)
         with suppress(psutil.NoSuchProcess):
             process.terminate()  # to the command this is as Ctrl-C
 
@@ -156,25 +188,11 @@ class Run:
         return status
 
 
-def _why(lines: list[str]) -> str:
-    """Why a training ended, in words, from what it said."""
-    for part, words in FAILURES.items():
-        if any(part in line for line in lines):
-            return words
-    said = [line for line in lines if line.startswith("error: ")]
-    if said:
-        return f"It could not be done: {said[-1].removeprefix('error: ')}"
-    if any(line.startswith("Traceback") for line in lines):
-        return f"It ended with an error: {lines[-1]}"
-    return "It was ended from outside: the computer was switched off, say, or had too little memory."
-
-
 def project_runs(project: Project) -> list[Run]:
     """All runs, also those that were started by a command, the newest first."""
     names = {path.stem for path in (project.folder / LOGS).glob("*.json")}
-    if project.adapters.is_dir():
-        folders = [path for path in project.adapters.iterdir() if not is_hidden(path.name) and not path.is_symlink()]
-        names |= {path.name for path in folders if (path / RUN_FILE).is_file()}
+    folders = [path for path in project.adapters.glob("*") if not is_hidden(path.name) and not path.is_symlink()]
+    names |= {path.name for path in folders if (path / RUN_FILE).is_file() and is_plain(path.name)}
     return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
 
 
@@ -232,8 +250,10 @@ def resume(run: Run) -> Run:
         record = TrainingRecord.read(record_of(run.project.folder, run.name))
         if record is None:
             raise ValueError("This training was started by a command: go on with it there, or start a new one.")
-        arguments = [given for given in record.arguments if not given.startswith("--resume_from_checkpoint")]
-        _launch(run, [*arguments, *(["--resume_from_checkpoint=latest"] if run.can_go_on else [])])
+        resuming, anew = "--resume_from_checkpoint=latest", "--overwrite_output_dir"
+        # "anew", since there may be a part of the first checkpoint
+        arguments = [given for given in record.arguments if given not in (resuming, anew)]
+        _launch(run, [*arguments, resuming if run.can_go_on else anew])
     return run
 
 
@@ -285,21 +305,16 @@ def _check_pictures(project: Project) -> None:
 
 
 def _free_run(project: Project) -> str:
-    names = [run.name for run in project_runs(project)]
-    if project.adapters.is_dir():
-        names += os.listdir(project.adapters)
-    used, number = {key_of_name(name) for name in names}, 1
-    while f"run-{number}" in used:
-        number += 1
-    return f"run-{number}"
+    paths = [*project.adapters.glob("*"), *(project.folder / LOGS).glob("*")]
+    used = {key_of_name(name) for path in paths for name in (path.name, path.stem)}
+    return next(name for number in itertools.count(1) if (name := f"run-{number}") not in used)
 
 
 def _launch(run: Run, arguments: list[str]) -> None:
     """Start the command in a session of its own, so that neither Ctrl-C nor the page's end reaches it."""
-    log = log_of(run.project.folder, run.name)
-    log.parent.mkdir(exist_ok=True)
+    (run.project.folder / LOGS).mkdir(exist_ok=True)
     command = [sys.executable, "-P", "-m", "peft_mmrl", "train", *arguments]  # -P: no module is taken from the project
-    with open(log, "wb") as file:
+    with open(run._log, "wb") as file:
         process = subprocess.Popen(
             command,
             cwd=run.project.folder,
@@ -309,5 +324,8 @@ def _launch(run: Run, arguments: list[str]) -> None:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )
-    process_record(arguments, process.pid).write(record_of(run.project.folder, run.name))
+    created = 0.0
+    with suppress(psutil.Error):  # it has ended at once
+        created = psutil.Process(process.pid).create_time()
+    TrainingRecord(arguments, process.pid, created).write(record_of(run.project.folder, run.name))
     threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie

@@ -1,4 +1,4 @@
-"""Which process trains a project's adapter just now; its record lies beside what the training says."""
+"""Which process trains an adapter of a project just now, and where it and the project's page leave word."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Self
 import psutil
 
 from ..training.run_folder import read_json, write_json
+from ..training.under_way import find_process, read_under_way
 
 
-LOGS = "logs"  # in the project: for each run its record, and what it said
+ADAPTERS, LOGS = "adapters", "logs"  # in a project: what is trained, and for each run its record and what it said
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A process that trains.
+    """A training that was started for a project.
 
     Args:
         arguments: of `peft-mmrl train`.
-        process: its number, which another process may have after it.
-        created: when it began, in seconds since 1970: with its number it is one of a kind.
+        process: the number of its process, which another may have after it.
+        created: when the process began, in seconds since 1970: with its number it is one of a kind.
         is_cancelled: whether it was asked to stop.
     """
 
@@ -35,36 +36,39 @@ class TrainingRecord:
         """The record in a file; None where there is none, or where it is damaged."""
         try:
             found = read_json(path)
-            names = {field.name for field in fields(cls)}
-            return cls(**{name: found[name] for name in names}) if isinstance(found, dict) else None
-        except (ValueError, OSError, KeyError):
+            return None if found is None else cls(**{field.name: found[field.name] for field in fields(cls)})
+        except (ValueError, OSError, KeyError, TypeError):
             return None
 
     def write(self, path: Path) -> None:
         """Put it into a file."""
-        path.parent.mkdir(exist_ok=True)
         write_json(path, asdict(self))
 
-    def running(self) -> psutil.Process | None:
-        """The process, while it runs."""
-        try:
-            process = psutil.Process(self.process)
-            alive = process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, ValueError, TypeError, OSError):
-            return None
-        return process if alive else None
+
+def record_of(project: Path, name: str) -> Path:
+    """The record of a run."""
+    return project / LOGS / f"{name}.json"
+
+
+def training_process(project: Path, name: str) -> psutil.Process | None:
+    """The process that trains a run, whoever started it; None: none does.
+
+    Args:
+        project: its folder.
+        name: of the run's folder.
+    """
+    record, under_way = TrainingRecord.read(record_of(project, name)), read_under_way(project / ADAPTERS / name)
+    found = None if record is None else find_process(record.process, record.created)
+    if found is None and under_way is not None:
+        found = find_process(under_way.get("process"), under_way.get("created"))
+    return found
 
 
 def running_training(project: Path) -> str | None:
-    """The name of the run that is being trained; None: none is."""
-    folder = project / LOGS
-    if not folder.is_dir() or folder.is_symlink():
-        return None
-    for path in folder.glob("*.json"):
-        record = TrainingRecord.read(path)
-        if record is not None and record.running() is not None:
-            return path.stem
-    return None
+    """The name of the run that is trained just now; None: none is."""
+    names = {path.stem for path in (project / LOGS).glob("*.json")}
+    names |= {path.name for path in (project / ADAPTERS).glob("*")}
+    return next((name for name in sorted(names) if training_process(project, name) is not None), None)
 
 
 def refuse_while_training(project: Path) -> None:
@@ -74,22 +78,3 @@ def refuse_while_training(project: Path) -> None:
             "A training is looking at these pictures just now. New pictures can be added meanwhile; those that are "
             "there can be moved, renamed or taken out when it has ended, or when you stop it."
         )
-
-
-def process_record(arguments: list[str], process: int) -> TrainingRecord:
-    """The record of a process that has just begun."""
-    try:
-        created = psutil.Process(process).create_time()
-    except psutil.Error:  # it has ended at once
-        created = 0.0
-    return TrainingRecord(arguments, process, created)
-
-
-def log_of(project: Path, name: str) -> Path:
-    """What a run says."""
-    return project / LOGS / f"{name}.log"
-
-
-def record_of(project: Path, name: str) -> Path:
-    """Who trains a run."""
-    return project / LOGS / f"{name}.json"

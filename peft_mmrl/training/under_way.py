@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from .run_folder import read_json, write_json
 
@@ -71,16 +74,26 @@ class UnderWay:
             left = (now - self.start[0]) / (done - self.start[1]) * (self.total - done)
         content = {"phase": self.phase, "share": done / self.total if self.total else 1.0, "seconds_left": left}
         self.written = now
-        with suppress(OSError):
-            write_json(self.path, content)
+        with suppress(OSError, psutil.Error):
+            write_json(self.path, {**content, "process": os.getpid(), "created": psutil.Process().create_time()})
 
 
 def read_under_way(folder: Path) -> dict[str, Any] | None:
-    """`phase`, `share` (0 to 1) and `seconds_left` (None: not known yet) of the run that a folder belongs to.
+    """`phase`, `share` (0 to 1), `seconds_left` (None: not known yet), `process` and `created` of a folder's run.
 
-    None where none runs; one that was killed leaves its last state.
+    None where none runs; one that was killed leaves its last state, see `find_process`.
     """
     with suppress(OSError, ValueError):
         found = read_json(folder / UNDER_WAY_FILE)
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and isinstance(found.get("share"), int | float) else None
     return None
+
+
+def find_process(number: int, created: float) -> psutil.Process | None:
+    """A process, while it runs; the time when it began tells it from a later one of the same number."""
+    try:
+        process = psutil.Process(number)
+        is_it = process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError, TypeError, OSError):
+        return None
+    return process if is_it else None
