@@ -171,7 +171,7 @@ def test_options_that_there_are_not_are_refused_before_anything_is_written(proje
 def test_what_a_training_would_refuse_is_said_before_it_is_started(project, tmp_path, monkeypatch):
     monkeypatch.setattr(project_runs.subprocess, "Popen", None)
     (project.pictures / "zero" / "link.png").symlink_to(tmp_path)
-    with pytest.raises(ValueError, match=r"pictures/zero/link.png is a link"):
+    with pytest.raises(ValueError, match=r"'pictures/zero/link.png': a link"):
         start(project)
     (project.pictures / "zero" / "link.png").unlink()
     (project.folder / "class_names.csv").write_text("ten,10\n")

@@ -17,8 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from peft_mmrl.projects import intake, opening, project_settings
-from peft_mmrl.projects import project as project_module
+from peft_mmrl.projects import intake, opening, project_folder, project_settings
 from peft_mmrl.projects.better_names import NAMES_FILE
 from peft_mmrl.projects.intake import add_pictures, merge_classes, move_pictures, put_back, remove_pictures
 from peft_mmrl.projects.project import Project
@@ -712,7 +711,7 @@ def test_two_at_once_lose_no_picture_and_double_none(project, how, monkeypatch):
 
 
 def test_somebody_who_takes_too_long_is_named(project, monkeypatch):
-    monkeypatch.setattr(project_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(project_folder, "PATIENCE", 0.1)
     with project.locked(), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: Project.open(project.folder).add_class("bird"))
         with pytest.raises(TimeoutError, match="Try again"):

@@ -16,7 +16,8 @@ from ..data.sources import labelled
 from ..data.wording import first_few
 from ..tuner.names import how_they_differ, name_keys, same_names
 from .better_names import read_better_names
-from .project import ClassFolder, Project
+from .project import Project
+from .project_folder import ClassFolder
 
 
 FEW = 4  # pictures of a class, below which hardly anything is learned, and nothing can be checked

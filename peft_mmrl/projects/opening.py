@@ -14,7 +14,7 @@ from .project_settings import PROJECT_FILE
 
 
 MOST_PICTURES = 20_000  # of a project
-ADVICE = "Choose an empty folder, a project, or a folder that holds a folder of pictures for each class."
+WHAT_TO_OPEN = "Choose an empty folder, a project, or a folder that holds a folder of pictures for each class."
 
 
 def is_project(folder: Path) -> bool:
@@ -46,12 +46,14 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
                 others += 1
             number += 1
             if number > MOST_PICTURES:
-                raise ValueError(f"{folder} holds more than {MOST_PICTURES:,} files, too many for a project. {ADVICE}")
+                raise ValueError(
+                    f"{folder} holds more than {MOST_PICTURES:,} files, too many for a project. {WHAT_TO_OPEN}"
+                )
         if pictures:
             found[entry.name] = pictures
     number = sum(map(len, found.values()))
     if not number or others > number:
-        raise ValueError(f"{folder} is not empty, and holds other things than folders of pictures. {ADVICE}")
+        raise ValueError(f"{folder} is not empty, and holds other things than folders of pictures. {WHAT_TO_OPEN}")
     if {name.lower() for name in found} <= SPLIT_NAMES:
         one = folder / next(iter(found))
         raise ValueError(f"{folder} holds parts of a collection ({', '.join(found)}). Choose one of them: {one}")

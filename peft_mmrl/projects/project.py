@@ -1,70 +1,27 @@
-"""A project's folder: pictures by class and without one, what was taken out, adapters, and a few settings."""
+"""A project: how it is made or opened, and its classes."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
-
-from filelock import FileLock, Timeout
+from typing import Self
 
 from ..auto import DEFAULT_BASE_MODEL
-from ..data.class_names import prompt_names
-from ..data.folders import OnSkip, holds_picture, is_hidden, natural_key, walk
 from ..scoring.file_names import folder_names, safe_name
 from ..training.run_folder import writing
-from .better_names import find_same, needs_name, read_better_names, write_better_names
+from .better_names import needs_name, read_better_names, write_better_names
 from .opening import copy_classes, find_classes, is_empty, is_project
-from .placing import clean_class_name, find_place, is_plain
+from .placing import clean_class_name
+from .project_folder import AREAS, ProjectFolder
 from .project_settings import ProjectSettings
-from .under_training import ADAPTERS, LOGS, refuse_while_training
+from .under_training import refuse_while_training
 
 
-AREAS = ("pictures", "unlabelled", "removed", ADAPTERS)
-LOCK_FILE = ".lock"
-PATIENCE = 60  # seconds to wait for another tab or process
-
-
-@dataclass(frozen=True)
-class ClassFolder:
-    """A class.
-
-    Args:
-        name: of its folder; what all functions call it.
-        prompt_name: how prompts, and people, say it.
-        pictures: paths below the project's folder.
-    """
-
-    name: str
-    prompt_name: str
-    pictures: list[str]
-
-
-class Project:
-    """A project that is there; see `open`, `create` and `beside`.
-
-    Args:
-        folder: of the project.
-
-    Raises:
-        ValueError: it is damaged, or of a newer version of this program.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        self.pictures, self.unlabelled, self.removed, self.adapters = (self.folder / area for area in AREAS)
-        self.cache = self.folder / ".cache"  # may be deleted at any time
-        self._lock = FileLock(self.folder / LOCK_FILE, timeout=PATIENCE)
-        for name in (*AREAS, LOGS, ".cache", ".cache/incoming"):
-            area = self.folder / name
-            if area.is_symlink():
-                raise ValueError(f"{area} is a link to another place. A project holds its own files: move them here.")
-        self.settings  # noqa: B018  # is read, and so checked
+class Project(ProjectFolder):
+    """A project that is there, see `open`, `create` and `beside`; its pictures are the matter of `intake.py`."""
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], base_model: str = DEFAULT_BASE_MODEL) -> Self:
@@ -105,9 +62,10 @@ class Project:
                 raise ValueError(f"{path} lies in the project {parent}. A project cannot lie in another one.")
         settings = ProjectSettings(base_model)
         with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            settings.write(path)
             for area in AREAS:
-                (path / area).mkdir(parents=True, exist_ok=True)
-        settings.write(path)
+                (path / area).mkdir(exist_ok=True)
         return cls(path)
 
     @classmethod
@@ -145,127 +103,6 @@ class Project:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return cls(target)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other tabs and processes from changing the project meanwhile.
-
-        Raises:
-            OSError: the folder cannot be written to, or somebody else takes too long.
-        """
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise TimeoutError("Something else is changing this project just now. Try again in a minute.") from error
-        except OSError as error:
-            raise type(error)(
-                f"{self.folder} cannot be written to ({error.strerror or error}): the pictures can be looked at, and "
-                "nothing can be changed."
-            ) from error
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    @property
-    def settings(self) -> ProjectSettings:
-        """As they are on the disk.
-
-        Raises:
-            ValueError: they are damaged, or of a newer version.
-        """
-        return ProjectSettings.read(self.folder)
-
-    def set_template(self, template: str | None) -> None:
-        """Let prompts be others, `"a photo of a {}, a kind of bird."`; None: the default.
-
-        Raises:
-            ValueError: it has no place `{}` for the name.
-        """
-        self._change_settings(template=template)
-
-    def set_base_model(self, base_model: str) -> None:
-        """Let trainings begin with another CLIP."""
-        self._change_settings(base_model=base_model)
-
-    def _change_settings(self, **changes: Any) -> None:
-        with self.locked():
-            replace(self.settings, **changes).write(self.folder)
-
-    def path(self, relative: str) -> Path:
-        """The file or folder that a name in a request means, whether it is there or not.
-
-        Args:
-            relative: below the project's folder, with `/`: "pictures/cat/1.jpg".
-
-        Raises:
-            ValueError: it leads elsewhere, is no such name, or leads over a link.
-        """
-        return find_place(self.folder, relative, AREAS)
-
-    def relative(self, path: Path) -> str:
-        """The name of a file for requests: what `path` takes."""
-        return path.relative_to(self.folder).as_posix()
-
-    def pictures_in(self, folder: Path, on_skip: OnSkip = lambda path, reason: None) -> list[str]:
-        """Pictures below one of the project's folders, in natural order; links are not followed.
-
-        Args:
-            folder: which may be missing.
-            on_skip: called with what is passed over, and the reason.
-        """
-        if not folder.is_dir() or folder.is_symlink():
-            return []
-        found = []
-        for path in walk(folder, on_skip, follow_links=False):
-            if not holds_picture(path):
-                on_skip(path, "not a picture")
-            elif not all(map(is_plain, path.relative_to(self.folder).parts)):
-                on_skip(path, "a name that cannot be shown")
-            else:
-                found.append(self.relative(path))
-        return sorted(found, key=natural_key)
-
-    def class_folders(self) -> list[str]:
-        """Names of the folders of all classes, in natural order."""
-        if not self.pictures.is_dir():
-            return []
-        with os.scandir(self.pictures) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        return sorted((name for name in names if is_plain(name) and not is_hidden(name)), key=natural_key)
-
-    def class_folder(self, name: str) -> Path:
-        """The folder of a class.
-
-        Raises:
-            ValueError: there is no such class.
-        """
-        if name not in self.class_folders():
-            raise ValueError(f"There is no class {name!r} any more: it was renamed or taken away.")
-        return self.path(f"pictures/{name}")
-
-    def classes(self) -> list[ClassFolder]:
-        """All classes with their pictures, in natural order."""
-        names = self.prompt_names()
-        return [ClassFolder(name, said, self.pictures_in(self.pictures / name)) for name, said in names.items()]
-
-    def prompt_names(self) -> dict[str, str]:
-        """For each class's folder how prompts say it; a damaged `class_names.csv` counts as none."""
-        folders = self.class_folders()
-        try:
-            better = read_better_names(self.folder, folders)
-        except (ValueError, OSError):
-            better = {}  # `find_faults` names it
-        said = prompt_names([name for name in folders if name not in better])[0] | better
-        return {name: said[name] for name in folders}
-
-    def unlabelled_pictures(self) -> list[str]:
-        """Pictures of which nobody has said yet what they show."""
-        return self.pictures_in(self.unlabelled)
-
-    def removed_pictures(self) -> list[str]:
-        """Pictures that were taken out."""
-        return self.pictures_in(self.removed)
 
     def add_class(self, name: str) -> str:
         """Make a class.
@@ -365,16 +202,6 @@ class Project:
             if needs_name(name, said):
                 better[name] = said
             write_better_names(self.folder, better)
-
-    def same_class(self, name: str, folders: Iterable[str] | None = None) -> str | None:
-        """The folder of the class that a name means to people or to CLIP: capitals make no difference.
-
-        Args:
-            name: of a class.
-            folders: that come into question; None: all.
-        """
-        said = self.prompt_names()
-        return find_same(name, said if folders is None else {folder: said[folder] for folder in folders})
 
     def _refuse_same(self, name: str, folders: Iterable[str]) -> None:
         folder = self.same_class(name, folders)

@@ -23,6 +23,7 @@ from ..training.under_way import read_under_way
 from .better_names import NAMES_FILE, read_better_names
 from .placing import is_plain
 from .project import Project
+from .project_folder import UNSHOWN
 from .under_training import ADAPTERS, LOGS, TrainingRecord, record_of, running_training, training_process
 
 
@@ -281,21 +282,16 @@ def _refuse_second(project: Project) -> None:
 
 def _check_pictures(project: Project) -> None:
     """Raise a ValueError, in words, for what a training would refuse, or what leads out of the project."""
-    links: list[str] = []
+    skipped = [(path, LINK) for path in project.pictures.glob("*") if path.is_symlink()]
     filled = [
         name
         for name in project.class_folders()
-        if project.pictures_in(
-            project.pictures / name,
-            lambda path, reason: links.append(project.relative(path)) if reason == LINK else None,
-        )
+        if project.pictures_in(project.pictures / name, lambda *found: skipped.append(found))
     ]
-    links += [project.relative(path) for path in project.pictures.iterdir() if path.is_symlink()]
-    if links:
-        raise ValueError(
-            f"{links[0]} is a link to another place. Put the picture or folder itself into the project, or take the "
-            "link away."
-        )
+    for path, reason in skipped:
+        if reason in (LINK, UNSHOWN):  # the command would take it all the same
+            advice = "put the picture or folder itself there" if reason == LINK else "rename it"
+            raise ValueError(f"{project.relative(path)!a}: {reason}: {advice}, or take it away.")
     if len(filled) < 2:
         raise ValueError(
             "There must be pictures of at least two classes, so that there is something to tell apart: "
