@@ -15,9 +15,11 @@ from ..training.run_folder import writing
 from .better_names import needs_name, read_better_names, write_better_names
 from .opening import copy_classes, find_classes, is_empty, is_project
 from .placing import clean_class_name
-from .project_folder import AREAS, ProjectFolder
+from .project_folder import AREAS, ClassFolder, ProjectFolder
 from .project_settings import ProjectSettings
 from .under_training import refuse_while_training
+
+__all__ = ["ClassFolder", "Project"]
 
 
 class Project(ProjectFolder):
