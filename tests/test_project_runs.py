@@ -183,6 +183,14 @@ def test_what_a_training_would_refuse_is_said_before_it_is_started(project, tmp_
         start(project)
 
 
+def test_links_in_the_place_of_a_run_are_no_runs(project, tmp_path):
+    pretend(project, **GONE)
+    (tmp_path / "run.json").write_text('{"kind": "training", "files": []}')
+    for name in ("run-1", "other"):
+        (project.adapters / name).symlink_to(tmp_path)
+    assert runs_of(project) == []
+
+
 @pytest.mark.parametrize("name", ["..", "../../x", "a/b", "", "a\0", "/etc"])
 def test_no_name_of_a_run_leads_elsewhere(project, name):
     with pytest.raises(ValueError):

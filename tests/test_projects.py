@@ -259,6 +259,13 @@ def test_a_damaged_or_newer_project_says_so_and_stays_as_it_is(project, text, wo
     assert file.read_bytes() == before
 
 
+def test_a_project_whose_settings_were_moved_away_gets_new_ones(project):
+    before = all_contents(project)
+    (project.folder / "project.json").unlink()
+    assert Project.open(project.folder, base_model="me/clip").settings.base_model == "me/clip"
+    assert all_contents(project) == before and not project.folder.with_name("work-project").exists()
+
+
 @pytest.mark.parametrize("given", ["", "  ", "a\0b"])
 def test_no_folder_is_no_project(given):
     with pytest.raises(ValueError, match="is no folder"):
@@ -466,6 +473,15 @@ def test_a_crash_leaves_no_half_picture(project, tmp_path, monkeypatch, where):
             add_pictures(project, [("n.png", write_picture(tmp_path / "n.png", 70))], "cat")
     assert all_contents(project) == before
     assert not add_pictures(project, [("n.png", tmp_path / "n.png")], "cat").refused  # the lock is free
+
+
+def test_what_a_dead_process_has_left_goes_and_what_another_works_on_stays(project, tmp_path):
+    incoming = project.cache / "incoming"
+    for name, age in (("old", 2 * intake.LEFT_BEHIND), ("new", 0)):
+        (incoming / name).write_bytes(b"half")
+        os.utime(incoming / name, (time.time() - age,) * 2)
+    assert add_pictures(project, [("n.png", write_picture(tmp_path / "n.png", 70))], "cat").added
+    assert os.listdir(incoming) == ["new"]
 
 
 def test_a_full_disk_is_a_reason(project, tmp_path, monkeypatch):

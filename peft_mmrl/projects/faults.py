@@ -175,7 +175,7 @@ def _left_out(project: Project, skipped: Iterable[tuple[Path, str]]) -> list[Fau
         if not is_litter(path.name):
             name = path.relative_to(project.folder).as_posix()
             reasons[reason].append(name.encode("utf-8", "replace").decode())
-    advice = "Add the picture itself to a class with this page."
+    advice = "If a picture is missing, add it to a class here; otherwise nothing needs to be done."
     return [
         Fault(
             "left out",

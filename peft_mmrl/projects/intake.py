@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from .under_training import refuse_while_training
 
 LARGEST_FILE = 50_000_000  # bytes
 MOST_PIXELS = 100_000_000
+LEFT_BEHIND = 3600  # seconds after which nobody works on a file any more
 FULL = f"the project is full: it takes {MOST_PICTURES:,} pictures"
 EXTENSIONS = {  # of the formats that are opened; the first is given to files that have none of them
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -104,6 +106,10 @@ def _new_part(project: Project) -> Path:
     """Where a file is written before it is a picture of the project: in the same file system, and seen by nobody."""
     folder = project.cache / "incoming"
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():  # of a process that died
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > LEFT_BEHIND:
+                old.unlink()
     return folder / secrets.token_hex(16)
 
 

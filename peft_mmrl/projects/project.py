@@ -19,6 +19,7 @@ from .project_folder import AREAS, ClassFolder, ProjectFolder
 from .project_settings import ProjectSettings
 from .under_training import refuse_while_training
 
+
 __all__ = ["ClassFolder", "Project"]
 
 
@@ -46,6 +47,9 @@ class Project(ProjectFolder):
             return cls(path.parent)
         if is_empty(path):
             return cls.create(path, base_model)
+        if all((path / area).is_dir() for area in AREAS):  # somebody has moved a damaged project.json away
+            ProjectSettings(base_model).write(path)
+            return cls(path)
         return cls.beside(path, base_model)
 
     @classmethod

@@ -178,7 +178,7 @@ class Run:
             record = TrainingRecord.read(path)
             if record is not None:
                 replace(record, is_cancelled=True).write(path)
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has just ended
             process.terminate()  # to the command this is as Ctrl-C
 
     def wait(self, seconds: float) -> Status:
@@ -192,8 +192,9 @@ class Run:
 def project_runs(project: Project) -> list[Run]:
     """All runs, also those that were started by a command, the newest first."""
     names = {path.stem for path in (project.folder / LOGS).glob("*.json")}
-    folders = [path for path in project.adapters.glob("*") if not is_hidden(path.name) and not path.is_symlink()]
-    names |= {path.name for path in folders if (path / RUN_FILE).is_file() and is_plain(path.name)}
+    names |= {path.name for path in project.adapters.glob("*") if (path / RUN_FILE).is_file()}
+    names = {name for name in names if is_plain(name) and not is_hidden(name)}
+    names = {name for name in names if not (project.adapters / name).is_symlink()}
     return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
 
 

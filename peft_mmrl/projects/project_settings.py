@@ -48,7 +48,7 @@ class ProjectSettings:
             OSError: they cannot be read.
         """
         path = folder / PROJECT_FILE
-        damaged = f"{path} is damaged: put back an older copy of it. The pictures are whole."
+        damaged = f"{path} is damaged: put back an older copy of it, or move it away. The pictures are whole."
         if path.is_symlink():
             raise ValueError(f"{path} is a link to another place: put the file itself here.")
         try:
