@@ -49,7 +49,7 @@ def pretend(project, name="run-1", **changes):
     """The record of a training that is this process."""
     (project.folder / "logs").mkdir(exist_ok=True)
     me = psutil.Process()
-    given = {"arguments": ["--x"], "process": me.pid, "created": me.create_time(), "is_cancelled": False, **changes}
+    given = {"options": ["--x"], "process": me.pid, "created": me.create_time(), "is_cancelled": False, **changes}
     TrainingRecord(**given).write(record_of(project.folder, name))
     return Run(project, name)
 
@@ -158,6 +158,7 @@ def test_damaged_files_of_a_run_are_no_fault_of_the_page(project, text):
         ({"output_dir": "/etc"}, "no option 'output_dir'"),
         ({"epochs": "3; rm"}, "`epochs` must be int"),
         ({"epochs": True}, "`epochs` must be int"),
+        ({"balance": "yes"}, "`balance` must be bool"),
         ({"learning_rate": "fast"}, "`learning_rate` must be float"),
     ],
 )
@@ -214,9 +215,11 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
     assert (args.train_dir, args.output_dir) == (project.pictures, run.folder)
     assert args.template == ["-a {}, with 'quotes'"] and args.class_names == project.folder / "class_names.csv"
     run.wait(10)
-    (run.folder / "checkpoint.new").mkdir(parents=True)
-    resume(run)
-    assert train.parse_args(started[1][0][5:]).overwrite_output_dir
+    (run.folder / "checkpoint.new").mkdir(parents=True)  # what a process leaves that is killed at the wrong moment
+    elsewhere = project.folder.rename(project.folder.with_name("elsewhere"))
+    resume(Run(Project.open(elsewhere), run.name))
+    args = train.parse_args(started[1][0][5:])
+    assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.quick and args.balance
 
 
 class _Subprocess:

@@ -387,8 +387,10 @@ def test_a_link_in_the_way_of_what_is_taken_out_is_not_followed(project, tmp_pat
 def test_a_link_is_not_taken_for_an_upload(project, tmp_path):
     secret = write_picture(tmp_path / "secret.png", 99)
     (tmp_path / "upload.png").symlink_to(secret)
-    found = add_pictures(project, [("a.png", tmp_path / "upload.png"), ("b.png", tmp_path)], "cat")
-    assert [reason for _, reason in found.refused] == ["it is not a file"] * 2
+    given = [tmp_path / "upload.png", tmp_path, tmp_path / "a\0b", tmp_path / ("x" * 300)]
+    found = add_pictures(project, [(path.name, path) for path in given], "cat")
+    assert [reason for _, reason in found.refused][:2] == ["it is not a file"] * 2
+    assert all("cannot be copied" in reason for _, reason in found.refused[2:]) and not found.added
 
 
 # --- pictures come in ----------------------------------------------------------------------------------------------

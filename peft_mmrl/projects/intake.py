@@ -77,29 +77,44 @@ def add_pictures(project: Project, files: Iterable[tuple[str, Path]], class_name
     try:
         for name, source in files:
             shown = safe_name(PureWindowsPath(str(name)).name)
-            if len(staged) >= room:
-                intake.refused.append((shown, FULL))
-                continue
-            part = _new_part(project)
-            staged.append((shown, part))
             try:
-                _copy(Path(source), part)
-                suffix = _check(part)
+                if len(staged) >= room:
+                    raise PictureError(FULL)
+                staged.append((shown, _stage(project, shown, Path(source))))
             except PictureError as error:
                 intake.refused.append((shown, error.reason))
-            except OSError as error:
-                intake.refused.append((shown, f"it cannot be copied: {error.strerror or error}"))
-            else:
-                staged[-1] = (shown, part.rename(part.with_suffix(_extension(shown, suffix))))
-                continue
-            part.unlink(missing_ok=True)
-            staged.pop()
+            except (OSError, ValueError) as error:
+                intake.refused.append((shown, f"it cannot be copied: {getattr(error, 'strerror', None) or error}"))
         _place(project, staged, class_name, intake)
     finally:
         for _, part in staged:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
     return intake
+
+
+def _stage(project: Project, name: str, source: Path) -> Path:
+    """Copy a file to where nobody sees it, and see whether it may be a picture of the project.
+
+    Args:
+        project: that it is for.
+        name: that its owner gave it.
+        source: where it is.
+
+    Returns:
+        the copy, with the extension that it is going to have.
+
+    Raises:
+        PictureError: it may not.
+        OSError, ValueError: it cannot be copied.
+    """
+    part = _new_part(project)
+    try:
+        _copy(source, part)
+        return part.rename(part.with_suffix(_extension(name, _check(part))))
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _new_part(project: Project) -> Path:
@@ -119,12 +134,9 @@ def _copy(source: Path, part: Path) -> None:
     if not stat.S_ISREG(state.st_mode):
         raise PictureError("it is not a file")
     if state.st_size > LARGEST_FILE:
-        raise PictureError(_too_large(state.st_size))
+        size = f"{state.st_size / 1e6:.0f} MB, and {LARGEST_FILE / 1e6:.0f} MB are allowed"
+        raise PictureError(f"the file is too large: {size}")
     shutil.copyfile(source, part, follow_symlinks=False)
-
-
-def _too_large(size: int) -> str:
-    return f"the file is too large: {size / 1e6:.0f} MB, and {LARGEST_FILE / 1e6:.0f} MB are allowed"
 
 
 def _check(part: Path) -> str:

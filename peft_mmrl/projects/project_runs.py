@@ -225,16 +225,7 @@ def start(project: Project, quick: bool = False, **options: Any) -> Run:
         _refuse_second(project)
         _check_pictures(project)
         run = Run(project, _free_run(project))
-        settings = project.settings
-        arguments = [f"--train_dir={project.pictures}", f"--output_dir={run.folder}"]
-        arguments += [f"--base_model={settings.base_model}", *given]
-        if settings.template is not None:
-            arguments.append(f"--template={settings.template}")
-        if (project.folder / NAMES_FILE).is_file():
-            arguments.append(f"--class_names={project.folder / NAMES_FILE}")
-        if quick:
-            arguments.append("--quick")
-        _launch(run, arguments)
+        _launch(run, [*given, "--quick"] if quick else given)
     return run
 
 
@@ -252,10 +243,9 @@ def resume(run: Run) -> Run:
         record = TrainingRecord.read(record_of(run.project.folder, run.name))
         if record is None:
             raise ValueError("This training was started by a command: go on with it there, or start a new one.")
-        resuming, anew = "--resume_from_checkpoint=latest", "--overwrite_output_dir"
-        # "anew", since there may be a part of the first checkpoint
-        arguments = [given for given in record.arguments if given not in (resuming, anew)]
-        _launch(run, [*arguments, resuming if run.can_go_on else anew])
+        _check_pictures(run.project)
+        # the latter, since there may be a part of the first checkpoint
+        _launch(run, record.options, "--resume_from_checkpoint=latest" if run.can_go_on else "--overwrite_output_dir")
     return run
 
 
@@ -267,9 +257,7 @@ def _as_arguments(options: dict[str, Any]) -> list[str]:
             raise ValueError(f"There is no option {name!r} for a training here, only {', '.join(OPTIONS)}.")
         if value is None or value is False:
             continue
-        if kind is not bool and (
-            isinstance(value, bool) or not isinstance(value, (kind, int) if kind is float else kind)
-        ):
+        if type(value) is not kind and not (kind is float and type(value) is int):
             raise ValueError(f"`{name}` must be {kind.__name__}, got {value!r}.")
         given.append(f"--{name}" if value is True else f"--{name}={value}")
     return given
@@ -307,9 +295,25 @@ def _free_run(project: Project) -> str:
     return next(name for number in itertools.count(1) if (name := f"run-{number}") not in used)
 
 
-def _launch(run: Run, arguments: list[str]) -> None:
+def _project_arguments(run: Run) -> list[str]:
+    """What the project and its settings are to the command, wherever the folder lies by now."""
+    project, settings = run.project, run.project.settings
+    arguments = [
+        f"--train_dir={project.pictures}",
+        f"--output_dir={run.folder}",
+        f"--base_model={settings.base_model}",
+    ]
+    if settings.template is not None:
+        arguments.append(f"--template={settings.template}")
+    if (project.folder / NAMES_FILE).is_file():
+        arguments.append(f"--class_names={project.folder / NAMES_FILE}")
+    return arguments
+
+
+def _launch(run: Run, options: list[str], *more: str) -> None:
     """Start the command in a session of its own, so that neither Ctrl-C nor the page's end reaches it."""
     (run.project.folder / LOGS).mkdir(exist_ok=True)
+    arguments = [*_project_arguments(run), *options, *more]
     command = [sys.executable, "-P", "-m", "peft_mmrl", "train", *arguments]  # -P: no module is taken from the project
     with open(run._log, "wb") as file:
         process = subprocess.Popen(
@@ -324,5 +328,5 @@ def _launch(run: Run, arguments: list[str]) -> None:
     created = 0.0
     with suppress(psutil.Error):  # it has ended at once
         created = psutil.Process(process.pid).create_time()
-    TrainingRecord(arguments, process.pid, created).write(record_of(run.project.folder, run.name))
+    TrainingRecord(options, process.pid, created).write(record_of(run.project.folder, run.name))
     threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie

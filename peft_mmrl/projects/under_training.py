@@ -20,13 +20,13 @@ class TrainingRecord:
     """A training that was started for a project.
 
     Args:
-        arguments: of `peft-mmrl train`.
+        options: of `peft-mmrl train`, without those that the project says.
         process: the number of its process, which another may have after it.
         created: when the process began, in seconds since 1970: with its number it is one of a kind.
         is_cancelled: whether it was asked to stop.
     """
 
-    arguments: list[str]
+    options: list[str]
     process: int
     created: float
     is_cancelled: bool = False
