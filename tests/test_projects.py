@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from peft_mmrl.projects import intake, opening, project_folder, project_settings
+from peft_mmrl.projects import project as project_module
 from peft_mmrl.projects.better_names import NAMES_FILE
 from peft_mmrl.projects.intake import add_pictures, merge_classes, move_pictures, put_back, remove_pictures
 from peft_mmrl.projects.project import Project
@@ -218,6 +219,20 @@ def test_something_in_the_projects_place_is_not_touched(tmp_path):
     with pytest.raises(ValueError, match="photos-project, where the project belongs, holds other things"):
         Project.open(tmp_path / "photos")
     assert [path.name for path in (tmp_path / "photos-project").iterdir()] == ["mine.txt"]
+
+
+def test_folders_that_may_not_be_read_or_written_are_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    write_picture(tmp_path / "photos" / "cat" / "0.png", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(project_module.tempfile, "mkdtemp", refuse)
+        with pytest.raises(OSError, match=r"photos-project, where the project belongs, cannot be written.*elsewhere"):
+            Project.open(tmp_path / "photos")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(PermissionError, match="photos cannot be read: Permission denied. Choose"):
+        Project.open(tmp_path / "photos")
 
 
 def test_too_many_files_are_refused_before_they_are_copied(tmp_path, monkeypatch):

@@ -23,8 +23,15 @@ def is_project(folder: Path) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is nothing in a folder, or not even the folder."""
-    return not folder.exists() or all(is_litter(entry.name) for entry in folder.iterdir())
+    """Whether there is nothing in a folder, or not even the folder.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return not folder.exists() or all(is_litter(entry.name) for entry in folder.iterdir())
+    except OSError as error:
+        raise type(error)(f"{folder} cannot be read: {error.strerror}. {WHAT_TO_OPEN}") from error
 
 
 def find_classes(folder: Path) -> dict[str, list[Path]]:

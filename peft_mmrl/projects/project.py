@@ -93,8 +93,13 @@ class Project(ProjectFolder):
             raise ValueError(
                 f"{target}, where the project belongs, holds other things. Move them, or rename {source}."
             )
-        with writing(source.parent):
+        try:
             part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=source.parent))
+        except OSError as error:
+            raise OSError(
+                f"{target}, where the project belongs, cannot be written: {error.strerror}. Make an empty folder "
+                f"elsewhere, open that one, and add the pictures of {source.name} there."
+            ) from error
         try:
             project = cls.create(part / target.name, base_model)
             names = copy_classes(source, classes, project.pictures)
