@@ -60,7 +60,8 @@ def main(args: argparse.Namespace) -> None:
         pictures, bad = check_pictures(pictures, args.on_bad_image, accelerator=accelerator)
         tokenizer = base_tokenizer(config, args.base_model)
         folders = pictures.features["label"].names
-        renamed = read_class_names(args.class_names, folders, tokenizer) if args.class_names else {}
+        empty = source.sub_folders()
+        renamed = read_class_names(args.class_names, folders, tokenizer, empty) if args.class_names else {}
         trained = distinct_names(config.classes or [], tokenizer)
         new = new_class_names(pictures, trained, renamed, tokenizer, notes)
         model, image_processor = load_classifier(args.adapter, args.base_model, new)

@@ -77,7 +77,10 @@ def without_number(folder: str) -> str:
 
 
 def read_class_names(
-    path: str | os.PathLike[str], folders: Iterable[str], tokenizer: PromptTokenizer | None = None
+    path: str | os.PathLike[str],
+    folders: Iterable[str],
+    tokenizer: PromptTokenizer | None = None,
+    empty: Iterable[str] = (),
 ) -> dict[str, str]:
     """Read names for prompts from a file with a line `folder,name` for each class that is not named as its folder.
 
@@ -85,12 +88,13 @@ def read_class_names(
         path: a CSV file without header.
         folders: the classes that there are.
         tokenizer: the base model's; a folder may be written in any way that is the same class to it.
+        empty: folders without pictures, which may be named, too.
 
     Raises:
         OSError: there is no such file.
         ValueError: a line of another form, an unknown folder, or one that is named twice.
     """
-    known, names = list(folders), {}
+    known, names, empty = list(folders), {}, set(empty)
     keys = name_keys(known, tokenizer)
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file, skipinitialspace=True)
@@ -101,6 +105,8 @@ def read_class_names(
             if len(row) != 2 or not row[0].strip() or not row[1].strip():
                 raise ValueError(f"{where}: each line must be `folder,name`, got {','.join(row)!r}.")
             written, name = row[0].strip(), row[1].strip()
+            if written in empty and written not in known:
+                continue
             (place,) = match_keys(name_keys([written], tokenizer), keys)
             if written not in known and place is None:
                 raise ValueError(f"{where}: there is no class {written!r}, only {listed(known)}.")

@@ -32,10 +32,12 @@ class Alikeness:
         groups: the number of each picture's group: those that are equal or nearly so, and those that the source says
             belong together (column `group`).
         notes: what a user should know: copies, and labels that contradict each other.
+        copies: the groups of those that are equal or nearly so, whatever the source says.
     """
 
     groups: list[int]
     notes: list[str]
+    copies: list[int]
 
     @classmethod
     def of(cls, dataset: datasets.Dataset, facts: Sequence[PictureFacts]) -> Alikeness:
@@ -66,7 +68,7 @@ class Alikeness:
         notes += _note_copies(dataset, same) + _note_contradictions(dataset, opposite)
         given = np.array(given_groups(dataset), np.int64)
         links.append(np.stack([np.arange(len(facts)), given], axis=1))
-        return cls(_connected(len(facts), np.concatenate(links)).tolist(), notes)
+        return cls(_connected(len(facts), np.concatenate(links)).tolist(), notes, same.tolist())
 
 
 def _of_another_class(place: np.ndarray, pairs: np.ndarray, labels: np.ndarray) -> dict[int, int]:

@@ -14,12 +14,15 @@ from .pictures import is_picture_file
 
 
 UNREADABLE = "cannot be opened"  # how reasons of folders begin
+LINK = "a link to another place"
 OnSkip = Callable[[Path, str], None]
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}  # beside all names that start with a dot
 HEIF_EXTENSIONS = {".heic", ".heif", ".hif", ".avif"}  # pictures, also where no decoder is installed
 
 
-def walk(folder: str | os.PathLike[str], on_skip: OnSkip | None = None) -> Iterator[Path]:
+def walk(
+    folder: str | os.PathLike[str], on_skip: OnSkip | None = None, *, follow_links: bool = True
+) -> Iterator[Path]:
     """All files below a folder, folder by folder in the order of their names, without hidden ones.
 
     Links are followed, but no folder is read twice, so that links in circles have an end.
@@ -28,14 +31,15 @@ def walk(folder: str | os.PathLike[str], on_skip: OnSkip | None = None) -> Itera
         folder: where to begin.
         on_skip: called with each file or folder that is passed over and with the reason; None: hidden ones and pipes
             are passed over in silence, and a folder that cannot be read is an error.
+        follow_links: False: links below the folder are passed over, wherever they lead.
 
     Raises:
         OSError: there is no such folder, or, without `on_skip`, one that cannot be read.
     """
-    yield from _walk(Path(folder), set(), on_skip)
+    yield from _walk(Path(folder), set(), on_skip, follow_links)
 
 
-def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None) -> Iterator[Path]:
+def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None, follow_links: bool) -> Iterator[Path]:
     try:
         here = folder.resolve()
         if here in read:
@@ -53,8 +57,11 @@ def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None) -> Iterator[Pat
         if is_hidden(entry.name):
             if on_skip is not None and not is_litter(entry.name):
                 on_skip(path, "hidden")
+        elif not follow_links and entry.is_symlink():
+            if on_skip is not None:
+                on_skip(path, LINK)
         elif kind == "folder":
-            yield from _walk(path, read, on_skip)
+            yield from _walk(path, read, on_skip, follow_links)
         elif kind == "file":
             yield path
         elif on_skip is not None:

@@ -119,6 +119,10 @@ class PictureSource:
             return load_columns(self.dataset, str(self), "picture", *columns)
         return load_named(self.dataset_name, self.split, *columns, self.config_name)
 
+    def sub_folders(self) -> list[str]:
+        """Of a folder of class folders the names of these, also where they are empty."""
+        return [path.name for path in self.folder.iterdir() if path.is_dir()] if self.folder is not None else []
+
     def to_test(self) -> tuple[PictureSource, list[str]]:
         """The source with the split that is tested, "test" where none is named; and notes.
 
@@ -209,7 +213,7 @@ def load_training_data(
     pictures, notes = source.load()
     check_several_classes(pictures, str(source))
     folders = pictures.features["label"].names
-    renamed = read_class_names(class_names, folders, tokenizer) if class_names is not None else {}
+    renamed = {} if class_names is None else read_class_names(class_names, folders, tokenizer, source.sub_folders())
     names_of, more = prompt_names([folder for folder in folders if folder not in renamed], tokenizer)
     names_of |= renamed
     check_distinct({folder: names_of[folder] for folder in folders}, tokenizer)

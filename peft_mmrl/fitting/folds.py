@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Subset
 from ..data.preprocessing import ImageProcessor
 from ..scoring.labelled import Predictions, predict
 from ..training import FrozenFeatures, TrainingSettings, train
+from ..training.under_way import UnderWay
 from ..tuner.decision import Decision
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
@@ -80,6 +81,7 @@ class Folds:
         image_processor: ImageProcessor,
         accelerator: Accelerator,
         num_workers: int = 0,
+        under_way: UnderWay | None = None,
     ) -> torch.Tensor:
         """Probabilities (N, C) of adapters that are trained as the run's own, each without the pictures of a fold.
 
@@ -89,10 +91,14 @@ class Folds:
             image_processor: the base model's.
             accelerator: of the run.
             num_workers: further processes that read pictures.
+            under_way: is told how far they are.
         """
+        under_way = under_way or UnderWay(None)
+        work = [1 - (self.fold == index).double().mean().item() for index in range(len(self))]
         answers = torch.zeros_like(self.frozen.zero_shot)
         for index in range(len(self)):
             rows = self.held_out(index)
+            under_way.begin(f"fold {index + 1} of {len(self)}", work[index], sum(work[index + 1 :]))
             others = Subset(pictures, (self.fold != index).nonzero().flatten().tolist())
             with _FreshAdapter(self.model, settings.seed):
                 train(
@@ -103,6 +109,7 @@ class Folds:
                     on_epoch=lambda record: None,
                     num_workers=num_workers,
                     description=f"fold {index + 1} of {len(self)}",
+                    on_share=under_way.at,
                 )
                 if self.decisions is not None:
                     self.model.decision = replace(self.decisions[index], features="adapted")

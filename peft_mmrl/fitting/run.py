@@ -29,6 +29,7 @@ from ..training import (
 )
 from ..training.checkpoints import read_progress
 from ..training.run_folder import CHECKPOINT
+from ..training.under_way import UNDER_WAY_FILE, UnderWay
 from ..tuner.decision import Decision
 from ..tuner.tokenization import PromptTokenizer
 from .folder import check_output_dir, check_same_run, checkpoint_to_resume, describe_run
@@ -64,6 +65,8 @@ class Fitting:
             log_with=options.tracker,
             project_dir=options.output_dir,
         )
+        told = self.folder is not None and self.accelerator.is_main_process
+        self.under_way = UnderWay(self.folder.path / UNDER_WAY_FILE if told else None)
         self.history: list[dict[str, float]] = []
         self.predictions: Predictions | None = None  # for pictures that the model was not fitted on
         self.asked: datasets.Dataset | None = None  # these pictures
@@ -117,6 +120,11 @@ class Fitting:
 
     def run(self) -> None:
         """Say how CLIP does as it is and without training, train, and take the figures."""
+        with self.under_way:
+            self._run()
+
+    def _run(self) -> None:
+        self.under_way.begin("looking", then=1)
         self.say(*self.data.notes, str(self.plan))
         folds = self._make_folds() if self.plan.num_folds else None
         before = self._answer_untrained(folds)
@@ -209,6 +217,7 @@ class Fitting:
         if self.resume_from is not None:
             self.say(f"{first} of {self.plan.epochs} epochs are done; folds, if any, begin anew")
         start = time.perf_counter()
+        self.under_way.begin("training", 1, then=self.plan.trainings)
         self.history = train(
             self.model,
             pictures,
@@ -220,6 +229,7 @@ class Fitting:
             num_workers=options.num_workers,
             resume_from=self.resume_from,
             run=self.run_description,
+            on_share=self.under_way.at,
         )
         done = self.plan.epochs - first
         seconds = (time.perf_counter() - start) / done * self.plan.epochs if done else None
@@ -237,7 +247,7 @@ class Fitting:
             self.asked = folds.asked
         self.say(self.plan.describe_folds(seconds))
         settings = replace(self.settings, epochs=self.plan.epochs)
-        given = settings, self.processor, self.accelerator, self.options.num_workers
+        given = settings, self.processor, self.accelerator, self.options.num_workers, self.under_way
         return folds.predictions(folds.train(pictures, *given))
 
     def _answer_unknown(self) -> None:
@@ -262,13 +272,16 @@ class Fitting:
             OSError: something cannot be written; what was there before is whole.
         """
         lines: list[str] = []
-        if self.accelerator.is_main_process and self.folder is None:
-            lines = describe_results(self.predictions)
-        elif self.accelerator.is_main_process:
-            found = self.run_description, self.history, self.predictions, self.asked
-            more = repo_id, self.unknown, self._reference()
-            lines = write_results(self.folder, self.model, self.data, *found, *more)
-        self.accelerator.end_training()
+        with self.under_way:
+            self.under_way.begin("writing")
+            if self.accelerator.is_main_process and self.folder is None:
+                lines = describe_results(self.predictions)
+            elif self.accelerator.is_main_process:
+                found = self.run_description, self.history, self.predictions, self.asked
+                more = repo_id, self.unknown, self._reference()
+                lines = write_results(self.folder, self.model, self.data, *found, *more)
+            self.accelerator.end_training()
+        self.under_way.end()
         return lines
 
     def _reference(self) -> Reference | None:

@@ -55,6 +55,7 @@ def train(
     resume_from: Path | None = None,
     run: dict[str, Any] | None = None,
     description: str = "training",
+    on_share: Callable[[float], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train the weights that require a gradient.
 
@@ -74,6 +75,7 @@ def train(
         resume_from: folder of the state to go on from.
         run: what makes the result what it is, kept with the state.
         description: for the progress bar.
+        on_share: called before the first step and after each with the share of all steps that are done, 0 to 1.
 
     Returns:
         a record per epoch: `epoch`, `loss`, `learning_rate` and what `on_epoch` added.
@@ -98,7 +100,8 @@ def train(
 
     own, weight = (of(accelerator.process_index) for of in (per_epoch.own_pictures, per_epoch.weight))
     done = progress.epoch * per_epoch.steps + progress.step // per_epoch.accumulation
-    with Telling(description, num_epochs * per_epoch.steps, done, accelerator.is_local_main_process) as telling:
+    steps = num_epochs * per_epoch.steps
+    with Telling(description, steps, done, accelerator.is_local_main_process, on_share) as telling:
         for epoch in range(progress.epoch, num_epochs):
             dataset.epoch = epoch
             loader.set_epoch(epoch)

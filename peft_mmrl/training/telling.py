@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Self
 
 from ..data.progress import progress_bar
@@ -21,18 +22,30 @@ class Telling:
         total: optimizer steps of the run.
         done: those that an interrupted run has done already.
         shown: whether this process speaks.
+        on_share: called after each step with the share of the steps that are done.
     """
 
-    def __init__(self, description: str, total: int, done: int, shown: bool) -> None:
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        done: int,
+        shown: bool,
+        on_share: Callable[[float], None] | None = None,
+    ) -> None:
         self.bar = progress_bar(desc=description, total=total, initial=done, unit="step", shown=shown)
         self.description, self.total, self.done, self.shown = description, total, done, shown
-        self.start, self.steps = time.perf_counter(), 0
+        self.start, self.steps, self.on_share = time.perf_counter(), 0, on_share
+        if on_share is not None:
+            on_share(done / total)
 
     def step(self, loss: float) -> None:
         """Count an optimizer step."""
         self.steps += 1
         self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
         self.bar.update()
+        if self.on_share is not None:
+            self.on_share((self.done + self.steps) / self.total)
         if self.steps == TIMED_STEPS:
             seconds = (time.perf_counter() - self.start) / self.steps * (self.total - self.done - self.steps)
             minutes = math.ceil(seconds / 60)
