@@ -61,14 +61,20 @@ def look_at(
             pixel_values = batch.pixel_values.to(accelerator.device)
             with accelerator.autocast():
                 logits = model(pixel_values=pixel_values).logits
-                with model.disable_adapter():
-                    features = model(pixel_values=pixel_values).image_embeds
-            found = logits.float().softmax(dim=1), features.float(), measure(pixel_values)
+                found = logits.float().softmax(dim=1), *frozen_sight(model, pixel_values)
             rows = zip(*(part.cpu() for part in found), strict=True)
         return [_sighting(path, error, rows) for path, error in zip(batch.paths, batch.errors, strict=True)]
 
     preprocessing = Preprocessing.of(model, image_processor)
     yield from over_pictures(look, listing, preprocessing, accelerator, batch_size, num_workers)
+
+
+def frozen_sight(
+    model: PeftModelForZeroShotImageClassification, pixel_values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What frozen CLIP sees in B pictures: f_0 (B, d) and `measure` of them (B, 3), fp32, on the model's device."""
+    with model.disable_adapter():
+        return model(pixel_values=pixel_values).image_embeds.float(), measure(pixel_values)
 
 
 def _sighting(path: str, error: str | None, rows: Iterator[tuple[torch.Tensor, ...]]) -> Sighting:
