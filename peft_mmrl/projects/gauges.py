@@ -88,7 +88,7 @@ def _words(name: str, pictures: int, asked: int, right: int, missed: float, is_m
         return f"{name} has no pictures: the first ones help most."
     if not asked:
         return f"{name} cannot be checked: that takes a second picture of something else than the first shows."
-    known = f"{right} of {asked} pictures of {name} were recognised by what was learned from the others"
+    known = f"{right} of {asked} pictures of {name} are recognised"
     if is_most:
         return f"{known}: more pictures help most here."
     return f"{known}: more pictures would help." if missed >= MISSED else f"{known}: that is good."

@@ -10,6 +10,7 @@ import csv
 import random
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -24,7 +25,7 @@ from ..reports.gallery import SIZE
 from ..scoring.held_out import COVERAGE, Confidence
 from ..scoring.labelled import Predictions
 from ..scoring.reference import Reference, seeing
-from ..scoring.sightings import frozen_sight
+from ..scoring.sightings import frozen_sight, margins_of
 from ..scoring.unlabelled import bind_beside_trained
 from ..training import FrozenFeatures, TrainingSettings
 from ..tuner.names import distinct_names, name_keys
@@ -67,9 +68,10 @@ class Workbench:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._lock = threading.RLock()
+        self._loading, self._updating = threading.Lock(), threading.RLock()
         self._base: BaseModel | None = None
         self._instant: Instant | None = None
+        self._state: Any = None  # what that was made of
 
     @property
     def base(self) -> BaseModel:
@@ -80,7 +82,7 @@ class Workbench:
             ValueError: MMRL does not adapt such a model.
         """
         name = self.project.settings.base_model
-        with self._lock:
+        with self._loading:
             if self._base is None or self._base.name != name:
                 self._base, self._instant = BaseModel(self.project, name), None
             return self._base
@@ -90,7 +92,8 @@ class Workbench:
     @property
     def instant(self) -> Instant:
         """What the last `update` gave; the first time it is called here."""
-        return self._instant or self.update()
+        with self._updating if self._instant is None else nullcontext():
+            return self._instant or self.update()
 
     def update(self, on_progress: OnProgress | None = None) -> Instant:
         """Look at new pictures, and fit the decision without training to all that there are.
@@ -102,27 +105,37 @@ class Workbench:
         Raises:
             OSError, ValueError: the base model cannot be loaded, or the project not be read.
         """
-        with self._lock:
-            base, classes = self.base, self.project.classes()
+        with self._updating:
+            base, classes, template = self.base, self.project.classes(), self.project.settings.template
             # in the order in which `train` reads them, so that both deal the same folds
             pictures = [sorted(one.pictures, key=lambda picture: picture.split("/")) for one in classes]
             labels = [one.name for one, own in zip(classes, pictures, strict=True) for _ in own]
             sights = Sights.of(self.project, [*chain(*pictures)], labels, [one.name for one in classes])
-            preprocessing, notes = _choose_preprocessing(base, sights.facts)
-            if not classes:
-                gaps = describe_gaps(classes, [], sights.unreadable, 0)
-                self._instant = Instant(classes, [], sights.unreadable, preprocessing, notes=notes + gaps)
-                return self._instant
-            names = [one.prompt_name for one in classes]
-            try:
-                text, scale = base.read_names(names, self.project.settings.template, preprocessing)
-            except ValueError as error:  # a name that CLIP cannot read
-                given = classes, sights.pictures, sights.unreadable, preprocessing
-                self._instant = Instant(*given, notes=[*notes, str(error)])
-                return self._instant
-            sights = base.look(sights, preprocessing, on_progress)
-            self._instant = _fit(classes, sights, preprocessing, text, scale, seeing(base.model, preprocessing), notes)
+            state = base, classes, template, [fact.digest for fact in sights.facts], sights.unreadable
+            if self._instant is None or self._state != state:
+                self._instant = self._fit(base, classes, template, sights, on_progress)
+                self._state = state
             return self._instant
+
+    def _fit(
+        self,
+        base: BaseModel,
+        classes: list[ClassFolder],
+        template: str | None,
+        sights: Sights,
+        on_progress: OnProgress | None,
+    ) -> Instant:
+        names = [one.prompt_name for one in classes]
+        preprocessing, notes = _choose_preprocessing(base, sights.facts)
+        given = classes, sights.pictures, sights.unreadable, preprocessing
+        if not classes:
+            return Instant(*given, notes=notes + describe_gaps(classes, [], sights.unreadable, 0))
+        try:
+            text, scale = base.read_names(names, template, preprocessing)
+        except ValueError as error:  # a name that CLIP cannot read
+            return Instant(*given, notes=[*notes, str(error)])
+        sights = base.look(sights, preprocessing, on_progress)
+        return _fit_decision(classes, sights, preprocessing, text, scale, seeing(base.model, preprocessing), notes)
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -138,7 +151,8 @@ class Workbench:
             ValueError: a coverage that is none, or an adapter that there is not or that is damaged.
             OSError: base model or adapter cannot be read.
         """
-        instant, base = self.instant, self.base
+        base = self.base
+        instant = self.instant
         if instant.frozen is None:
             return PictureAnswer(" ".join(instant.notes))
         try:
@@ -218,7 +232,8 @@ class Workbench:
             ImportError: scikit-activeml is not installed.
             OSError, ValueError: as for `update`.
         """
-        instant, base = self.instant, self.base
+        base = self.base
+        instant = self.instant
         if instant.frozen is None:
             return []
         pictures = self.project.unlabelled_pictures()
@@ -227,8 +242,9 @@ class Workbench:
         if not sights.pictures:
             return []
         probabilities = instant.probabilities(sights.features)
-        chosen = suggest(instant.frozen.images, instant.labels, sights.features, probabilities, number)
         best = probabilities.max(dim=1)
+        known, found = (instant.frozen.images, instant.labels), (best.indices, margins_of(probabilities))
+        chosen = suggest(*known, sights.features, *found, number)
         return [
             Suggestion(sights.pictures[row], instant.classes[best.indices[row]].name, best.values[row].item())
             for row in chosen
@@ -274,7 +290,7 @@ def _choose_preprocessing(base: BaseModel, facts: Sequence[PictureFacts]) -> tup
         return Preprocessing(processor), [str(error)]
 
 
-def _fit(
+def _fit_decision(
     classes: list[ClassFolder],
     sights: Sights,
     preprocessing: Preprocessing,
