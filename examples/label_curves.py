@@ -1,12 +1,12 @@
-"""How many labels choosing saves: accuracy over the number of labels, of pictures that `suggest` chose and random ones.
+"""How many labels choosing saves: accuracy over the number of labels, chosen by `suggest` and at random.
 
     python examples/label_curves.py                                   # some minutes
     python examples/label_curves.py --seeds 1 --labels 20 40 --output curves.png
 
-The pictures are the demo's digits: of 400 without labels (`--pool`), drawn by the seed, ten at a time are labelled. The
-classifier is the decision without training on the labels so far, on the demo's CLIP; a class of which there is no label
-yet is known by its name. Its accuracy is that on the 997 pictures to test with, most of which others wrote. In `skewed`
-three of the digits are six times as frequent among the pictures to choose from as the others.
+The pictures are the demo's digits: of 400 without labels (`--pool`), drawn by the seed, ten at a time are labelled.
+The classifier is the decision without training on the labels so far, on the demo's CLIP; a class of which there is no
+label yet is known by its name. Its accuracy is that on the 997 pictures to test with, most of which others wrote. In
+`skewed` three of the digits are six times as frequent among the pictures to choose from as the others.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def curve(
             return found
         others = sorted(set(range(len(pool.labels))) - set(has))
         candidates = pool.images[others]
-        new = choose(known, candidates, answers(known, candidates), 1000 * seed + len(has))
+        if not (new := choose(known, candidates, answers(known, candidates), 1000 * seed + len(has))):
+            return found
         has += [others[row] for row in new]
 
 
