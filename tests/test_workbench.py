@@ -91,7 +91,9 @@ def test_figures_are_those_of_quick_runs_on_the_same_folder(project, workbench, 
     assert "1 picture cannot be opened and is left out." in said.notes
 
 
-def test_pictures_are_looked_at_once_whatever_they_are_called_and_whoever_asks(project, workbench, digits, monkeypatch):
+def test_pictures_are_looked_at_once_whatever_they_are_called_and_whoever_asks(
+    project, workbench, digits, monkeypatch
+):
     fill(project, digits, 2)
     looked = []
     monkeypatch.setattr(
@@ -201,7 +203,7 @@ def test_a_run_answers_by_its_adapter_which_is_loaded_once_and_again_when_it_was
     assert dict(workbench.answer(picture).ranks) == pytest.approx(dict(plain.ranks))
     assert len(loads) == 2  # one by `load_classifier`
     held = workbench.predictions_of("first run.1")
-    assert sorted(held.pictures) == sorted(workbench.instant.pictures) and held.classes == list(digits)
+    assert sorted(held.pictures) == sorted(workbench.instant.pictures) and held.classes == sorted(digits)
     (project.pictures / "zero" / "0.png").rename(project.pictures / "one" / "moved.png")
     assert len(workbench.predictions_of("first run.1").pictures) == 23
     put(project, "nine", [])

@@ -44,6 +44,9 @@ from .sights import BaseModel, OnProgress, Sights
 from .suggestions import suggest
 
 
+COLUMN = "probability_"  # of a class in predictions.csv
+
+
 @dataclass(frozen=True)
 class Suggestion:
     """A picture that should be labelled next.
@@ -266,17 +269,19 @@ class Workbench:
             return None
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        names = [column.removeprefix("probability_") for column in rows[0] if column.startswith("probability_")]
-        if not rows or len(names) < 2:
+        columns = {name.removeprefix(COLUMN): name for name in (rows[0] if rows else []) if name.startswith(COLUMN)}
+        if not columns:  # nothing was asked, or there are more classes than it has columns for
             return None
-        counts = {one.prompt_name: len(one.pictures) for one in self.project.classes()}
-        there = {picture: one.prompt_name for one in self.project.classes() for picture in one.pictures}
-        kept = [row for row in rows if there.get(f"pictures/{row['path']}") == row["label"]]
+        classes = self.project.classes()
+        counts = {one.prompt_name: len(one.pictures) for one in classes}
+        class_of = {picture: one.prompt_name for one in classes for picture in one.pictures}
+        kept = [row for row in rows if class_of.get(f"pictures/{row['path']}") == row["label"]]
+        names = list(columns)
         return Held(
             classes=names,
             pictures=[f"pictures/{row['path']}" for row in kept],
             labels=torch.tensor([names.index(row["label"]) for row in kept], dtype=torch.long),
-            probabilities=torch.tensor([[float(row[f"probability_{name}"]) for name in names] for row in kept]),
+            probabilities=torch.tensor([[float(row[column]) for column in columns.values()] for row in kept]),
             counts=[counts.get(name, 0) for name in names],
         )
 
