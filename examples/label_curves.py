@@ -2,6 +2,7 @@
 
     python examples/label_curves.py                                   # some minutes
     python examples/label_curves.py --seeds 1 --labels 20 40 --output curves.png
+    python examples/label_curves.py --also TypiClust CoreSet          # further strategies of scikit-activeml
 
 The pictures are the demo's digits: of 400 without labels (`--pool`), drawn by the seed, ten at a time are labelled.
 The classifier is the decision without training on the labels so far, on the demo's CLIP; a class of which there is no
@@ -19,6 +20,8 @@ from statistics import mean, pstdev
 
 import datasets
 import matplotlib
+import numpy as np
+import skactiveml.pool as pool_strategies
 import torch
 from demo_parts.methods import load_clip
 from digits import CLASS_NAMES, load_digits
@@ -33,7 +36,7 @@ from peft_mmrl.training import FrozenFeatures, make_accelerator
 
 STEP = 10  # labels at a time
 FREQUENT, SELDOM = 70, 12  # pictures of a digit, where they are skewed
-COLOURS = {"random": "#888888", "chosen": "#c0392b"}
+COLOURS = ("#888888", "#c0392b", "#2980b9", "#27ae60", "#8e44ad", "#e67e22")
 
 Choice = Callable[[FrozenFeatures, torch.Tensor, torch.Tensor, int], list[int]]
 
@@ -73,7 +76,21 @@ def by_suggestion(
     return suggest(known.images, known.labels, candidates, guesses, margins, STEP, seed)
 
 
+def by_strategy(name: str) -> Choice:
+    """What a strategy of scikit-activeml that asks no classifier names."""
+
+    def choose(known: FrozenFeatures, candidates: torch.Tensor, probabilities: torch.Tensor, seed: int) -> list[int]:
+        features = torch.cat([known.images, candidates]).double().numpy()
+        labels = np.concatenate([known.labels.double().numpy(), np.full(len(candidates), np.nan)])
+        free = np.arange(len(known.labels), len(features))
+        chosen = getattr(pool_strategies, name)(random_state=seed).query(features, labels, free, batch_size=STEP)
+        return [int(row) - len(known.labels) for row in chosen]
+
+    return choose
+
+
 CHOICES: dict[str, Choice] = {"random": at_random, "chosen": by_suggestion}
+STRATEGIES = ("CoreSet", "MaxHerding", "ProbCover", "TypiClust")
 
 
 def draw_pool(labels: Sequence[int], size: int, skewed: bool, rng: random.Random) -> list[int]:
@@ -123,13 +140,14 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, list[dict[int, floa
     train, test = look("train"), look("test")
     print(f"zero-shot accuracy: {(test.zero_shot.argmax(dim=1) == test.labels).float().mean():.1%}")
     found: dict[str, dict[str, list[dict[int, float]]]] = {}
+    choices = CHOICES | {name: by_strategy(name) for name in args.also}
     for name, skewed, start in (("no labels yet", False, 0), ("20 random ones first", False, 20), ("skewed", True, 0)):
-        found[name] = {choice: [] for choice in CHOICES}
+        found[name] = {choice: [] for choice in choices}
         for seed in args.seeds:
             rng = random.Random(seed)
             pool = of_rows(train, draw_pool(train.labels.tolist(), args.pool, skewed, rng))
             first = rng.sample(range(len(pool.labels)), start)
-            for choice, choose in CHOICES.items():
+            for choice, choose in choices.items():
                 wanted = [number for number in args.labels if number >= start]
                 found[name][choice].append(curve(choose, pool, test, first, wanted, seed))
         print(describe(name, found[name]), flush=True)
@@ -153,13 +171,13 @@ def draw(found: dict[str, dict[str, list[dict[int, float]]]], path: Path) -> Non
 
     figure, axes = pyplot.subplots(1, len(found), figsize=(4 * len(found), 3.2), sharey=True, layout="constrained")
     for axis, (name, curves) in zip(axes, found.items(), strict=True):
-        for choice, runs in curves.items():
+        for colour, (choice, runs) in zip(COLOURS, curves.items(), strict=False):
             numbers = list(runs[0])
             middle = [100 * mean(run[number] for run in runs) for number in numbers]
             spread = [100 * pstdev([run[number] for run in runs]) for number in numbers]
             low, high = ([m + sign * s for m, s in zip(middle, spread, strict=True)] for sign in (-1, 1))
-            axis.plot(numbers, middle, color=COLOURS[choice], marker="o", label=choice)
-            axis.fill_between(numbers, low, high, color=COLOURS[choice], alpha=0.15, linewidth=0)
+            axis.plot(numbers, middle, color=colour, marker="o", label=choice)
+            axis.fill_between(numbers, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set(title=name, xlabel="labels")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("accuracy, %")
@@ -183,6 +201,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--labels", type=int, nargs="+", default=[10, 20, 30, 40, 60, 80, 100, 140], help="tens")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5], help="(1 2 3 4 5)")
     parser.add_argument("--pool", type=int, default=400, help="pictures to choose from (%(default)s)")
+    parser.add_argument("--also", nargs="+", choices=STRATEGIES, default=[], help="further choices to compare")
     parser.add_argument("--output", type=Path, help="PNG file for the curves")
     args = parser.parse_args(argv)
     if any(number < STEP or number % STEP for number in args.labels):

@@ -12,7 +12,7 @@ from conftest import DEMO_CLIP
 
 import peft_mmrl
 from peft_mmrl.commands import main as command_line
-from peft_mmrl.projects.suggestions import ALIKE, suggest
+from peft_mmrl.projects.suggestions import SAME_COSINE, suggest
 from peft_mmrl.scoring.reference import REFERENCE_FILE
 from peft_mmrl.scoring.sightings import margins_of
 
@@ -63,7 +63,7 @@ def test_copies_of_each_other_and_of_labelled_pictures_are_not_suggested():
     assert sorted(row % 12 for row in chosen) == list(range(12))
     chosen = suggest(features[:3], guesses[:3], several, twice, np.zeros(36), 36)
     assert sorted(row % 12 for row in chosen) == list(range(3, 12))
-    assert np.tril(several[chosen] @ several[chosen].T, -1).max() < ALIKE
+    assert np.tril(several[chosen] @ several[chosen].T, -1).max() < SAME_COSINE
 
 
 def test_many_pictures_are_drawn_from_and_the_seed_alone_decides(monkeypatch):

@@ -41,7 +41,7 @@ from .console import clear_errors, command_line, in_utf8
 from .predict import check_pictures_given
 
 
-COLUMNS = ("path", "guess", "probability", "rank")
+SUGGESTION_COLUMNS = ("path", "guess", "probability", "rank")
 ADVICE_ON_RUN = "train it here, and name the folder of that run"
 
 
@@ -113,7 +113,7 @@ def choose(seen: list[Sighting], reference: Reference, classes: list[str], numbe
 
 def write_csv(rows: Iterable[dict[str, Any]], file: TextIO) -> None:
     """A header, and a row per picture."""
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(file, SUGGESTION_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 

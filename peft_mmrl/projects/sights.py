@@ -30,7 +30,7 @@ from .seen_features import SeenFeatures, key_of_seeing
 
 SEEN_AT_A_TIME = 8  # pictures: between two batches others may ask the model
 PLAIN = "default"  # the adapter that is never trained: it carries the classes, and frozen CLIP is asked
-GONE = "it was moved or taken away just now"
+TAKEN_AWAY = "it was moved or taken away just now"
 OnProgress = Callable[[int, int], None]
 
 
@@ -87,7 +87,7 @@ class Sights:
             found: for each picture f_0 and measures side by side, or None.
         """
         rows = [row for row, one in enumerate(found) if one is not None]
-        gone = [(picture, GONE) for picture, one in zip(self.pictures, found, strict=True) if one is None]
+        gone = [(picture, TAKEN_AWAY) for picture, one in zip(self.pictures, found, strict=True) if one is None]
         both = torch.stack([found[row] for row in rows]) if rows else torch.empty(0, len(LIGHT_MEASURES))
         features, measures = both.split([both.shape[1] - len(LIGHT_MEASURES), len(LIGHT_MEASURES)], dim=1)
         seen = replace(self, features=features, measures=measures)

@@ -11,7 +11,7 @@ from .extra import from_extra
 
 
 AMONG = 3  # times as many uncertain pictures as are wanted of a class, of which the most typical are taken
-ALIKE = 0.995  # cosine from which two pictures count as one
+SAME_COSINE = 0.995  # cosine from which two pictures count as one
 MOST_COMPARED = 2000  # pictures, since all are compared with all
 
 
@@ -70,9 +70,9 @@ def _distinct(candidates: np.ndarray, labelled: np.ndarray, rng: np.random.Gener
     if len(rows) > MOST_COMPARED:
         rows = np.sort(rng.choice(rows, MOST_COMPARED, replace=False))
     own = candidates[rows]
-    is_copy = np.tril(own @ own.T >= ALIKE, -1).any(axis=1)
+    is_copy = np.tril(own @ own.T >= SAME_COSINE, -1).any(axis=1)
     if len(labelled):
-        is_copy |= (own @ labelled.T >= ALIKE).any(axis=1)
+        is_copy |= (own @ labelled.T >= SAME_COSINE).any(axis=1)
     return rows[~is_copy]
 
 
