@@ -5,8 +5,8 @@ out of fold; and what is missed shrinks about as 1 / n. So four more pictures of
 missed. Named are the classes that are missed by a tenth or more, and where that is at least half as much as anywhere.
 
 Measured on the demo's digits (2 to 8, 4, 8 or 3 to 12 pictures of each, 20 draws): the recall of classes that are
-named rises by 5.3 points with four more pictures of them, that of the others by 2.6; in 18 of the 20 draws by more. The
-recall in place of the probability tells less: of four pictures it takes five values.
+named rises by 5.3 points with four more pictures of them, that of the others by 2.6; in 18 of the 20 draws by more.
+The recall in place of the probability tells less: of four pictures it takes five values.
 """
 
 from __future__ import annotations
