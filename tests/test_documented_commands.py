@@ -42,9 +42,11 @@ BY_HAND = {
     r"--data_dir\b": "needs the papers' data sets",
     r"\b(base.to.new|few.shot|cross.dataset)\b": "trains for minutes; in short it is in test_protocols.py",
     r"\b(benchmark|demo|promises|tune_demo|pretrain_demo_clip)\b": "runs for minutes; in short it is in its own tests",
+    r"\blabel_curves\b": "runs for minutes; in short it is in test_label_curves.py",
     r"\bgpu/run\.py\b": "works in a clone; test_gpu_script.py runs it",
     r"\bclassify\.py\b": "needs an exported folder; test_export.py makes some",
     r"\bexport\b.*--(int8|coverage|risk)\b": "needs answers alike, or held-out pictures; test_export.py has them",
+    r"\bsuggest my-adapter\b": "needs the folder of a run; test_suggestions.py has one",
     r"\bmonitor my-adapter\b": "needs a run on 20 pictures; test_monitor.py has one",
     r"\bconvert\b": "needs a checkpoint of the papers' code; test_convert.py makes some",
 }

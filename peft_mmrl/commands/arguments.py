@@ -50,6 +50,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "learning_rate": partial(as_number, low=0),
     "max_textbook_classes": NOT_NEGATIVE,
     "num_workers": NOT_NEGATIVE,
+    "number": as_positive_int,
     "reg_weight": partial(as_number, low=0),
     "repeats": as_positive_int,
     "risk": as_share,

@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "how well an adapter recognises labelled pictures, beside CLIP without it",
     "bundle": "one folder with adapter and base model, for a machine without network",
     "export": "write an adapter as a classifier that runs without PyTorch",
+    "suggest": "which pictures to label next",
     "monitor": "whether new pictures are still of the kind that an adapter was trained on",
     "push": "upload a trained adapter to the Hugging Face Hub",
     "convert": "turn a checkpoint of the papers' own code into an adapter",

@@ -92,7 +92,6 @@ def _reasons(
     probabilities = output.logits.float().softmax(dim=1).cpu()
     by_class = output.class_logits.float().cpu()
     by_rep = None if output.rep_logits is None else output.rep_logits.float().cpu()
-    tokens = ["class token", *(f"token {number}" for number in range(1, maps.shape[1]))]
     found = []
     for row, shares in enumerate(probabilities):
         likeliest = shares.topk(min(MOST_CLASSES, len(shares))).indices.tolist()
@@ -105,13 +104,16 @@ def _reasons(
             }
             for place in likeliest
         ]
-        named = {
-            name: [[round(value, 6) for value in line] for line in each.tolist()]
-            for name, each in zip(tokens, maps[row], strict=True)
-        }
         nearest = None if frozen is None else nearest_pictures(frozen[row], reference)
-        found.append({"maps": named, "scores": scores, "nearest": nearest})
+        found.append({"maps": named_maps(maps[row]), "scores": scores, "nearest": nearest})
     return found
+
+
+def named_maps(maps: torch.Tensor) -> dict[str, list[list[float]]]:
+    """The maps of a picture (1 + K, rows, columns), see `attention_maps`, by the names of their tokens."""
+    tokens = ["class token", *(f"token {number}" for number in range(1, len(maps)))]
+    rows = ([[round(value, 6) for value in line] for line in each.tolist()] for each in maps)
+    return dict(zip(tokens, rows, strict=True))
 
 
 def nearest_pictures(feature: torch.Tensor, reference: Reference) -> list[dict[str, Any]]:

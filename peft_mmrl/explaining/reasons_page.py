@@ -72,21 +72,27 @@ def _pages(reasons: Iterable[Reason]) -> Iterator[list[Reason]]:
 
 def _row(reason: Reason, preprocessing: Preprocessing) -> dict[str, Any]:
     row = {"path": reason.path, "error": reason.error, "scores": reason.scores, "picture": None, "maps": []}
-    if reason.error is None and (picture := _seen(reason.path, preprocessing, SIZE)) is not None:
+    if reason.error is None and (picture := as_seen(reason.path, preprocessing, SIZE)) is not None:
         row["picture"] = picture_uri(picture)
         row["maps"] = [(name, picture_uri(heat_over(picture, shares))) for name, shares in reason.maps.items()]
     row["nearest"] = []
     for other in reason.nearest or []:
-        known = _seen(other["path"], preprocessing, THUMBNAIL)
+        known = as_seen(other["path"], preprocessing, THUMBNAIL)
         row["nearest"].append({**other, "uri": known and picture_uri(known)})
     return row
 
 
-def _seen(path: str, preprocessing: Preprocessing, side: int) -> PIL.Image.Image | None:
-    """What the model sees of a picture, the longer side as given; None where it is not there (any more)."""
+def as_seen(image: Any, preprocessing: Preprocessing, side: int) -> PIL.Image.Image | None:
+    """What the model sees of a picture, the longer side as given; None where it is not there (any more).
+
+    Args:
+        image: as for [`~peft_mmrl.read_picture`].
+        preprocessing: reads it, and cuts it.
+        side: in pixels.
+    """
     longer = max(preprocessing.size)
     try:
         size = tuple(round(length * side / longer) for length in preprocessing.size)
-        return preprocessing.fitted(preprocessing.decode(path), size)
+        return preprocessing.fitted(preprocessing.decode(image), size)
     except PictureError:
         return None

@@ -48,7 +48,7 @@ class Folds:
         self.decisions: list[Decision] | None = None
         self.untrained: torch.Tensor | None = None
         if decision is not None:
-            self._decide(decision)
+            self.decisions, self.untrained = frozen.hold_out(decision, fold, self.config.class_weight)
 
     def __len__(self) -> int:
         return int(self.fold.max()) + 1
@@ -65,14 +65,6 @@ class Folds:
     @property
     def _rows(self) -> torch.Tensor:
         return (self.fold >= 0).nonzero().flatten()
-
-    def _decide(self, decision: Decision) -> None:
-        weight, self.decisions = self.config.class_weight, []
-        self.untrained = torch.zeros_like(self.frozen.zero_shot)
-        for index in range(len(self)):
-            rows = self.held_out(index)
-            self.decisions.append(self.frozen.decision_without(decision, rows, weight))
-            self.untrained[rows] = self.frozen.decide(self.decisions[index], rows)
 
     def train(
         self,

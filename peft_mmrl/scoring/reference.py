@@ -24,6 +24,7 @@ from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 REFERENCE_FILE = "reference.safetensors"
 LIGHT_MEASURES = ("brightness", "contrast", "sharpness")
 STORED = ("features", "measures", "labels", "groups")
+OTHERWISE = "give --reference FOLDER, pictures that are of the right kind"
 
 
 def measure(pixel_values: torch.Tensor) -> torch.Tensor:
@@ -73,8 +74,12 @@ class Reference:
         save_file(columns, Path(folder, REFERENCE_FILE), {"reference": json.dumps(words)})
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Reference:
+    def load(cls, folder: str | os.PathLike[str], otherwise: str = OTHERWISE) -> Reference:
         """Read it from the folder of a run.
+
+        Args:
+            folder: of the run.
+            otherwise: what to do where there is none.
 
         Raises:
             OSError: there is none.
@@ -84,7 +89,7 @@ class Reference:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{folder} holds no {REFERENCE_FILE}, which `peft-mmrl train` writes into the "
-                "folder of its run: give --reference FOLDER, pictures that are of the right kind."
+                f"folder of its run: {otherwise}."
             )
         try:
             with safe_open(path, "pt") as file:
@@ -97,11 +102,12 @@ class Reference:
             raise ValueError(f"{path} is damaged: it holds columns of different lengths.")
         return found
 
-    def check_fits(self, seen_by: dict[str, Any]) -> None:
+    def check_fits(self, seen_by: dict[str, Any], otherwise: str = OTHERWISE) -> None:
         """Raise a ValueError where its features are of another base model or preprocessing.
 
         Args:
             seen_by: from `seeing`.
+            otherwise: what to do then.
         """
         differs = [
             name
@@ -111,7 +117,7 @@ class Reference:
         if differs:
             raise ValueError(
                 f"{REFERENCE_FILE} was made with another {' and another '.join(differs)}: its features cannot be "
-                "compared. Give --reference FOLDER, pictures that are of the right kind."
+                f"compared: {otherwise}."
             )
 
 

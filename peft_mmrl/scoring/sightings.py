@@ -24,6 +24,7 @@ class Sighting:
         path: its name.
         label: its likeliest class, a position in the bound ones.
         probability: of that class.
+        margin: by how much that is above the second largest, see `margins_of`.
         feature: f_0 (d,), its normalised feature in frozen CLIP.
         measures: (3,), see [`~peft_mmrl.scoring.reference.measure`].
         error: why it cannot be read; then there is no more than its name.
@@ -32,6 +33,7 @@ class Sighting:
     path: str
     label: int = -1
     probability: float = 0.0
+    margin: float = 0.0
     feature: torch.Tensor | None = None
     measures: torch.Tensor | None = None
     error: str | None = None
@@ -61,9 +63,7 @@ def look_at(
             pixel_values = batch.pixel_values.to(accelerator.device)
             with accelerator.autocast():
                 logits = model(pixel_values=pixel_values).logits
-                with model.disable_adapter():
-                    features = model(pixel_values=pixel_values).image_embeds
-            found = logits.float().softmax(dim=1), features.float(), measure(pixel_values)
+                found = logits.float().softmax(dim=1), *frozen_sight(model, pixel_values)
             rows = zip(*(part.cpu() for part in found), strict=True)
         return [_sighting(path, error, rows) for path, error in zip(batch.paths, batch.errors, strict=True)]
 
@@ -71,12 +71,26 @@ def look_at(
     yield from over_pictures(look, listing, preprocessing, accelerator, batch_size, num_workers)
 
 
+def margins_of(probabilities: torch.Tensor) -> torch.Tensor:
+    """Distance of the two largest probabilities (M,) of pictures (M, C); of a single class its probability."""
+    largest = probabilities.topk(min(2, probabilities.shape[1]), dim=1).values
+    return largest[:, 0] - largest[:, 1:].sum(dim=1)
+
+
+def frozen_sight(
+    model: PeftModelForZeroShotImageClassification, pixel_values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What frozen CLIP sees in B pictures: f_0 (B, d) and `measure` of them (B, 3), fp32, on the model's device."""
+    with model.disable_adapter():
+        return model(pixel_values=pixel_values).image_embeds.float(), measure(pixel_values)
+
+
 def _sighting(path: str, error: str | None, rows: Iterator[tuple[torch.Tensor, ...]]) -> Sighting:
     if error is not None:
         return Sighting(path, error=error)
     probabilities, feature, measures = next(rows)
-    label = int(probabilities.argmax())
-    return Sighting(path, label, probabilities[label].item(), feature, measures)
+    label, margin = int(probabilities.argmax()), margins_of(probabilities[None]).item()
+    return Sighting(path, label, probabilities[label].item(), margin, feature, measures)
 
 
 def as_reference(

@@ -85,7 +85,7 @@ def load_classifier(
     model = AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype=torch.float32)
     trained = config.classes or []
     if new_classes or len(distinct_names(trained)) < len(trained):
-        _bind_classes(model, trained, new_classes, base_tokenizer(config))
+        bind_beside_trained(model, trained, new_classes, base_tokenizer(config))
     if model.classes is None:
         raise ValueError(f"The adapter {adapter} has no classes of its own: name them with --classes.")
     return model.eval(), load_image_processor(adapter, config)
@@ -112,7 +112,7 @@ def load_image_processor(adapter: str | os.PathLike[str], config: MMRLConfig) ->
         return AutoImageProcessor.from_pretrained(config.base_model_name_or_path, revision=config.revision)
 
 
-def _bind_classes(
+def bind_beside_trained(
     model: PeftModelForZeroShotImageClassification,
     trained: Sequence[str],
     new: Sequence[str],

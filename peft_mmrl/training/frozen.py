@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import datasets
 import torch
@@ -15,7 +16,7 @@ from ..data.preprocessing import ImageProcessor
 from ..scoring.labelled import score
 from ..scoring.reference import LIGHT_MEASURES, measure
 from ..tuner import decision_fit
-from ..tuner.decision import Decision
+from ..tuner.decision import Decision, decide
 from ..tuner.mirroring import MIN_KNOWN, Mirroring, judge_mirroring
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
@@ -105,26 +106,68 @@ class FrozenFeatures:
         model.decision = _of_main_process(model.fit_decision(self.images, self.labels, features=features))
         return model.decision
 
-    def decision_without(self, decision: Decision, rows: torch.Tensor, class_weight: list[float] | None) -> Decision:
-        """The decision, fitted without some pictures; the same in every process.
+    @cached_property
+    def known(self) -> list[int]:
+        """Positions of the classes that have pictures."""
+        return self.labels.unique().tolist()
+
+    def fit_untrained(
+        self,
+        rows: torch.Tensor | None = None,
+        class_weight: list[float] | None = None,
+        device: torch.device | str = "cpu",
+        **settings: Any,
+    ) -> Decision:
+        """A decision without training and without a model, with a row for each of the `known` classes; the same in
+        every process.
+
+        Args:
+            rows: positions of the pictures that it is fitted on, of all these classes; None: all pictures.
+            class_weight: of all C classes; None: 1.
+            device: where it is fitted.
+            settings: further fields of [`Decision`].
+        """
+        rows = torch.arange(len(self.labels)) if rows is None else rows
+        known = torch.tensor(self.known)
+        weight = None if class_weight is None else torch.tensor(class_weight)[known]
+        labels = torch.searchsorted(known, self.labels[rows])
+        given = self.images[rows].to(device), self.text[known].to(device), labels.to(device)
+        return _of_main_process(decision_fit.fit(*given, self.scale, class_weight=weight, **settings))
+
+    def hold_out(
+        self, decision: Decision, fold: torch.Tensor, class_weight: list[float] | None = None
+    ) -> tuple[list[Decision], torch.Tensor]:
+        """The decision, fitted without each fold, and what it says of that fold's pictures.
 
         Args:
             decision: the one on all pictures, with its rows in the order of `text`.
-            rows: positions of the pictures that are left out.
+            fold: of each picture (N,), from 0 without gaps; -1 for those that are never held out.
             class_weight: the adapter's.
-        """
-        kept = torch.ones(len(self.labels), dtype=torch.bool).index_fill(0, rows, False)
-        device = decision.probe_weight.device
-        weight = None if class_weight is None else torch.tensor(class_weight)
-        settings = {name: getattr(decision, name) for name in ("features", "classes", "fitted_for")}
-        given = self.images[kept].to(device), self.text.to(device), self.labels[kept].to(device)
-        return _of_main_process(decision_fit.fit(*given, self.scale, class_weight=weight, **settings))
 
-    def decide(self, decision: Decision, rows: torch.Tensor) -> torch.Tensor:
-        """Probabilities (n, C) of a decision without training, for the n pictures at some positions."""
-        images = self.images[rows]
-        weight, bias = decision.probe_weight.cpu(), decision.probe_bias.cpu()
-        return (self.scale * images @ self.text.T + images @ weight.T + bias).softmax(dim=1)
+        Returns:
+            for each fold its decision, and probabilities (N, C); 0 for pictures that are never held out.
+        """
+        settings = {name: getattr(decision, name) for name in ("features", "classes", "fitted_for")}
+        decisions, answers = [], torch.zeros_like(self.zero_shot)
+        for index in range(int(fold.max()) + 1):
+            kept, held = ((fold != index).nonzero().flatten(), (fold == index).nonzero().flatten())
+            decisions.append(self.fit_untrained(kept, class_weight, decision.probe_weight.device, **settings))
+            answers[held] = self.decide(decisions[index], self.images[held])
+        return decisions, answers
+
+    def decide(self, decision: Decision, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities (n, C) of a decision without training; classes that it has no row for are scored by their
+        text, as [`~peft_mmrl.tuner.decision.decide`] scores new ones.
+
+        Args:
+            decision: with a row for each of the `known` classes.
+            images: f_0 (n, d) of any pictures.
+        """
+        row_of = {place: row for row, place in enumerate(self.known)}
+        rows = [row_of.get(place, -1) for place in range(len(self.text))]
+        decision = replace(decision.to("cpu"), features="frozen")
+        logits = decide(decision, rows, images, self.text, None, None, self.scale, alpha=1.0, zero_shot_weight=1.0)
+        return logits.softmax(dim=1)
 
 
 def _of_main_process(decision: Decision) -> Decision:
