@@ -24,7 +24,7 @@ from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 PAGE, LINES = "why.html", "why.jsonl"
-MOST_OF_A_KIND = 4  # pictures, the first that the report shows: each takes a second or two on a CPU core
+MOST_OF_A_KIND = 4  # pictures, the first that the report shows: each takes 2 to 3 s on a busy CPU core (ViT-B/16)
 PICTURES_IN_A_PASS = 4
 
 
