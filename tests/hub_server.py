@@ -177,6 +177,14 @@ def repo_info(handler, repo, revision):
     )
 
 
+@route("GET", "/api/models/{repo}/tree/{revision}")
+def list_files(handler, repo, revision):
+    commit = revision if revision in handler.server.commits else handler.commit_of(repo, revision)
+    files = (handler.server.commits.get(commit) or {}).items()
+    rows = [(path, len(content), hashlib.sha1(content).hexdigest()) for path, content in files]
+    handler.send_json([{"type": "file", "path": path, "size": size, "oid": oid} for path, size, oid in rows])
+
+
 @route("POST", "/api/models/{repo}/branch/{revision}")
 def create_branch(handler, repo, revision):
     if handler.may_write(repo):

@@ -7,16 +7,19 @@ import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import DEMO_CLIP, scramble
+from conftest import DEMO_CLIP, make_clip, scramble
 from peft import PeftModel, get_peft_model
+from safetensors import safe_open
 from transformers import CLIPModel, CLIPProcessor
 
 from peft_mmrl import AutoPeftModelForZeroShotImageClassification, MMRLConfig
 from peft_mmrl.commands.main import main
 from peft_mmrl.data import load_folder
+from peft_mmrl.hub.bundle import stored_dtype
 from peft_mmrl.scoring.held_out import Confidence, digest_of
 from peft_mmrl.scoring.unlabelled import load_classifier
 
@@ -117,6 +120,40 @@ def test_the_card_s_code_runs_beside_the_folder(bundle, no_network, monkeypatch,
     (bundle.parent / "out").symlink_to(bundle)  # as it was called when it was made
     exec(code, {})
     assert capsys.readouterr().out.count("%") == 3
+
+
+def test_the_base_model_keeps_its_precision_and_its_config(home, bundle):
+    with safe_open(bundle / "base" / "model.safetensors", framework="pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys() if "weight" in name} == {torch.float16}  # noqa: SIM118
+    assert (bundle / "base" / "model.safetensors").stat().st_size < 1.1 * (
+        DEMO_CLIP / "model.safetensors"
+    ).stat().st_size
+    said = [json.loads((place / "config.json").read_text())["dtype"] for place in (DEMO_CLIP, bundle / "base")]
+    assert said == ["float32", "float32"]
+
+
+@pytest.mark.parametrize(("dtype", "shard"), [(torch.bfloat16, "5GB"), (torch.float16, "1MB"), (torch.float32, "5GB")])
+def test_any_precision_of_the_files_is_known(tmp_path, dtype, shard):
+    make_clip().to(dtype).save_pretrained(tmp_path, max_shard_size=shard)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"dtype": "float32"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert stored_dtype(str(tmp_path)) == dtype
+
+
+def test_a_bundle_that_is_loaded_and_saved_can_still_be_moved(bundle, no_network, tmp_path, demo_images, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(bundle, here)
+    monkeypatch.chdir(tmp_path)
+    model = AutoPeftModelForZeroShotImageClassification.from_pretrained("here").eval()
+    expected = model(pixel_values=demo_images).logits
+    model.save_pretrained(here)
+    here.rename(there)
+    for path in filter(Path.is_file, there.rglob("*")):
+        assert str(tmp_path).encode() not in path.read_bytes(), path
+    assert 'base = f"{adapter}/base"' in (there / "README.md").read_text(encoding="utf-8")
+    again = AutoPeftModelForZeroShotImageClassification.from_pretrained(there).eval()
+    torch.testing.assert_close(again(pixel_values=demo_images).logits, expected)
+    Confidence.load(there).check_fits(again)
 
 
 def test_the_report_goes_along_where_that_is_asked_for(home, bundle, tmp_path):

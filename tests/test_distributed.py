@@ -1,20 +1,25 @@
 """Two CPU processes (gloo), as `accelerate launch` starts them."""
 
+import io
 import os
 import time
 
+import PIL.Image
+import PIL.ImageOps
 import pytest
 import torch
 from accelerate import accelerator as accelerator_module
 from accelerate import checkpointing
-from conftest import in_two_processes
+from conftest import DEMO_CLIP, in_two_processes
 from tiny_training import MeanOfPictures, Noisy, StoppedError, make_model, run, weights
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
+import peft_mmrl
 from peft_mmrl import MMRLConfig
+from peft_mmrl.commands import evaluate, monitor, predict
 from peft_mmrl.training import TrainingSettings, make_accelerator, train
 
 
@@ -106,6 +111,42 @@ def test_an_interrupted_run_of_two_processes_goes_on_to_the_same_weights(tmp_pat
     for found, same, expected in zip(one, other, weights(alone), strict=True):
         assert torch.equal(found, same)
         assert torch.allclose(found, expected, atol=1e-4)
+
+
+def in_use(adapter, pictures, folder):
+    """What there is to do with an adapter after its training; the last exit code is that of `monitor`."""
+    torch.set_num_threads(1)
+    given = [str(adapter), str(pictures)]
+    predict.main(predict.parse_args([*given, "--explain", str(folder / "why"), "--batch_size", "4"]), io.StringIO())
+    evaluate.main(evaluate.parse_args([*given, "--corruptions", "--output_dir", str(folder / "evaluation")]))
+    monitoring = ["--output_dir", str(folder / "monitoring"), "--order", "name"]
+    try:
+        monitor.main(monitor.parse_args([*given, *monitoring]))
+    except SystemExit as stopped:
+        assert stopped.code == monitor.ALARM
+        (folder / f"alarm of {os.getpid()}").touch()
+
+
+def test_what_follows_training_says_the_same_in_two_processes(tmp_path, digit_folders):
+    photos = tmp_path / "photos"
+    for path in sorted(digit_folders.rglob("*.png")):
+        place = photos / path.parent.name / f"{path.parent.parent.name} {path.name}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(path.read_bytes())
+    peft_mmrl.fit(photos, output_dir=tmp_path / "adapter", base_model=str(DEMO_CLIP), quick=True, folds=0)
+    pictures = tmp_path / "inverted"
+    for path in sorted(photos.rglob("*.png")):
+        place = pictures / path.relative_to(photos)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        PIL.ImageOps.invert(PIL.Image.open(path).convert("L")).save(place)
+    for name in ("alone", "together"):
+        (tmp_path / name).mkdir()
+    in_use(tmp_path / "adapter", pictures, tmp_path / "alone")
+    in_two_processes(in_use, tmp_path / "adapter", pictures, tmp_path / "together")
+    for name in ("why/explain.jsonl", "evaluation/metrics.json", "monitoring/monitor.json"):
+        alone, together = ((tmp_path / place / name).read_text() for place in ("alone", "together"))
+        assert alone == together, name
+    assert [len(list((tmp_path / name).glob("alarm of *"))) for name in ("alone", "together")] == [1, 2]
 
 
 def shard_and_compare(method, folder):

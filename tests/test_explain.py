@@ -7,17 +7,22 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from accelerate import Accelerator
 from architectures import ARCHITECTURES
 from conftest import DEMO_CLIP, WordTokenizer, make_clip, scramble
+from datasets import Dataset, Image
 from peft import get_peft_model
 from PIL import ImageDraw
 from transformers import CLIPModel, CLIPProcessor
 
 import peft_mmrl
-from peft_mmrl import MMRLConfig
+from peft_mmrl import MMRLConfig, Preprocessing
 from peft_mmrl.commands import predict
 from peft_mmrl.explaining.attention import attention_maps
-from peft_mmrl.scoring.reference import REFERENCE_FILE
+from peft_mmrl.fitting.why import Why
+from peft_mmrl.hub.upload import ADAPTER_FILES
+from peft_mmrl.scoring.labelled import Predictions
+from peft_mmrl.scoring.reference import REFERENCE_FILE, Reference
 from peft_mmrl.training import TrainingSettings
 
 
@@ -35,37 +40,81 @@ def marked(label, generator):
     return picture, (row, column)
 
 
-def test_on_a_planted_mark_the_maps_have_their_mass_there():
-    generator, processor = np.random.default_rng(0), CLIPProcessor.from_pretrained(DEMO_CLIP)
-    torch.manual_seed(0)
+def draw_marked(count, generator):
+    """Pictures, their labels and the cells of their marks."""
+    labels = np.arange(count) % 2
+    pictures, cells = zip(*(marked(label, generator) for label in labels), strict=True)
+    return list(pictures), torch.tensor(labels), cells
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model that looks for the marks, and its processor."""
+    generator, processor = np.random.default_rng(1), CLIPProcessor.from_pretrained(DEMO_CLIP)
+    torch.manual_seed(1)
     model = get_peft_model(CLIPModel.from_pretrained(DEMO_CLIP), MMRLConfig(rep_dim=64, reg_weight=0.01))
     model.set_classes(NAMES, processor)
-
-    def draw(count):
-        labels = np.arange(count) % 2
-        pictures, cells = zip(*(marked(label, generator) for label in labels), strict=True)
-        pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
-        return pixels, torch.tensor(labels), cells
-
-    pixels, labels, _ = draw(64)
+    pictures, labels, _ = draw_marked(64, generator)
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], 3e-3)
     model.train()
-    for _ in range(7):
+    for _ in range(15):
         for rows in torch.randperm(len(labels)).split(8):
             model(pixel_values=pixels[rows], labels=labels[rows]).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-    model.eval()
-    pixels, labels, cells = draw(40)
+    return model.eval(), processor
+
+
+def assert_look_at(maps, cells):
+    """Maps (B, 1 + K, 4, 4) of pictures with a mark each have their mass there."""
+    mass = torch.stack([one[:, row, column] for one, (row, column) in zip(maps, cells, strict=True)]).mean(dim=0)
+    assert mass.shape == (6,)
+    assert (mass > 3 * (CELL / 32) ** 2).all(), mass  # of the class token and of all representation tokens
+
+
+def test_on_a_planted_mark_the_maps_have_their_mass_there(trained):
+    model, processor = trained
+    pictures, labels, cells = draw_marked(40, np.random.default_rng(7))
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         right = (model(pixel_values=pixels).logits.argmax(dim=1) == labels).float().mean()
-    assert right >= 0.6  # the mark alone decides: who does not look at it has 0.5
-    maps = attention_maps(model, pixels)
-    mass = torch.stack([one[:, row, column] for one, (row, column) in zip(maps, cells, strict=True)]).mean(dim=0)
-    area = (CELL / 32) ** 2
-    assert mass.shape == (6,)
-    assert mass[0] > 3 * area  # of the class token
-    assert (mass[1:] > 1.3 * area).all(), mass  # of the representation tokens, which look around more
+    assert right >= 0.8  # the mark alone decides: who does not look at it has 0.5
+    assert_look_at(attention_maps(model, pixels), cells)
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+def test_a_report_says_why_on_a_planted_mark(trained, tmp_path, folds):
+    model, processor = trained
+    pictures, labels, cells = draw_marked(40, np.random.default_rng(7))
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    files = [{"path": str(tmp_path / f"{number}.png"), "bytes": None} for number in range(40)]
+    names = [f"photos/{number}.png" for number in range(40)]
+    data = Dataset.from_dict({"image": files, "path": names}).cast_column("image", Image(decode=False))
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad(), model.disable_adapter():
+        features = model(pixel_values=pixels).image_embeds
+    groups = torch.arange(40) // 2  # pictures 0 and 1 show the same scene, and so on
+    paths = [file["path"] for file in files]
+    reference = Reference(paths, features, torch.zeros(40, 3), labels, groups, NAMES, {})
+    wrong = torch.nn.functional.one_hot(1 - labels, 2).float()
+    predictions = Predictions(NAMES, [True, True], names, labels, wrong, wrong, folds=folds)
+    why = Why(model, Preprocessing.of(model, processor), data, reference, Accelerator(cpu=True))
+    assert why.write(tmp_path / "report", "marks", predictions, data) == "why.html"
+    text, page = ((tmp_path / "report" / name).read_text() for name in ("why.jsonl", "why.html"))
+    rows = [json.loads(line) for line in text.splitlines()]
+    numbers = [names.index(row["path"]) for row in rows]
+    assert len(rows) == 4  # that is bounded
+    assert_look_at(torch.tensor([list(row["maps"].values()) for row in rows]), [cells[number] for number in numbers])
+    for number, row in zip(numbers, rows, strict=True):
+        nearest = [names.index(other["path"]) for other in row["nearest"]]
+        assert len(nearest) == 3
+        assert not folds or not any(other // 2 == number // 2 for other in nearest)
+        assert f"is {NAMES[labels[number]]}; the report says: before {NAMES[1 - labels[number]]}" in page
+    assert page.count("<img") == 4 * (1 + 6 + 3)
+    assert ("These models are not kept" in page) == bool(folds)
+    assert str(tmp_path) not in text + page  # no place of this machine
 
 
 @pytest.mark.parametrize("decided", [False, True])
@@ -114,6 +163,31 @@ def run(tmp_path_factory):
         folds=0,
     )
     return root
+
+
+def test_a_run_has_the_page_beside_its_report_and_it_is_not_pushed(run, tmp_path):
+    out = tmp_path / "quick"
+    peft_mmrl.fit(run / "photos", output_dir=out, base_model=str(DEMO_CLIP), quick=True, folds=2)
+    assert 'href="why.html"' in (out / "report" / "report.html").read_text()
+    rows = [json.loads(line) for line in (out / "report" / "why.jsonl").read_text().splitlines()]
+    shown = (out / "report" / "report.html").read_text()
+    assert rows and all(row["path"] in shown and list(row["maps"]) == ["class token"] for row in rows)
+    assert all(row["path"] not in [other["path"] for other in row["nearest"]] for row in rows)
+    assert {"report/why.html", "report/why.jsonl"} <= set(json.loads((out / "run.json").read_text())["files"])
+    assert not [path for pattern in ADAPTER_FILES for path in out.glob(pattern) if "why" in path.name]
+
+
+def test_a_training_picture_is_not_its_own_neighbour(run, tmp_path):
+    picture = run / "photos" / NAMES[0] / "0.png"
+    answered(run / "adapter", picture, "--explain", tmp_path / "why")
+    row = json.loads((tmp_path / "why" / "explain.jsonl").read_text())
+    assert len(row["nearest"]) == 3 and str(picture) not in [other["path"] for other in row["nearest"]]
+
+
+def test_a_run_without_decision_and_figures_keeps_what_its_pictures_are_like(run, tmp_path):
+    given = {"base_model": str(DEMO_CLIP), "flip": False, "decision": False, "folds": 0, "epochs": 1}
+    peft_mmrl.fit(run / "photos", output_dir=tmp_path / "plain", **given)
+    assert len(Reference.load(tmp_path / "plain")) == 8
 
 
 def answered(*arguments):

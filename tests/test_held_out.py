@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import make_clip
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model
 from report_samples import make_predictions
 
 from peft_mmrl import MMRLConfig
@@ -174,6 +174,18 @@ def test_it_holds_for_no_others_and_no_part_of_them(names, predictions, decided,
         ValueError, match=f"hold for the trained classes among themselves.*{(set(names) ^ set(NAMES)).pop()}"
     ):
         Confidence.of(predictions, decided.decision).check_fits(decided)
+
+
+def test_it_does_not_hold_where_the_decision_is_not_used(predictions, decided, tokenizer, tmp_path):
+    confidence = Confidence.of(predictions, decided.decision)
+    decided.save_pretrained(tmp_path)
+    decided.set_classes(NAMES, tokenizer, template="a sketch of a {}.")
+    with pytest.raises(ValueError, match="not used here: it was fitted for another template"):
+        confidence.check_fits(decided)
+    with pytest.warns(UserWarning):
+        elsewhere = PeftModel.from_pretrained(make_clip(seed=5), tmp_path).eval()
+    with pytest.raises(ValueError, match="not used here: it was fitted for another base model"):
+        confidence.check_fits(elsewhere)
 
 
 def test_it_holds_for_the_decision_that_it_was_saved_with(predictions, decided, images, tmp_path):

@@ -383,3 +383,26 @@ def test_a_folder_without_an_adapter_is_not_pushed(hub, tmp_path):
     with pytest.raises(SystemExit, match="There is no adapter in"):
         push.main(push.parse_args([str(tmp_path)]))
     assert not hub.branches
+
+
+def test_an_adapter_of_the_hub_is_bundled_with_its_base_model(hub, demo_images, demo_processor, tmp_path, monkeypatch):
+    clip = CLIPModel.from_pretrained(DEMO_CLIP, dtype=torch.float16)
+    clip.push_to_hub("me/clip")
+    demo_processor.push_to_hub("me/clip")
+    model = scramble(get_peft_model(CLIPModel.from_pretrained("me/clip", dtype=torch.float32), MMRLConfig(rep_dim=16)))
+    model.set_classes(["cat", "dog"], demo_processor)
+    model.push_to_hub("me/pets")
+    expected = logits_of(model.eval(), demo_images)
+    main(["bundle", "me/pets", str(tmp_path / "bundle")])
+    assert json.loads((tmp_path / "bundle" / "adapter_config.json").read_text())["base_model_name_or_path"] == "./base"
+    size = (tmp_path / "bundle" / "base" / "model.safetensors").stat().st_size
+    assert size < 1.1 * len(hub.files("me/clip")["model.safetensors"])
+    hub.branches.clear()  # nothing more comes from there
+    shutil.rmtree(tmp_path / "cache")
+    bundled = AutoPeftModelForZeroShotImageClassification.from_pretrained(tmp_path / "bundle", dtype=torch.float32)
+    torch.testing.assert_close(logits_of(bundled.eval(), demo_images), expected)
+    push_folder(tmp_path / "bundle", "me/again")  # the base model stays here, and the card says so
+    files = hub.files("me/again")
+    assert not [name for name in files if name.startswith("base")]
+    assert b"{adapter}/base" not in files["README.md"]
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] is None

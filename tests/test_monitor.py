@@ -77,13 +77,12 @@ def some(pictures, seed=0, count=NEW):
     return [pictures[row] for row in np.random.default_rng(seed).permutation(len(pictures))[:count]]
 
 
-def test_twenty_streams_of_the_same_kind_raise_no_alarm_beyond_the_rate(adapter, fresh, tmp_path):
+def test_twenty_streams_of_the_same_kind_raise_no_alarm(adapter, fresh, tmp_path):
     codes = [
         watched(adapter, save(some(fresh, seed), tmp_path / f"new{seed}"), tmp_path / f"out{seed}", "--seed", seed)[0]
         for seed in range(STREAMS)
     ]
-    assert set(codes) <= {0, monitor.ALARM}
-    assert codes.count(monitor.ALARM) <= 1  # at 1% two of 20 come in less than 2 of 100 such tests
+    assert codes == [0] * STREAMS  # at 1% there may be one; the evidence of these stays below 12, and 100 is an alarm
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -11,7 +11,8 @@ If they are of the same kind it raises an alarm in at most `--false_alarms` of a
 `monitor.json` and a page to open in a browser, `monitor.html`, with the pictures that drive it.
 
 For a cron job the exit code says what was found: 0, nothing; 3, an alarm. It is 1 where something is wrong with the
-pictures or the adapter, 2 with the command line.
+pictures or the adapter, 2 with the command line. Launchers of several processes (torchrun) have codes of their own:
+there `alarm` in monitor.json says it.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def main(args: argparse.Namespace) -> None:
                 write_findings(new, found, notes, Path(args.adapter).name, preprocessing.decode)
     if accelerator.is_main_process:
         print("\n".join([*notes, found.words, f"open {args.output_dir / 'monitor.html'} in a browser"]))
+    accelerator.wait_for_everyone()  # a launcher ends the others when one leaves with a code
     accelerator.end_training()
     if found.alarm_at is not None:
         sys.exit(ALARM)

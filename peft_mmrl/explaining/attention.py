@@ -9,21 +9,29 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..tuner.outputs import MMRLOutput
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
 LAYERS = 1  # the last adapted one gives the states that the features are made of; more are averaged
 
 
-@torch.no_grad()
 def attention_maps(
     model: PeftModelForZeroShotImageClassification, pixel_values: torch.Tensor, layers: int = LAYERS
 ) -> torch.Tensor:
-    """Attention of the class token and of each representation token to the patches of pictures.
+    """The maps of `answer_and_look` alone."""
+    return answer_and_look(model, pixel_values, layers)[1]
+
+
+@torch.no_grad()
+def answer_and_look(
+    model: PeftModelForZeroShotImageClassification, pixel_values: torch.Tensor, layers: int = LAYERS
+) -> tuple[MMRLOutput, torch.Tensor]:
+    """An answer, and the attention of the class token and of each representation token to the patches of pictures.
 
     It is the softmax of queries times keys, averaged over heads and the last adapted vision layers, and divided by its
-    sum over the patches. Queries and keys are taken by hooks in a pass of its own: the pass that answers is as it is
-    without them, short cuts included. Attention says where a token takes its state from, not why.
+    sum over the patches. Queries and keys are taken by hooks, for which the short cuts step aside: the answer is that
+    of a pass without them up to rounding. Attention says where a token takes its state from, not why.
 
     Args:
         model: in eval mode.
@@ -31,8 +39,8 @@ def attention_maps(
         layers: number of layers.
 
     Returns:
-        (B, 1 + K, rows, columns), fp32, each map with sum 1: that of the class token, then those of the K
-        representation tokens, of which there are none where only frozen CLIP runs.
+        the model's output, and maps (B, 1 + K, rows, columns), fp32, each with sum 1: that of the class token, then
+        those of the K representation tokens, of which there are none where only frozen CLIP runs.
 
     Raises:
         ValueError: the vision encoder's layers have no `self_attn` with `q_proj` and `k_proj`.
@@ -43,12 +51,12 @@ def attention_maps(
     if len(parts) != len(wanted) or not all(hasattr(part, name) for part in parts for name in ("q_proj", "k_proj")):
         raise ValueError(f"attention of {type(tower.base_layer).__name__} cannot be shown: its layers are not CLIP's.")
     with _recorded(parts) as seen:
-        model(pixel_values=pixel_values)
+        output = model(pixel_values=pixel_values)
     size = tower.config.patch_size
     rows, columns = (length // size for length in pixel_values.shape[-2:])
     maps = [_weights(part, *seen[part], rows * columns) for part in parts]
     mean = torch.stack(maps).mean(dim=0)  # (B, 1 + K, patches)
-    return (mean / mean.sum(dim=-1, keepdim=True)).unflatten(-1, (rows, columns))
+    return output, (mean / mean.sum(dim=-1, keepdim=True)).unflatten(-1, (rows, columns))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..scoring.listing import Listing
 from ..scoring.reference import Reference
 from ..scoring.unlabelled import PictureBatch, over_pictures
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
-from .attention import attention_maps
+from .attention import answer_and_look
 
 
 NEAREST = 3  # training pictures
@@ -65,35 +65,45 @@ def explain(
     """
 
     def ask(batch: PictureBatch) -> list[Reason]:
+        read = [path for path, error in zip(batch.paths, batch.errors, strict=True) if error is None]
         rows = iter(())
-        if len(batch.pixel_values):
-            rows = iter(_reasons(model, batch.pixel_values.to(accelerator.device), accelerator, reference))
-        return [
-            Reason(path, error) if error else Reason(path, **next(rows))
-            for path, error in zip(batch.paths, batch.errors, strict=True)
-        ]
+        if read:
+            rows = iter(reasons_for(model, batch.pixel_values.to(accelerator.device), read, accelerator, reference))
+        pairs = zip(batch.paths, batch.errors, strict=True)
+        return [next(rows) if error is None else Reason(path, error) for path, error in pairs]
 
     yield from over_pictures(ask, listing, preprocessing, accelerator, batch_size, num_workers)
 
 
-def _reasons(
+@torch.no_grad()
+def reasons_for(
     model: PeftModelForZeroShotImageClassification,
     pixel_values: torch.Tensor,
+    paths: Sequence[str],
     accelerator: Accelerator,
     reference: Reference | None,
-) -> list[dict[str, Any]]:
+    features: torch.Tensor | None = None,
+) -> list[Reason]:
+    """Reasons for the answers to one batch, in this process.
+
+    Args:
+        model: in eval mode, on the device.
+        pixel_values: B pictures (B, channels, height, width), on the device.
+        paths: their names (B).
+        accelerator: of the model.
+        reference: the training pictures; None: they are not known here.
+        features: f_0 (B, d) of the pictures, normalised; None: they are computed where there is a reference.
+    """
     with accelerator.autocast():
-        output = model(pixel_values=pixel_values)
-        maps = attention_maps(model, pixel_values).cpu()
-        frozen = None
-        if reference is not None:
+        output, maps = answer_and_look(model, pixel_values)
+        if reference is not None and features is None:
             with model.disable_adapter():
-                frozen = model(pixel_values=pixel_values).image_embeds.float().cpu()
-    probabilities = output.logits.float().softmax(dim=1).cpu()
+                features = model(pixel_values=pixel_values).image_embeds.float().cpu()
+    probabilities, maps = output.logits.float().softmax(dim=1).cpu(), maps.cpu()
     by_class = output.class_logits.float().cpu()
     by_rep = None if output.rep_logits is None else output.rep_logits.float().cpu()
     found = []
-    for row, shares in enumerate(probabilities):
+    for row, (path, shares) in enumerate(zip(paths, probabilities, strict=True)):
         likeliest = shares.topk(min(MOST_CLASSES, len(shares))).indices.tolist()
         scores = [
             {
@@ -104,8 +114,8 @@ def _reasons(
             }
             for place in likeliest
         ]
-        nearest = None if frozen is None else nearest_pictures(frozen[row], reference)
-        found.append({"maps": named_maps(maps[row]), "scores": scores, "nearest": nearest})
+        nearest = None if reference is None else nearest_pictures(features[row], reference, path)
+        found.append(Reason(path, maps=named_maps(maps[row]), scores=scores, nearest=nearest))
     return found
 
 
@@ -116,19 +126,22 @@ def named_maps(maps: torch.Tensor) -> dict[str, list[list[float]]]:
     return dict(zip(tokens, rows, strict=True))
 
 
-def nearest_pictures(feature: torch.Tensor, reference: Reference) -> list[dict[str, Any]]:
-    """The training pictures that are most alike to frozen CLIP, the nearest first.
+def nearest_pictures(feature: torch.Tensor, reference: Reference, path: str | None = None) -> list[dict[str, Any]]:
+    """The training pictures that are most alike to frozen CLIP, the nearest first; never the picture itself.
 
     Args:
         feature: f_0 (d,), normalised.
         reference: the training pictures.
+        path: name of the picture: where it is one of them, it and its group are left out, as from its fold.
     """
-    values, places = (reference.features @ feature).topk(min(NEAREST, len(reference)))
+    similar, own = reference.features @ feature, None if path is None else reference.row_of(path)
+    others = torch.ones(len(reference), dtype=torch.bool) if own is None else reference.groups != reference.groups[own]
+    places = similar.masked_fill(~others, -torch.inf).topk(min(NEAREST, int(others.sum()))).indices.tolist()
     return [
         {
             "path": reference.paths[place],
             "label": reference.class_names[reference.labels[place]],
-            "cosine": round(value, 4),
+            "cosine": round(similar[place].item(), 4),
         }
-        for value, place in zip(values.tolist(), places.tolist(), strict=True)
+        for place in places
     ]

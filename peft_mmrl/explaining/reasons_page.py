@@ -1,10 +1,10 @@
-"""What `predict --explain` writes: reasons as JSON, and as pages to open in a browser."""
+"""Reasons as JSON lines and as pages to open in a browser, for `predict --explain` and the report of a training."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,83 @@ def write_reasons(
     Returns:
         number of pages.
     """
-    number = 0
+    number, page = 0, ReasonsPage(f"{title}: why it answers so", preprocessing, preprocessing.decode)
     with open(folder / "explain.jsonl", "w", encoding="utf-8") as lines:
-        for number, page in enumerate(_pages(reasons), start=1):
-            lines.writelines(json.dumps(asdict(reason), ensure_ascii=False) + "\n" for reason in page)
-            rows = [_row(reason, preprocessing) for reason in page]
-            text = template(__package__, "explain.html").render(title=title, rows=rows, number=number)
-            (folder / f"explain-{number}.html").write_text(text, encoding="utf-8")
+        for number, found in enumerate(_pages(reasons), start=1):
+            lines.writelines(map(page.line, found))
+            (folder / f"explain-{number}.html").write_text(page.render(found, number), encoding="utf-8")
     return number
+
+
+@dataclass
+class ReasonsPage:
+    """How reasons are written.
+
+    Args:
+        heading: of the page.
+        preprocessing: cuts pictures to what the model sees, over which the maps lie.
+        read: path of a picture -> picture, or a `PictureError`.
+        name: what is shown of a path.
+        remarks: sentences on what is shown.
+        said: path of a picture -> what else there is to say of it.
+    """
+
+    heading: str
+    preprocessing: Preprocessing
+    read: Callable[[str], PIL.Image.Image]
+    name: Callable[[str], str] = str
+    remarks: Sequence[str] = ()
+    said: Mapping[str, str] = field(default_factory=dict)
+
+    def line(self, reason: Reason) -> str:
+        """A reason as a line of JSON."""
+        nearest = reason.nearest and [other | {"path": self.name(other["path"])} for other in reason.nearest]
+        content = asdict(replace(reason, path=self.name(reason.path), nearest=nearest))
+        return json.dumps(content, ensure_ascii=False) + "\n"
+
+    def render(self, reasons: Sequence[Reason], number: int | None = None) -> str:
+        """A page of HTML that needs no other file.
+
+        Args:
+            reasons: of the pictures.
+            number: of the page, where there are several.
+        """
+        rows = [self._row(reason) for reason in reasons]
+        return template(__package__, "explain.html").render(
+            heading=self.heading, rows=rows, remarks=self.remarks, number=number
+        )
+
+    def _row(self, reason: Reason) -> dict[str, Any]:
+        row = {"path": self.name(reason.path), "error": reason.error, "scores": reason.scores}
+        row |= {"said": self.said.get(reason.path), "picture": None, "maps": [], "nearest": []}
+        if reason.error is None and (picture := self._seen(reason.path, SIZE)) is not None:
+            row["picture"] = picture_uri(picture)
+            row["maps"] = [(name, picture_uri(heat_over(picture, shares))) for name, shares in reason.maps.items()]
+        for other in reason.nearest or []:
+            known = self._seen(other["path"], THUMBNAIL)
+            row["nearest"].append(other | {"path": self.name(other["path"]), "uri": known and picture_uri(known)})
+        return row
+
+    def _seen(self, path: str, side: int) -> PIL.Image.Image | None:
+        return as_seen(path, self.preprocessing, side, self.read)
+
+
+def as_seen(
+    image: Any, preprocessing: Preprocessing, side: int, read: Callable[[Any], PIL.Image.Image] | None = None
+) -> PIL.Image.Image | None:
+    """What the model sees of a picture, the longer side as given; None where it is not there (any more).
+
+    Args:
+        image: as for [`~peft_mmrl.read_picture`], or what `read` takes.
+        preprocessing: reads it, and cuts it.
+        side: in pixels.
+        read: gives the picture, or a `PictureError`; None: as preprocessing does.
+    """
+    size = tuple(round(length * side / max(preprocessing.size)) for length in preprocessing.size)
+    try:
+        return preprocessing.fitted((read or preprocessing.decode)(image), size)
+    except PictureError:
+        return None
 
 
 def heat_over(picture: PIL.Image.Image, shares: list[list[float]]) -> PIL.Image.Image:
@@ -68,31 +137,3 @@ def _pages(reasons: Iterable[Reason]) -> Iterator[list[Reason]]:
     reasons = iter(reasons)
     while page := list(islice(reasons, PER_PAGE)):
         yield page
-
-
-def _row(reason: Reason, preprocessing: Preprocessing) -> dict[str, Any]:
-    row = {"path": reason.path, "error": reason.error, "scores": reason.scores, "picture": None, "maps": []}
-    if reason.error is None and (picture := as_seen(reason.path, preprocessing, SIZE)) is not None:
-        row["picture"] = picture_uri(picture)
-        row["maps"] = [(name, picture_uri(heat_over(picture, shares))) for name, shares in reason.maps.items()]
-    row["nearest"] = []
-    for other in reason.nearest or []:
-        known = as_seen(other["path"], preprocessing, THUMBNAIL)
-        row["nearest"].append({**other, "uri": known and picture_uri(known)})
-    return row
-
-
-def as_seen(image: Any, preprocessing: Preprocessing, side: int) -> PIL.Image.Image | None:
-    """What the model sees of a picture, the longer side as given; None where it is not there (any more).
-
-    Args:
-        image: as for [`~peft_mmrl.read_picture`].
-        preprocessing: reads it, and cuts it.
-        side: in pixels.
-    """
-    longer = max(preprocessing.size)
-    try:
-        size = tuple(round(length * side / longer) for length in preprocessing.size)
-        return preprocessing.fitted(preprocessing.decode(image), size)
-    except PictureError:
-        return None

@@ -295,7 +295,12 @@ def load_model(folder: Path, threads: int | None) -> Callable[[np.ndarray], np.n
 
     torch.set_num_threads(threads or torch.get_num_threads())
     module = torch.export.load(folder / "model.pt2").module()
-    return lambda pixel_values: module(torch.from_numpy(pixel_values)).numpy()
+
+    def run(pixel_values: np.ndarray) -> np.ndarray:
+        with torch.no_grad():  # in PyTorch 2.9 loaded weights ask for gradients
+            return module(torch.from_numpy(pixel_values)).numpy()
+
+    return run
 
 
 class Classifier:

@@ -93,11 +93,10 @@ def _quantise(exact: Path, path: Path) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    products = [
-        node.name
-        for node in onnx.load(exact, load_external_data=False).graph.node
-        if node.op_type in ("MatMul", "Gemm")
-    ]
+    model = onnx.load(exact, load_external_data=False)
+    products = [node.name for node in model.graph.node if node.op_type in ("MatMul", "Gemm")]
+    del model.graph.value_info[:]  # of weights that were folded, where PyTorch 2.9 leaves the shapes from before
+    onnx.save(model, exact)
     quantize_dynamic(
         exact,
         path,

@@ -14,10 +14,10 @@ from ..hub.card import CARD_FILE, write_card
 from ..reports import compute_metrics, rungs_in, summary, training_added, write_report
 from ..scoring.held_out import CAVEAT, Confidence
 from ..scoring.labelled import Predictions
-from ..scoring.reference import Reference
 from ..scoring.rungs import describe_rungs
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
+from .why import Why
 
 
 REPORT = "report"
@@ -39,9 +39,9 @@ def write_results(
     history: list[dict[str, float]],
     predictions: Predictions | None,
     asked: datasets.Dataset | None,
+    why: Why,
     repo_id: str | None = None,
     unknown: torch.Tensor | None = None,
-    reference: Reference | None = None,
 ) -> list[str]:
     """Put the adapter with its card, and what pictures say that it was not trained on, in the place of an earlier run.
 
@@ -53,9 +53,9 @@ def write_results(
         history: from `train`.
         predictions: for pictures that were not trained on; None: there are none.
         asked: these pictures.
+        why: what makes the page on why they are answered so.
         repo_id: name of the adapter on the Hub, where it is going to be pushed.
         unknown: largest probabilities (M,) of pictures of other classes, where such were given.
-        reference: what the training pictures are like, where they were looked at.
 
     Returns:
         lines on what was gained and what was lost.
@@ -71,8 +71,7 @@ def write_results(
         with writing(place / SAFETENSORS_WEIGHTS_NAME):
             model.save_pretrained(new)
             save_trained_on(new, data.facts)
-            if reference is not None:
-                reference.save(new)
+            why.reference.save(new)
         if predictions is not None:
             confidence = Confidence.of(predictions, model.decision, unknown)
             with writing(place / REPORT):
@@ -86,6 +85,7 @@ def write_results(
                     history=history,
                     split=run["split"],
                     confidence=confidence,
+                    reasons=why.write(new / REPORT, name, predictions, asked),
                 )
             aims = metrics["confidence"]["words"]
             facts = {

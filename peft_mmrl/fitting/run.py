@@ -37,6 +37,7 @@ from .folds import Folds
 from .options import FitOptions
 from .outcome import describe_results, write_results
 from .plan import Plan
+from .why import Why
 
 
 SAFE_ZERO_SHOT_WEIGHT = 1.0  # new classes are scored as CLIP scores them: nothing can be lost there
@@ -102,11 +103,11 @@ class Fitting:
             self.folder.start(self.run_description, accelerator)
 
     def _look(self) -> FrozenFeatures | None:
-        """Frozen features of the pictures, where they are needed; decides on mirroring."""
+        """Frozen features of the pictures, where they are needed, be it as the reference; decides on mirroring."""
         options, is_resumed = self.options, self.resume_from is not None
         asks = options.flip_as_seen and not options.quick and not is_resumed
         frozen = None
-        if asks or options.decision or self.plan.num_folds:
+        if asks or options.decision or self.plan.num_folds or self.folder is not None:
             given = self.model, self.data.train, self.processor, self.accelerator, options.num_workers
             frozen = FrozenFeatures.of(*given, with_mirrored=asks)
         if asks:
@@ -278,26 +279,25 @@ class Fitting:
                 lines = describe_results(self.predictions)
             elif self.accelerator.is_main_process:
                 found = self.run_description, self.history, self.predictions, self.asked
-                more = repo_id, self.unknown, self._reference()
+                more = self._why(), repo_id, self.unknown
                 lines = write_results(self.folder, self.model, self.data, *found, *more)
             self.accelerator.end_training()
         self.under_way.end()
         return lines
 
-    def _reference(self) -> Reference | None:
-        """What the training pictures are like, for `monitor` and `predict --explain`; None: nobody looked at them."""
-        if self.frozen is None:
-            return None
-        pictures, groups = self.data.train, self.data.groups or range(len(self.data.train))
-        return Reference(
+    def _why(self) -> Why:
+        """What tells of the answers to pictures: the model, and what its training pictures are like to frozen CLIP."""
+        preprocessing, pictures = Preprocessing.of(self.model, self.processor), self.data.train
+        reference = Reference(
             paths=absolute_paths(pictures["image"], pictures["path"]),
             features=self.frozen.images,
             measures=self.frozen.measures,
             labels=self.frozen.labels,
-            groups=torch.tensor(groups),
+            groups=torch.tensor(self.data.groups or range(len(pictures))),
             class_names=self.data.class_names,
-            seen_by=seeing(self.model, Preprocessing.of(self.model, self.processor)),
+            seen_by=seeing(self.model, preprocessing),
         )
+        return Why(self.model, preprocessing, pictures, reference, self.accelerator)
 
     @property
     def checkpoint(self) -> Path | None:

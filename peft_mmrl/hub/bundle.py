@@ -8,13 +8,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
-from peft.utils import CONFIG_NAME
+from safetensors import safe_open
+from transformers import AutoConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from ..auto import AutoPeftModelForZeroShotImageClassification
 from ..data.preprocessing import ImageProcessor
 from ..scoring.unlabelled import base_tokenizer, check_base, load_image_processor, read_config
-from ..tuner.loading import BUNDLED_BASE
+from ..tuner.loading import BUNDLED_BASE, name_bundled_base
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.tokenization import PromptTokenizer
 from .card import CARD_FILE, bundled_card
@@ -22,6 +25,7 @@ from .upload import ADAPTER_FILES
 
 
 REPORT_FILES = ("report/*",)
+FLOATS = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}  # of safetensors
 
 
 @dataclass
@@ -30,13 +34,15 @@ class Bundle:
 
     Args:
         adapter: its folder on this machine.
-        model: it and its base model, in the floating-point type of the base model's config.
+        model: it and its base model, in the floating-point type of the base model's files.
+        dtype: in which the base model's config says that it is loaded.
         image_processor: of both.
         tokenizer: of the base model; None: it has none.
     """
 
     adapter: Path
     model: PeftModelForZeroShotImageClassification
+    dtype: torch.dtype | None
     image_processor: ImageProcessor
     tokenizer: PromptTokenizer | None
 
@@ -56,9 +62,12 @@ class Bundle:
         if base_model is not None:
             config.base_model_name_or_path, config.revision = base_model, None
         check_base(config)
+        base, revision = config.base_model_name_or_path, config.revision
+        dtype = stored_dtype(base, revision) or "auto"
         return cls(
-            adapter=Path(adapter if os.path.isdir(adapter) else snapshot_download(os.fspath(adapter))),
-            model=AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype="auto"),
+            adapter=_folder_of(adapter),
+            model=AutoPeftModelForZeroShotImageClassification.from_pretrained(adapter, config=config, dtype=dtype),
+            dtype=AutoConfig.from_pretrained(base, revision=revision).dtype,
             image_processor=load_image_processor(adapter, config),
             tokenizer=base_tokenizer(config),
         )
@@ -82,13 +91,43 @@ class Bundle:
                 copy = folder / path.relative_to(self.adapter)
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(path, copy)
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        config |= {"base_model_name_or_path": BUNDLED_BASE, "revision": None}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        name_bundled_base(folder)
         card = folder / CARD_FILE
         if card.is_file():
             card.write_text(bundled_card(card.read_text(encoding="utf-8"), name), encoding="utf-8")
-        self.model.unload().save_pretrained(base)
+        clip = self.model.unload()
+        clip.save_pretrained(base)
+        clip.config.dtype = self.dtype
+        clip.config.save_pretrained(base)
         self.image_processor.save_pretrained(base)
         if self.tokenizer is not None:
             self.tokenizer.tokenizer.save_pretrained(base)
+
+
+def _folder_of(adapter: str | os.PathLike[str]) -> Path:
+    if os.path.isdir(adapter):
+        return Path(adapter)
+    return Path(snapshot_download(os.fspath(adapter), allow_patterns=[*ADAPTER_FILES, *REPORT_FILES]))
+
+
+def stored_dtype(base_model: str, revision: str | None = None) -> torch.dtype | None:
+    """The floating-point type of a base model's safetensors files, which its config may name otherwise.
+
+    Args:
+        base_model: Hub id or folder.
+        revision: of its repository.
+
+    Returns:
+        None: there are no such files, or they hold several.
+    """
+    for name in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
+        path = cached_file(base_model, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if path is None:
+            continue
+        if name == SAFE_WEIGHTS_INDEX_NAME:
+            first = min(json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values())
+            path = cached_file(base_model, first, revision=revision)
+        with safe_open(path, framework="pt") as file:
+            found = {FLOATS.get(file.get_slice(key).get_dtype()) for key in file.keys()} - {None}  # noqa: SIM118
+        return found.pop() if len(found) == 1 else None
+    return None

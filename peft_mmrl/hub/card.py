@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..tuner.loading import is_beside
 from ..tuner.validation import as_number, is_hub_id
 from .card_text import LOCAL_BASE, AdapterFacts, RunFacts, card_text, code, without_path
 
@@ -122,7 +123,10 @@ def write_card(
         pictures=[_copy_picture(picture, folder) for picture in pictures],
     )
     _update(card, written, card_text(adapter, run))
-    card.save(path)
+    content = str(card)
+    if repo_id is None and is_beside(adapter.config.base_model_name_or_path, folder):
+        content = bundled_card(content, adapter.name)
+    path.write_text(content, encoding="utf-8")
 
 
 def published_card(content: str, repo_id: str) -> str:
@@ -132,7 +136,7 @@ def published_card(content: str, repo_id: str) -> str:
         content: of the file; where somebody has edited the text that is written here, it stays as it is.
         repo_id: name of the adapter on the Hub.
     """
-    return _with_other_places(content, repo_id, {r"base = PeftConfig\..*": f'base = "{LOCAL_BASE}"'})
+    return _with_other_places(content, repo_id, {r'base = (PeftConfig\.|f").*': f'base = "{LOCAL_BASE}"'})
 
 
 def bundled_card(content: str, name: str) -> str:

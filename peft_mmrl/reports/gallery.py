@@ -61,12 +61,11 @@ def data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
-def choose_pictures(predictions: Predictions, dataset: datasets.Dataset) -> dict[str, list[Shown]]:
-    """The pictures that a report shows, `MOST_SHOWN` of each kind.
+def choose_rows(predictions: Predictions) -> dict[str, list[int]]:
+    """Positions of the pictures that a report shows, `MOST_SHOWN` of each kind.
 
     Args:
         predictions: of the N pictures.
-        dataset: the N pictures.
 
     Returns:
         `gained`: only the trained model recognises them; `lost`: only frozen CLIP does; `wrong`: neither does, those
@@ -77,9 +76,18 @@ def choose_pictures(predictions: Predictions, dataset: datasets.Dataset) -> dict
     neither = (predicted != predictions.labels) & (predictions.zero_shot.argmax(dim=1) != predictions.labels)
     wrong = [index for index in sure.argsort(descending=True, stable=True).tolist() if neither[index]]
     kinds = {"gained": gained, "lost": lost, "wrong": wrong}
-    return {
-        kind: [_show(predictions, dataset, index) for index in indices[:MOST_SHOWN]] for kind, indices in kinds.items()
-    }
+    return {kind: rows[:MOST_SHOWN] for kind, rows in kinds.items()}
+
+
+def choose_pictures(predictions: Predictions, dataset: datasets.Dataset) -> dict[str, list[Shown]]:
+    """What a report shows of the pictures that `choose_rows` takes.
+
+    Args:
+        predictions: of the N pictures.
+        dataset: the N pictures.
+    """
+    chosen = choose_rows(predictions)
+    return {kind: [_show(predictions, dataset, index) for index in rows] for kind, rows in chosen.items()}
 
 
 def _show(predictions: Predictions, dataset: datasets.Dataset, index: int) -> Shown:

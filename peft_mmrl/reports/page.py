@@ -42,6 +42,7 @@ def render_page(
     figures: dict[str, bytes],
     *,
     settings: dict[str, Any],
+    reasons: str | None = None,
 ) -> str:
     """One HTML page that needs no other file and no network.
 
@@ -52,6 +53,7 @@ def render_page(
         shown: from `gallery.choose_pictures`.
         figures: PNG files by name.
         settings: what the run was asked to do.
+        reasons: name of a page beside it that says why the pictures shown are answered so.
     """
     names, weakest = predictions.class_names, weakest_class(metrics)
     with_pictures = [row for row in metrics["per_class"] if row["pictures"]]
@@ -90,6 +92,7 @@ def render_page(
         confidence=metrics.get("confidence"),
         caveat=CAVEAT,
         corruptions=metrics.get("corruptions"),
+        reasons=reasons,
     )
 
 

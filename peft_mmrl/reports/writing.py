@@ -40,6 +40,7 @@ def write_report(
     split: dict[str, list[str]] | None = None,
     confidence: Confidence | None = None,
     corruptions: list[dict[str, Any]] | None = None,
+    reasons: str | None = None,
 ) -> dict[str, Any]:
     """Write what a model recognises, before and after training, as numbers, figures and a page to open in a browser.
 
@@ -58,6 +59,7 @@ def write_report(
         split: paths of the pictures of each part of the data.
         confidence: what is saved with the adapter for sets of classes and "none of these".
         corruptions: from [`~peft_mmrl.scoring.robustness.under_corruptions`].
+        reasons: name of a page in the folder that says why the pictures shown are answered so.
 
     Returns:
         what metrics.json holds, see `results.compute_metrics`.
@@ -79,7 +81,7 @@ def write_report(
         metrics["corruptions"] = corruptions
     shown = choose_pictures(predictions, dataset)
     figures = draw_figures(predictions, metrics, shown, history or [])
-    page = render_page(title, predictions, metrics, shown, figures, settings=settings)
+    page = render_page(title, predictions, metrics, shown, figures, settings=settings, reasons=reasons)
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

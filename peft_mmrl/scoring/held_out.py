@@ -211,7 +211,8 @@ class Confidence:
         """Raise where it says nothing about a model's answers.
 
         Raises:
-            ValueError: other classes are bound than the trained ones, or the adapter decides otherwise now.
+            ValueError: other classes are bound than the trained ones, or the adapter decides otherwise now, be it that
+                its decision is not used with this base model or these templates.
         """
         if sorted(model.classes) != sorted(self.class_names):
             others = sorted({*model.classes} ^ {*self.class_names})
@@ -225,6 +226,11 @@ class Confidence:
             raise ValueError(
                 f"What {CONFIDENCE_FILE} says is of the decision that it was saved with, which {now}. Train anew, or "
                 "give a probability (--threshold 0.5)."
+            )
+        if differing := model.unused_decision():
+            raise ValueError(
+                f"What {CONFIDENCE_FILE} says is of the adapter's decision, which is not used here: it was fitted for "
+                f"another {', '.join(differing)}. Take that one, or give a probability (--threshold 0.5)."
             )
 
 

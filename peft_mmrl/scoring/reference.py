@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ class Reference:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {path: row for row, path in enumerate(self.paths)}
+
+    def row_of(self, path: str) -> int | None:
+        """Position of a picture; None: it is none of them.
+
+        Args:
+            path: as in `paths`, or where its file lies.
+        """
+        return self._rows.get(path, self._rows.get(os.path.abspath(path)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `reference.safetensors`."""

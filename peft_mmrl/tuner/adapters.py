@@ -17,7 +17,7 @@ from transformers import CLIPModel
 from .classes import BoundClasses, trained_classes
 from .config import MMRLConfig, refuse_offload, weights_follow
 from .decision import DECISION_FILE, Decision
-from .loading import check_weights_fit, locate_base
+from .loading import check_weights_fit, is_beside, locate_base, name_bundled_base
 from .model import BaseState, adapter_shapes, check_adapter, plain_name
 from .validation import InvalidTypeError, as_list
 
@@ -151,6 +151,8 @@ class MMRLPeftModel(PeftModel):
         if kwargs.get("is_main_process", True):
             for name in self.peft_config if selected_adapters is None else selected_adapters:
                 folder = Path(save_directory, "" if name == "default" else name)
+                if is_beside(self.peft_config[name].base_model_name_or_path, folder):
+                    name_bundled_base(folder)
                 if name in self._decisions:
                     self._decisions[name].save(folder)
                 else:  # of an adapter that was saved there before

@@ -238,10 +238,7 @@ class DecidingModel(ClassBindingModel):
             return None
         rows_of(classes)  # raises for a class without one
         size = getattr(pixel_values, "shape", (None, None))[2:] or None
-        now = conditions(classes.templates, self.base_model.base_fingerprint, size, config)
-        now["image processor"] = self.image_settings
-        differing = decision.differs_in(now)
-        if differing:
+        if differing := self._differing(decision, classes, size, config):
             self._warn_of_decision(
                 (adapter, *differing),
                 f"The adapter's decision was fitted for another {', '.join(differing)} and is not used. Fit it anew "
@@ -251,6 +248,21 @@ class DecidingModel(ClassBindingModel):
         if decision.probe_weight.device != self.get_base_model().device:
             self._set_decision(adapter, decision)
         return self._decisions[adapter]
+
+    def _differing(
+        self, decision: Decision, classes: BoundClasses, size: tuple[int, ...] | None, config: MMRLConfig
+    ) -> list[str]:
+        now = conditions(classes.templates, self.base_model.base_fingerprint, size, config)
+        return decision.differs_in(now | {"image processor": self.image_settings})
+
+    def unused_decision(self) -> list[str]:
+        """In what the bound classes, the base model or the image processor differ from those that the active adapter's
+        decision was fitted for: it is not used then. Nothing where it is used, or where there is none."""
+        adapter = self.one_active_adapter()
+        decision, classes = self._decisions.get(adapter), self._bound.get(adapter)
+        if decision is None or classes is None:
+            return []
+        return self._differing(decision, classes, None, self.peft_config[adapter])
 
     def _warn_of_decision(self, key: tuple[str, ...], message: str) -> None:
         if key not in self._warned_decision:

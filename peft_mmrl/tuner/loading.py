@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 from peft import PeftConfig, PeftModel
-from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME, load_peft_weights
 from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, CLIPModel, PreTrainedTokenizerBase
 
@@ -29,7 +31,21 @@ def locate_base(config: PeftConfig, model_id: str | os.PathLike[str], subfolder:
     """
     place = os.path.join(model_id, subfolder or "", BUNDLED_BASE)
     if config.base_model_name_or_path == BUNDLED_BASE and os.path.isdir(place):
-        config.base_model_name_or_path = os.path.normpath(place)
+        config.base_model_name_or_path = os.path.abspath(place)
+
+
+def is_beside(base: str | None, folder: str | os.PathLike[str]) -> bool:
+    """Whether a base model is the one that lies in an adapter's folder."""
+    place = os.path.join(folder, BUNDLED_BASE)
+    return base is not None and os.path.isdir(base) and os.path.isdir(place) and os.path.samefile(base, place)
+
+
+def name_bundled_base(folder: str | os.PathLike[str]) -> None:
+    """Let the config of an adapter in a folder name the base model beside it, wherever both are moved."""
+    path = Path(folder, CONFIG_NAME)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"base_model_name_or_path": BUNDLED_BASE, "revision": None}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_weights_fit(
