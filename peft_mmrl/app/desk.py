@@ -101,6 +101,15 @@ def _shown(one: ClassFolder, counted: bool) -> str:
     return f"{one.prompt_name} · {len(one.pictures)}" if counted else one.prompt_name
 
 
+def in_turn(tab: str) -> dict[str, Any]:
+    """Options of events that are answered in the order in which they came, so that an old answer follows no newer one.
+
+    Args:
+        tab: whose events wait for each other.
+    """
+    return {"concurrency_id": tab, "concurrency_limit": 1}
+
+
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate what a button does: an error is told in its own words, and the page stays as it is."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from .desk import Desk, told
+from .desk import Desk, in_turn, told
 from .words import classes, of_ten, pictures
 
 
@@ -32,9 +32,8 @@ class Figure:
 
     def after(self, event: Any) -> Any:
         """Bring the line up to date after an event; returns what comes after that."""
-        return event.then(self.begin, None, self.line, show_progress="hidden").then(
-            told(self.show), None, self.line, show_progress="hidden", concurrency_id="figure", concurrency_limit=1
-        )
+        quiet = {"show_progress": "hidden", **in_turn("figure")}
+        return event.then(self.begin, None, self.line, **quiet).then(told(self.show), None, self.line, **quiet)
 
     def begin(self) -> str:
         """What can be said at once."""

@@ -12,7 +12,7 @@ import gradio as gr
 
 from ..projects.agreed import agree
 from ..projects.intake import move_pictures, remove_pictures
-from .desk import Desk, told
+from .desk import Desk, in_turn, told
 from .figure import Figure
 from .pictures_tab import intake_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
@@ -184,15 +184,16 @@ class ImproveTab:
     def _connect(self, figure: Figure) -> None:
         def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:
             # one at a time: a key that is held down answers no picture that nobody has seen
-            one = {"trigger_mode": "once", "concurrency_id": "answers", "concurrency_limit": 1}
-            return event(told(do), [*inputs, self.round], self._shown, show_progress="hidden", **one)
+            one = {"trigger_mode": "once", "show_progress": "hidden", **in_turn("improve")}
+            return event(told(do), [*inputs, self.round], self._shown, **one)
 
         for key, button in enumerate(self.buttons):
             figure.after(answer(button.click, partial(self._press, key)))
         figure.after(answer(self.other.input, self._choose, self.other))
         figure.after(answer(self.out.click, self._take_out))
         answer(self.skip.click, self._skip)
-        look = {"fn": told(self._look), "inputs": self.kind, "outputs": self._shown, "show_progress": "minimal"}
-        self.drop.upload(told(self._drop), self.drop, [self.drop, self.said]).then(**look)
+        look = {"fn": told(self._look), "inputs": self.kind, "outputs": self._shown, **in_turn("improve")}
+        look |= {"show_progress": "minimal", "show_progress_on": self.state}
+        self.drop.upload(told(self._drop), self.drop, [self.drop, self.said], **in_turn("improve")).then(**look)
         self.tab.select(**look)
         self.kind.input(**look)

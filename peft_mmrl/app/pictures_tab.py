@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from ..projects.intake import Intake, move_pictures, put_back, remove_pictures
-from .desk import Desk, told
+from ..projects.opening import MOST_PICTURES
+from .desk import Desk, in_turn, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
@@ -119,11 +120,13 @@ class PicturesTab:
         project, marked, removed = self._project, self.marking.marked, self.removed.marked
 
         def add(name: str, chosen: str | None) -> list[Any]:
-            return ["", *self.show(project.add_class(name))]
+            return ["", gr.update(visible=False), *self.show(project.add_class(name))]
 
         def drop(files: list[str] | None, chosen: str | None) -> list[Any]:
-            intake = take_in(project, files, chosen)
-            return [None, gr.update(value=intake_words(intake), visible=True), *self.show(chosen)]
+            if chosen is None:
+                raise ValueError("Add a class first.")
+            words = intake_words(take_in(project, files, chosen), self._desk.said(chosen))
+            return [None, gr.update(value=words, visible=True), *self.show(chosen)]
 
         def take_out(marked: list[str], chosen: str) -> list[Any]:
             remove_pictures(project, _some(marked))
@@ -145,27 +148,30 @@ class PicturesTab:
             project.set_prompt_name(chosen, words.strip() or None)
             return self.show(chosen)
 
-        show_all = lambda chosen: self.show(chosen, most=len(project.classes()) and 10**6)  # noqa: E731
+        def show_all(chosen: str) -> list[Any]:
+            return self.show(chosen, most=MOST_PICTURES)
+
+        def on(event: Any, do: Any, inputs: list[Any], first: tuple[Any, ...] = ()) -> Any:
+            return event(told(do), inputs, [*first, *self.outputs], show_progress="hidden", **in_turn("pictures"))
+
+        chosen, new_class = self.chosen, self.new_class
         changes = [
-            gr.on(
-                [self.add.click, self.new_class.submit],
-                told(add),
-                [self.new_class, self.chosen],
-                [self.new_class, *self.outputs],
-            ),
-            self.drop.upload(told(drop), [self.drop, self.chosen], [self.drop, self.said, *self.outputs]),
-            self.folder.upload(told(drop), [self.folder, self.chosen], [self.folder, self.said, *self.outputs]),
-            self.take_out.click(told(take_out), [marked, self.chosen], self.outputs),
-            self.target.input(told(move), [marked, self.target, self.chosen], self.outputs),
-            self.back.click(told(bring_back), [removed, self.chosen], self.outputs),
-            self.rename.click(told(rename), [self.chosen, self.name], self.outputs),
-            self.say.click(told(say), [self.chosen, self.prompt_name], self.outputs),
+            on(self.add.click, add, [new_class, chosen], (new_class, self.said)),
+            on(new_class.submit, add, [new_class, chosen], (new_class, self.said)),
+            on(self.drop.upload, drop, [self.drop, chosen], (self.drop, self.said)),
+            on(self.folder.upload, drop, [self.folder, chosen], (self.folder, self.said)),
+            on(self.take_out.click, take_out, [marked, chosen]),
+            on(self.target.input, move, [marked, self.target, chosen]),
+            on(self.back.click, bring_back, [removed, chosen]),
+            on(self.faults.take_out.click, take_out, [self.faults.marking.marked, chosen]),
+            on(self.rename.click, rename, [chosen, self.name]),
+            on(self.say.click, say, [chosen, self.prompt_name]),
+            on(self.tab.select, self.show, [chosen]),
         ]
-        self.chosen.input(told(self._choose), self.chosen, [self.said, *self.outputs], show_progress="hidden")
-        self.more.click(told(show_all), self.chosen, self.outputs)
-        shown = self.tab.select(told(self.show), self.chosen, self.outputs, show_progress="hidden")
-        for change in [*changes, shown]:
+        for change in changes:
             self.after(change)
+        on(chosen.input, self._choose, [chosen], (self.said,))
+        on(self.more.click, show_all, [chosen])
 
     def after(self, event: Any) -> Any:
         """Look at the pictures again after an event; returns what comes after that."""
@@ -175,9 +181,15 @@ class PicturesTab:
         return [gr.update(visible=False), *self.show(chosen)]
 
 
-def intake_words(intake: Intake) -> str:
-    """What became of dropped files, as HTML."""
-    lines = [f"<b>{pictures(len(intake.added))} added.</b>"] if intake.added else []
+def intake_words(intake: Intake, name: str | None = None) -> str:
+    """What became of dropped files, as HTML.
+
+    Args:
+        intake: of them.
+        name: of the class that they were added to, as people say it; None: none.
+    """
+    to = "" if name is None else f" to “{escape(name)}”"
+    lines = [f"<b>{pictures(len(intake.added))} added{to}.</b>"] if intake.added else []
     if intake.refused:
         lines.append(f"<b>{len(intake.refused)} not taken:</b>")
         lines += [f"{escape(name)}: {escape(reason)}" for name, reason in intake.refused[:MOST_REASONS]]

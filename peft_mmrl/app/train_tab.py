@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ..projects.project_runs import Run, Status, project_runs, resume, start
-from .desk import Desk, told
+from .desk import Desk, in_turn, told
 from .outcome_words import PAGE, changed_pictures, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
 from .words import duration
@@ -131,10 +131,10 @@ class TrainTab:
                 resume(run)
             return self.show()
 
-        quiet = {"show_progress": "hidden"}
-        self.start.click(told(begin), None, self.outputs)
-        self.cancel.click(told(stop), None, self.outputs)
-        self.resume.click(told(go_on), None, self.outputs)
+        quiet = {"show_progress": "hidden", **in_turn("train")}
+        self.start.click(told(begin), None, self.outputs, **quiet)
+        self.cancel.click(told(stop), None, self.outputs, **quiet)
+        self.resume.click(told(go_on), None, self.outputs, **quiet)
         self.which.input(told(self.show), self.which, self.outputs, **quiet)
         self.tab.select(told(self.show), self.which, self.outputs, **quiet)
         self.clock.tick(told(self.show), self.which, self.outputs, **quiet)

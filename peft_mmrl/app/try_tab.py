@@ -11,7 +11,7 @@ from ..projects.intake import add_pictures
 from ..projects.project_runs import project_runs
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful
-from .desk import Desk, told
+from .desk import Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
@@ -103,8 +103,8 @@ class TryTab:
 
     def _connect(self, figure: Figure) -> None:
         asked = [self.which, self.picture]
-        quiet = {"show_progress": "hidden"}
-        shown = {"preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
+        quiet = {"show_progress": "hidden", **in_turn("try")}
+        shown = {**in_turn("try"), "preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
         self.picture.change(told(self._ask), asked, self._answered, **shown)
         self.which.input(told(self._ask), asked, self._answered, **shown)
         self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **quiet)
@@ -120,8 +120,8 @@ class TryTab:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
 
         done = [self.teach, self.taught]
-        figure.after(self.belongs.input(told(teach), [self.picture, self.belongs], done, preprocess=False))
-        self.later.click(told(later), self.picture, done, preprocess=False)
+        figure.after(self.belongs.input(told(teach), [self.picture, self.belongs], done, preprocess=False, **quiet))
+        self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
 
     def _keep(self, given: dict | None, folder: str | None, words: str, prefix: str = "") -> list[Any]:
         if given is None:
