@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from .words import listed
+from .words import listed, percent
 
 
 if TYPE_CHECKING:
@@ -34,21 +34,16 @@ def _sentence(answer: PictureAnswer) -> str:
         return "This is probably <b>none of your classes</b>."
     names = [f"<b>{escape(name)}</b>" for name in answer.likely]
     if len(names) == 1:
-        return f"This is {names[0]}, {escape(_percent(answer.ranks[0][1]))} sure."
+        return f"This is {names[0]}, {escape(percent(answer.ranks[0][1]))} sure."
     return f"This is one of these: {listed(names)}."
 
 
 def _bars(ranks: Ranks, kind: str) -> str:
     rows = "".join(
         f'<span class="name">{escape(name)}</span><span class="bar">'
-        f'<i class="{kind}" style="width:{100 * share:.1f}%"></i></span><span>{escape(_percent(share))}</span>'
+        f'<i class="{kind}" style="width:{100 * share:.1f}%"></i></span><span>{escape(percent(share))}</span>'
         for name, share in ranks[:MOST_CLASSES]
     )
     more = len(ranks) - MOST_CLASSES
     rest = f'<p class="note">… and {more} less likely ones</p>' if more > 0 else ""
     return f'<div class="answers">{rows}</div>{rest}'
-
-
-def _percent(share: float) -> str:
-    """Never "100 %" or "0 %" of what is not certain."""
-    return "> 99%" if share > 0.995 else "< 1%" if share < 0.005 else f"{share:.0%}"

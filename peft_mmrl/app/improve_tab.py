@@ -18,7 +18,7 @@ from .pictures_tab import intake_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
-from .words import pictures
+from .words import percent, pictures
 
 
 LABELS, NEW = "labels", "new"
@@ -83,7 +83,7 @@ class ImproveTab:
                 elem_id="kind",
             )
             with gr.Column(visible=False) as self.new:
-                self.drop = gr.File(file_count="multiple", show_label=False, height=110, elem_id="drop-new")
+                self.drop = gr.File(file_count="multiple", show_label=False, height=130, elem_id="drop-new")
                 self.said = gr.HTML(visible=False, elem_id="said-new")
             self.state = gr.HTML(elem_id="improve-state")
             with gr.Column(visible=False, elem_id="question") as self.card:
@@ -138,7 +138,7 @@ class ImproveTab:
     def _words(self, one: Question, said: dict[str, str]) -> str:
         guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
         if one.lies_in is None:
-            sure = "" if one.sure is None else f", {one.sure:.0%} sure"
+            sure = "" if one.sure is None else f", {escape(percent(one.sure))} sure"
             words = f"What is this? The guess is <b>{guess}</b>{sure}."
         else:
             lies_in = escape(said.get(one.lies_in, one.lies_in))

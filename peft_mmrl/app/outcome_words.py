@@ -21,7 +21,7 @@ HEADS = {
     "helped": "It has learned.",
     "harmed": "It has become worse than it was without your pictures.",
     "mixed": "Some classes are recognised better, and others worse.",
-    "unclear": "It is about as good as it was without your pictures.",
+    "unclear": "Whether it is better than without your pictures cannot be said yet.",
 }
 
 

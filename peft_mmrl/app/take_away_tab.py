@@ -34,6 +34,7 @@ WHAT = {
         "What was learned and the large model below it, for `peft-mmrl predict` on a computer without network.",
     ),
 }
+MAKE = "Make the file"
 HUB = "A place where others can use it, or you on other computers."
 PUBLIC = (
     "What can be seen there: the names of your classes, the figures of the report and what was learned. "
@@ -57,9 +58,11 @@ class TakeAwayTab:
                 for kind, (title, words) in WHAT.items():
                     with gr.Column(elem_classes="card"):
                         gr.Markdown(f"### {title}\n{words}")
-                        make = gr.Button("Make the file", elem_id=f"make-{kind}")
+                        make = gr.Button(MAKE, elem_id=f"make-{kind}")
                         file = gr.File(label="Click the size to save it", visible=False, elem_id=f"file-{kind}")
-                    make.click(told(self._maker(kind)), self.which, file, show_progress_on=make)
+                    begun = make.click(_busy, None, make, show_progress="hidden")
+                    made = begun.then(told(self._maker(kind)), self.which, file, show_progress="hidden")
+                    made.then(_ready, None, make, show_progress="hidden")
                 with gr.Column(elem_classes="card"):
                     gr.Markdown(f"### On the Hugging Face Hub\n{HUB}")
                     gr.HTML(f'<p class="note">{PUBLIC}</p>')
@@ -105,3 +108,11 @@ class TakeAwayTab:
             push_folder(folder, full_name, private=bool(private))
         seen = "you alone" if private else "everybody"
         return f'<p class="figure">It is uploaded: <b>{escape(full_name)}</b>, for {seen}.</p>'
+
+
+def _busy() -> Any:
+    return gr.update(value="It is being made …", interactive=False)
+
+
+def _ready() -> Any:
+    return gr.update(value=MAKE, interactive=True)

@@ -18,6 +18,11 @@ def of_ten(share: float, low: float, high: float) -> str:
     return f"Of {of} new pictures it names about {about} rightly{between}"
 
 
+def percent(share: float) -> str:
+    """A probability: never "100%" or "0%", as nothing is certain."""
+    return "> 99%" if share > 0.995 else "< 1%" if share < 0.005 else f"{share:.0%}"
+
+
 def pictures(number: int) -> str:
     """ "1 picture", "2 pictures"."""
     return f"{number:,} picture{'' if number == 1 else 's'}"

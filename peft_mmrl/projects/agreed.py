@@ -36,7 +36,10 @@ def is_agreed(project: Project, pictures: list[str]) -> list[bool]:
 
 def _read(project: Project) -> set[str]:
     path = project.folder / AGREED_FILE
-    found = None if path.is_symlink() else read_json(path)
+    try:
+        found = None if path.is_symlink() else read_json(path)
+    except ValueError:  # damaged: then it is asked again
+        return set()
     return {key for key in found if isinstance(key, str)} if isinstance(found, list) else set()
 
 
