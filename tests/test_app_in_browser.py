@@ -143,12 +143,12 @@ def test_the_whole_way(served, browser, digits, tmp_path):
     me.see("#question", "This picture is in two, and looks more like zero")
     zeros = pictures_of(project, "zero")
     me.page.keyboard.press(str(1 + [one.name for one in project.classes()].index("zero")))
-    while me.page.locator("#question").is_visible():  # what else is asked is right as it is
-        me.page.wait_for_timeout(500)
-        lies_in = re.search(r"is in (\w+),", me.page.locator("#question").inner_text())
-        if lies_in and me.page.locator("#question").is_visible():
+    asked = "document.querySelector('#question')?.innerText ?? ''"
+    me.page.wait_for_function(f"!/in two, and looks more like zero/.test({asked})")
+    while said := me.page.evaluate(asked):  # what else is asked is right as it is
+        if lies_in := re.search(r"is in (\w+),", said):
             me.page.get_by_role("button", name=re.compile(rf"^\d +{lies_in[1]}$")).click()
-            me.page.wait_for_timeout(500)
+            me.page.wait_for_function(f"said => ({asked}) != said", arg=said)
     assert pictures_of(project, "zero") == zeros + 1
 
     me.page.get_by_label("What is this?").click()
