@@ -17,14 +17,14 @@ from peft_mmrl.app.serving import serve
 from peft_mmrl.projects.project import Project
 
 
-HERE = Path(__file__).parent
+EXAMPLES = Path(__file__).parent
 CLASSES, EACH = 5, 9
 COLORS = 64
 
 
 def make_project(folder: Path) -> Project:
     """Five digits, nine pictures each; a zero among the twos."""
-    project = Project.create(folder, str(HERE / "demo_clip"))
+    project = Project.create(folder, str(EXAMPLES / "demo_clip"))
     project.set_template(TEMPLATE)
     rows = load_digits()["train"].select(range(400))
     for label, name in enumerate(CLASS_NAMES[:CLASSES]):
@@ -58,8 +58,8 @@ def shoot(page: Page, name: str, height: int) -> None:
     page.wait_for_timeout(1000)
     page.mouse.move(0, 0)
     page.set_viewport_size({"width": 900, "height": height})
-    page.screenshot(path=HERE / name)
-    PIL.Image.open(HERE / name).convert("RGB").quantize(COLORS).save(HERE / name, optimize=True)
+    page.screenshot(path=EXAMPLES / name)
+    PIL.Image.open(EXAMPLES / name).convert("RGB").quantize(COLORS).save(EXAMPLES / name, optimize=True)
 
 
 if __name__ == "__main__":

@@ -222,8 +222,8 @@ def test_a_password_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_a_page_to_try_changes_nothing(tmp_path):
-    from peft_mmrl.app.page import build_page
     from peft_mmrl.app.places import prepare_places
+    from peft_mmrl.app.project_page import build_page
 
     project = Project.open(tmp_path / "project", DEMO_CLIP)
     prepare_places(project)

@@ -20,7 +20,7 @@ from peft_mmrl.app.serving import serve  # noqa: E402
 from peft_mmrl.projects.project import Project  # noqa: E402
 
 
-SHOTS = 16
+PICTURES_EACH = 16
 
 
 def make_project(folder: Path) -> Project:
@@ -30,7 +30,7 @@ def make_project(folder: Path) -> Project:
     rows = load_digits()["train"]
     for label, name in enumerate(CLASS_NAMES):
         place = project.pictures / project.add_class(name)
-        own = [number for number, other in enumerate(rows["label"]) if other == label][:SHOTS]
+        own = [number for number, other in enumerate(rows["label"]) if other == label][:PICTURES_EACH]
         for number in own:
             rows[number]["image"].save(place / f"{number}.png")
     return project

@@ -11,7 +11,7 @@ from .words import listed, percent
 if TYPE_CHECKING:
     from ..projects.picture_answers import PictureAnswer, Ranks
 
-MOST_CLASSES = 5
+MOST_BARS = 5
 ALONE = "By the names of the classes alone, without your pictures"
 
 
@@ -42,8 +42,8 @@ def _bars(ranks: Ranks, kind: str) -> str:
     rows = "".join(
         f'<span class="name">{escape(name)}</span><span class="bar">'
         f'<i class="{kind}" style="width:{100 * share:.1f}%"></i></span><span>{escape(percent(share))}</span>'
-        for name, share in ranks[:MOST_CLASSES]
+        for name, share in ranks[:MOST_BARS]
     )
-    more = len(ranks) - MOST_CLASSES
+    more = len(ranks) - MOST_BARS
     rest = f'<p class="note">… and {more} less likely ones</p>' if more > 0 else ""
     return f'<div class="answers">{rows}</div>{rest}'

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..projects.faults import Fault
 
 MOST_FAULTS = 12
-MOST_PICTURES = 24  # of one
+MOST_FAULTY = 24  # of one
 
 
 class FaultsPanel:
@@ -56,7 +56,7 @@ class FaultsPanel:
 
     def _show(self, found: list[Fault], index: int | None) -> list[Any]:
         fault = found[index] if index is not None and 0 <= index < len(found) else None
-        own = [] if fault is None else fault.pictures[:MOST_PICTURES]
+        own = [] if fault is None else fault.pictures[:MOST_FAULTY]
         return [
             "" if fault is None else f"<p>{escape(fault.advice)}</p>",
             *self.marking.show(own),

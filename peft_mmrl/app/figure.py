@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..projects.workbench import Instant
 
 LOOKING = '<p class="figure">The pictures are being looked at …</p>'
-UNKNOWN = "How well they can be told apart cannot be said."
+NOT_KNOWN = "How well they can be told apart cannot be said."
 SOON = '<p class="figure">As soon as two classes have pictures, it says here how well they can be told apart.</p>'
 
 
@@ -48,7 +48,7 @@ class Figure:
         try:
             return _line(counts, figure_words(self._desk.instant()))
         except (ValueError, OSError) as error:
-            return _line(counts, f'<p class="figure">{UNKNOWN} {escape(str(error))}</p>')
+            return _line(counts, f'<p class="figure">{NOT_KNOWN} {escape(str(error))}</p>')
 
 
 def figure_words(instant: Instant) -> str:

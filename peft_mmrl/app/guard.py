@@ -19,7 +19,7 @@ PAGES = re.compile(
     r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|logout|login_check/?|(static|assets|svelte)/.+)?"
     r"|/gradio_api/(info/?|app_id/?|startup-events|heartbeat/\w+|upload_progress|queue/data|login_check/?)"
 )
-FILES = "/gradio_api/file="
+FILE_ADDRESS = "/gradio_api/file="
 ACTIONS = re.compile(r"/login/?|/gradio_api/(queue/join|upload|cancel|reset)/?")
 UPLOAD = "/gradio_api/upload"
 LARGEST_REQUEST = 4 * 2**20  # bytes of anything but an upload
@@ -27,7 +27,7 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
 )
-FILES_POLICY = (
+FILE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox allow-popups"  # a report, a picture
 )
 
@@ -91,8 +91,8 @@ class Guard:
         if self._names is not None and _hostname(host) not in self._names:
             raise Refused(403, "This page is open to this machine alone.")  # also a name that leads here: rebinding
         if scope["method"] in ("GET", "HEAD"):
-            if path.startswith(FILES):
-                self._check_file(path.removeprefix(FILES))
+            if path.startswith(FILE_ADDRESS):
+                self._check_file(path.removeprefix(FILE_ADDRESS))
             elif not PAGES.fullmatch(path):
                 raise Refused(404, "There is nothing here.")
         elif scope["method"] == "POST" and ACTIONS.fullmatch(path):
@@ -164,7 +164,7 @@ class Guard:
             raise Refused(403, "Only files that were uploaded here can be used.")
 
     def _headers(self, path: str) -> Iterator[tuple[bytes, bytes]]:
-        policy = FILES_POLICY if path.startswith(FILES) else POLICY
+        policy = FILE_POLICY if path.startswith(FILE_ADDRESS) else POLICY
         if self._names is not None:
             policy += "; frame-ancestors 'self'"
         yield b"content-security-policy", policy.encode()

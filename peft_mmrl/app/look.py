@@ -7,8 +7,8 @@ from pathlib import Path
 import gradio
 
 
-RULES = Path(__file__).with_name("page.css")
-KEYS = Path(__file__).with_name("keys.html")
+STYLE_SHEET = Path(__file__).with_name("page.css")
+KEYS_SCRIPT = Path(__file__).with_name("keys.html")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"]
 
 

@@ -18,7 +18,7 @@ from .uploads import take_in
 from .words import pictures
 
 
-MOST_SHOWN = 60
+MOST_THUMBNAILS = 60
 MOST_REASONS = 5  # of files that were not taken
 MOVE = "… or move them to another class"
 EMPTY = (
@@ -93,14 +93,14 @@ class PicturesTab:
         own = [self.chosen, self.empty, self.panel, self.title, self.actions, self.target, self.name, self.prompt_name]
         return [*own, self.more, *self.marking.outputs, self.taken_out, *self.removed.outputs]
 
-    def show(self, chosen: str | None, most: int = MOST_SHOWN) -> list[Any]:
+    def show(self, chosen: str | None, most: int = MOST_THUMBNAILS) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
         found = self._project.classes()
         one = next((one for one in found if one.name == chosen), found[0] if found else None)
         choices = [(f"{each.prompt_name} · {len(each.pictures)}", each.name) for each in found]
         own = [] if one is None else one.pictures
         others = [(each.prompt_name, each.name) for each in found if each is not one]
-        removed = self._project.removed_pictures()[:MOST_SHOWN]
+        removed = self._project.removed_pictures()[:MOST_THUMBNAILS]
         return [
             gr.update(choices=choices, value=None if one is None else one.name, visible=bool(found)),
             gr.update(visible=one is None),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..projects.project import Project
 
 THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
-LARGEST_FILE = 64 * 2**20  # bytes
+LARGEST_DROPPED_FILE = 64 * 2**20  # bytes
 LARGEST_UPLOAD = 2 * 2**30  # of all files that are dropped at once
 SHORTEST_PASSWORD = 8
 WRONG_PASSWORD_PAUSE = 1.0  # seconds
@@ -90,8 +90,8 @@ def serve(
     from starlette.middleware import Middleware  # comes with Gradio
 
     from .guard import Guard
-    from .look import KEYS, RULES, theme
-    from .page import build_page
+    from .look import KEYS_SCRIPT, STYLE_SHEET, theme
+    from .project_page import build_page
 
     folder = project.folder.resolve()
     guard = Middleware(
@@ -112,10 +112,10 @@ def serve(
         auth_message="Type any name, and the password that you were given.",
         app_kwargs={"middleware": [guard]},
         allowed_paths=[str(folder / "adapters")],
-        max_file_size=LARGEST_FILE,
+        max_file_size=LARGEST_DROPPED_FILE,
         theme=theme(),
-        css_paths=RULES,
-        head_paths=KEYS,
+        css_paths=STYLE_SHEET,
+        head_paths=KEYS_SCRIPT,
         inbrowser=open_browser,
         prevent_thread_lock=True,
         quiet=True,

@@ -14,7 +14,7 @@ from .desk import Desk, told
 from .places import SHOWN
 
 
-NONE_YET = (
+NOTHING_TO_TAKE = (
     '<div class="empty">There is nothing to take away yet. <b>Train</b> first: what comes of it can be saved here, '
     "and used on other computers.</div>"
 )
@@ -52,7 +52,7 @@ class TakeAwayTab:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         with gr.Tab("Take away", id="take-away") as self.tab:
-            self.empty = gr.HTML(NONE_YET)
+            self.empty = gr.HTML(NOTHING_TO_TAKE)
             with gr.Column(visible=False) as self.panel:
                 self.which = gr.Dropdown([], label="Training, the newest first", elem_id="take-which")
                 for kind, (title, words) in WHAT.items():

@@ -17,12 +17,12 @@ from ..projects.project import Project
 from .places import SHOWN
 
 
-SIDE = 160  # pixels of the longer side
+THUMBNAIL_SIDE = 160  # pixels of the longer side
 LARGE_SIDE = 480  # of a picture that is asked about
-GROUND = (226, 232, 240)
+THUMBNAIL_GROUND = (226, 232, 240)
 
 
-def thumbnail(project: Project, picture: str, side: int = SIDE) -> str:
+def thumbnail(project: Project, picture: str, side: int = THUMBNAIL_SIDE) -> str:
     """The path of a small copy of a picture, made where there is none yet.
 
     Args:
@@ -80,7 +80,7 @@ def save_small(picture: PIL.Image.Image, path: Path) -> None:
 
 
 def _unreadable(side: int) -> PIL.Image.Image:
-    picture = PIL.Image.new("RGB", (side, side), GROUND)
+    picture = PIL.Image.new("RGB", (side, side), THUMBNAIL_GROUND)
     draw = PIL.ImageDraw.Draw(picture)
     draw.line((side // 4, side // 4, 3 * side // 4, 3 * side // 4), fill="gray", width=4)
     draw.line((side // 4, 3 * side // 4, 3 * side // 4, side // 4), fill="gray", width=4)

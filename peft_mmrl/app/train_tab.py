@@ -15,13 +15,15 @@ from .words import duration
 
 
 MOST_CHANGED = 24
-CHANGED = "Pictures that are answered otherwise than before"
+TITLE_OF_CHANGED = "Pictures that are answered otherwise than before"
 EVERY = 2  # seconds between looks at a training
 INTRODUCTION = (
     "The program learns your classes from your pictures. It takes minutes with a graphics card, and maybe an hour or "
     "more without one; you can close this page meanwhile, and come back."
 )
-NONE_YET = '<div class="empty">Nothing was trained yet. With pictures of two classes or more you can begin.</div>'
+NOTHING_TRAINED = (
+    '<div class="empty">Nothing was trained yet. With pictures of two classes or more you can begin.</div>'
+)
 
 
 class TrainTab:
@@ -69,7 +71,7 @@ class TrainTab:
                 begin,
                 hidden,
                 hidden,
-                gr.update(value=NONE_YET, visible=True),
+                gr.update(value=NOTHING_TRAINED, visible=True),
                 hidden,
                 "",
                 hidden,
@@ -105,7 +107,7 @@ class TrainTab:
             words = f"{mark} <b>{escape(one.label)}</b><br>before: {escape(one.before)}<br>now: {escape(one.after)}"
             items.append((self._thumbnail(one.path), words))
         html = outcome_html(run.folder) + (link if page.is_file() else "")
-        return [html, pictures_html((item for item in items if item[0]), CHANGED)]
+        return [html, pictures_html((item for item in items if item[0]), TITLE_OF_CHANGED)]
 
     def _thumbnail(self, path: str) -> str | None:
         try:

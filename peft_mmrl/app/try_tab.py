@@ -20,10 +20,10 @@ from .uploads import uploaded
 
 AT_ONCE = ""  # the choice of no training
 LABEL_AT_ONCE = "Your pictures at once, without training"
-NO_CLASSES = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
+NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
 MAPS = "The brighter, the more. “Class token” is what decides most; the others are what training added."
-NEAREST = "Those of your pictures that are most like it"
+TITLE_OF_NEAREST = "Those of your pictures that are most like it"
 
 
 class TryTab:
@@ -84,7 +84,7 @@ class TryTab:
         """
         hidden = [gr.update(visible=False)] * (len(self._answered) - 1)
         if given is None:
-            return [WAITING if self._project.class_folders() else NO_CLASSES, *hidden]
+            return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), which or None)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
@@ -97,7 +97,7 @@ class TryTab:
             gr.update(choices=names, value=None, visible=True),
             gr.update(variant="primary" if is_doubtful(answer) else "secondary", visible=True),
             gr.update(visible=False),
-            gr.update(value=pictures_html(near, NEAREST), visible=bool(near)),
+            gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
             gr.update(value=pictures_html(maps, "Where it looked", MAPS), visible=bool(maps)),
         ]
 

@@ -19,7 +19,7 @@ KINDS = {  # what a zip holds, and the command that makes it
     "program": "export",
     "bundle": "bundle",
 }
-LONGEST = 1800  # seconds that a command may take
+LONGEST_COMMAND = 1800  # seconds that a command may take
 
 
 def take_away(run: Run, kind: str, folder: Path) -> Path:
@@ -63,7 +63,9 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
 def _make(command: str, run: Run, target: Path) -> None:
     """Run a command on an adapter; in a process of its own, as it takes much memory for a moment."""
     asked = [sys.executable, "-P", "-m", "peft_mmrl", command, str(run.folder), str(target)]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=LONGEST, cwd=run.project.folder, check=False)
+    done = subprocess.run(
+        asked, capture_output=True, text=True, timeout=LONGEST_COMMAND, cwd=run.project.folder, check=False
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ValueError(lines[-1].removeprefix("error: ") if lines else f"peft-mmrl {command} failed.")
