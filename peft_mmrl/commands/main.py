@@ -7,6 +7,7 @@ from importlib import import_module
 
 
 COMMANDS = {
+    "app": "a page to drop pictures on, train, try and improve, without writing code",
     "train": "adapt CLIP to your own pictures",
     "predict": "name pictures with a trained adapter",
     "evaluate": "how well an adapter recognises labelled pictures, beside CLIP without it",

@@ -1,0 +1,129 @@
+"""What the tabs of one page share: the project, its workbench once that is needed, and how errors are told."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ..projects.project import ClassFolder, Project
+
+
+if TYPE_CHECKING:
+    from ..projects.gauges import Gauge
+    from ..projects.workbench import Instant, Workbench
+
+TELLING = 15.0  # seconds that an error is shown
+UNEXPECTED = "Something went wrong that should not have. The window in which this program was started says more."
+LONGEST_REST = 15.0  # seconds that a process waits at its end for what it is doing
+
+
+class Busy:
+    """How many requests are being answered: a process that ends meanwhile would break one off in the middle."""
+
+    def __init__(self) -> None:
+        self._number, self._changed = 0, threading.Condition()
+
+    def __enter__(self) -> None:
+        self._add(1)
+
+    def __exit__(self, *_: Any) -> None:
+        self._add(-1)
+
+    def _add(self, number: int) -> None:
+        with self._changed:
+            self._number += number
+            self._changed.notify_all()
+
+    def wait(self, seconds: float = LONGEST_REST) -> bool:
+        """Wait until none is, or for so long; returns whether none is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._number, seconds)
+
+
+BUSY = Busy()
+atexit.register(BUSY.wait)
+
+
+class Desk:
+    """A project as the page works on it; all that is remembered lies on the disk.
+
+    Args:
+        project: what is worked on.
+        read_only: pictures can be tried, and nothing else.
+    """
+
+    def __init__(self, project: Project, read_only: bool = False) -> None:
+        self.project, self.read_only = project, read_only
+        self._workbench: Workbench | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def workbench(self) -> Workbench:
+        """Where pictures are looked at; loads CLIP the first time.
+
+        Raises:
+            OSError, ValueError: CLIP cannot be loaded.
+        """
+        with self._lock:
+            if self._workbench is None:
+                from ..projects.workbench import Workbench  # loads torch
+
+                self._workbench = Workbench(self.project)
+            return self._workbench
+
+    def instant(self) -> Instant:
+        """What the pictures so far would do without training, brought up to date."""
+        return self.workbench.update()
+
+    def gauges(self) -> list[Gauge]:
+        """For each class whether more pictures would help most there; none where it cannot be said yet."""
+        held = self.instant().held_out
+        return [] if held is None else held.gauges()
+
+    def said(self, name: str) -> str:
+        """How people call a class; its folder's name where it has gone."""
+        return self.project.prompt_names().get(name, name)
+
+    def choices(self, *, counted: bool = True) -> list[tuple[str, str]]:
+        """The classes for a list to choose from: what is shown, and the folder's name."""
+        return [(_shown(one, counted), one.name) for one in self.project.classes()]
+
+
+def _shown(one: ClassFolder, counted: bool) -> str:
+    return f"{one.prompt_name} · {len(one.pictures)}" if counted else one.prompt_name
+
+
+def in_turn(tab: str) -> dict[str, Any]:
+    """Options of events that are answered in the order in which they came, so that an old answer follows no newer one.
+
+    Args:
+        tab: whose events wait for each other.
+    """
+    return {"concurrency_id": tab, "concurrency_limit": 1}
+
+
+def told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate what a button does: an error is told in its own words, and the page stays as it is."""
+
+    @wraps(function)
+    def wrapped(*given: Any, **named: Any) -> Any:
+        try:
+            with BUSY:
+                return function(*given, **named)
+        except (ValueError, OSError, ImportError) as error:
+            words = str(error)
+        except Exception:
+            traceback.print_exc(file=sys.stderr)
+            words = UNEXPECTED
+        gr.Warning(escape(words), title="That did not work", duration=TELLING)
+        return gr.skip()
+
+    return wrapped

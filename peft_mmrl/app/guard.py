@@ -1,0 +1,192 @@
+"""What of a request reaches Gradio: only the page's own addresses, from the page itself, and files of the project."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+# All that the page asks for. Gradio answers to more, some of which fetches from other hosts or writes elsewhere.
+PAGES = re.compile(
+    r"/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt|logout|login_check/?|(static|assets|svelte)/.+)?"
+    r"|/gradio_api/(info/?|app_id/?|startup-events|heartbeat/\w+|upload_progress|queue/data|login_check/?)"
+)
+FILE_ADDRESS = "/gradio_api/file="
+ACTIONS = re.compile(r"/login/?|/gradio_api/(queue/join|upload|cancel|reset)/?")
+UPLOAD = "/gradio_api/upload"
+LARGEST_REQUEST = 4 * 2**20  # bytes of anything but an upload
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+FILE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; sandbox allow-popups"  # a report, a picture
+)
+
+
+class Refused(Exception):
+    """An answer to a request, with its status."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class Guard:
+    """ASGI middleware in front of Gradio.
+
+    Args:
+        app: what is guarded.
+        uploads: folder of what was uploaded, the only one whose files a request may name as input.
+        served: folders whose files may be fetched; links in them lead no further.
+        reports: a folder with a folder per run, whose `report/` may be fetched.
+        largest_upload: bytes of one request.
+        names: hosts that the page may be asked for as; None: any.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        uploads: Path,
+        served: list[Path],
+        reports: Path,
+        largest_upload: int,
+        names: set[str] | None,
+    ) -> None:
+        self._app, self._uploads, self._served, self._reports = app, uploads, [uploads, *served], reports
+        self._largest_upload, self._names = largest_upload, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return None
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *self._headers(scope["path"])]}
+            await send(message)
+
+        try:
+            self._check(scope)
+            if scope["method"] == "POST" and scope["path"].rstrip("/") == "/gradio_api/queue/join":
+                receive = await self._checked_body(receive)
+            await self._app(scope, receive, send_guarded)
+        except Refused as refused:
+            await JSONResponse({"error": str(refused), "detail": str(refused)}, refused.status)(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers, path = Headers(scope=scope), scope["path"]
+        host = headers.get("host", "")
+        if self._names is not None and _hostname(host) not in self._names:
+            raise Refused(403, "This page is open to this machine alone.")  # also a name that leads here: rebinding
+        if scope["method"] in ("GET", "HEAD"):
+            if path.startswith(FILE_ADDRESS):
+                self._check_file(path.removeprefix(FILE_ADDRESS))
+            elif not PAGES.fullmatch(path):
+                raise Refused(404, "There is nothing here.")
+        elif scope["method"] == "POST" and ACTIONS.fullmatch(path):
+            origin = headers.get("origin")
+            own = {host, headers.get("x-forwarded-host", host)}
+            if origin is not None and urlsplit(origin).netloc not in own:
+                raise Refused(403, "Only the page itself may ask for this.")
+            is_upload = path.rstrip("/") == UPLOAD
+            self._check_size(headers, self._largest_upload if is_upload else LARGEST_REQUEST)
+        else:
+            raise Refused(404, "There is nothing here.")
+
+    def _check_file(self, name: str) -> None:
+        """Refuse what is no file of the project that the page shows, by whatever way it is named."""
+        try:
+            real = Path(name).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # no such file; a null byte; a circle of links
+            raise Refused(404, "There is no such file.") from None
+        if not real.is_file():
+            raise Refused(404, "There is no such file.")
+        if any(real.is_relative_to(folder.resolve()) for folder in self._served):
+            return
+        reports = self._reports.resolve()
+        if real.is_relative_to(reports) and real.relative_to(reports).parts[1:2] == ("report",):
+            return
+        raise Refused(403, "This file is not shown.")
+
+    def _check_size(self, headers: Headers, most: int) -> None:
+        if "transfer-encoding" in headers or not headers.get("content-length", "").isdecimal():
+            raise Refused(411, "A request says how long it is.")
+        if int(headers["content-length"]) > most:
+            raise Refused(413, f"This is more than {most // 2**20} MB at once.")
+
+    async def _checked_body(self, receive: Receive) -> Receive:
+        """Refuse a call that names a file which was not uploaded; Gradio would fetch an address."""
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Refused(400, "Nothing was asked.")
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        try:
+            asked = json.loads(body)
+            if not isinstance(asked, dict):
+                raise ValueError("a call is an object")
+            for name in named_files(
+                asked.get("data")
+            ):  # `event_data` names what was clicked, and no file is read by it
+                self._check_upload(name)
+        except (ValueError, RecursionError):
+            raise Refused(400, "This is not a call of this page.") from None
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return replay
+
+    def _check_upload(self, name: str) -> None:
+        try:
+            real = Path(name).resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):
+            raise Refused(403, "Only files that were uploaded here can be used, and this one is gone.") from None
+        if not (real.is_file() and real.is_relative_to(self._uploads.resolve())):
+            raise Refused(403, "Only files that were uploaded here can be used.")
+
+    def _headers(self, path: str) -> Iterator[tuple[bytes, bytes]]:
+        policy = FILE_POLICY if path.startswith(FILE_ADDRESS) else POLICY
+        if self._names is not None:
+            policy += "; frame-ancestors 'self'"
+        yield b"content-security-policy", policy.encode()
+        yield b"x-content-type-options", b"nosniff"
+        yield b"referrer-policy", b"no-referrer"
+
+
+def _hostname(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:  # brackets that hold no address
+        return None
+
+
+def named_files(asked: Any) -> Iterator[str]:
+    """The files that a call names anywhere, as Gradio looks for them: whatever has a path."""
+    if isinstance(asked, dict):
+        for key, value in asked.items():
+            if key == "path" and isinstance(value, str):
+                yield value
+            else:
+                yield from named_files(value)
+    elif isinstance(asked, list):
+        for value in asked:
+            yield from named_files(value)

@@ -1,0 +1,199 @@
+"""The tab that asks: labels that may be wrong, and pictures that have no class yet, the most useful ones first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..projects.agreed import agree
+from ..projects.intake import move_pictures, remove_pictures
+from .desk import Desk, in_turn, told
+from .figure import Figure
+from .pictures_tab import intake_words
+from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
+from .thumbnails import LARGE_SIDE, address, thumbnail
+from .uploads import take_in
+from .words import percent, pictures
+
+
+LABELS, NEW = "labels", "new"
+ASK = {LABELS: doubtful_labels, NEW: new_pictures}
+NOTHING = {
+    LABELS: "No label looks wrong, as far as the pictures can tell.",
+    NEW: "All pictures have a class. Drop others above whose class you do not know, or have not said yet: the program "
+    "asks for those first that it learns most from.",
+}
+TOO_FEW = "The program can ask here as soon as two classes have two pictures each."
+NO_CLASSES = "There are no classes yet. Begin with the tab <b>Pictures</b>."
+ANSWERED = "<b>Thank you: {} answered.</b> Go to <b>Train</b> and train again: it learns from all of them."
+
+
+@dataclass(frozen=True)
+class Round:
+    """Questions of one kind, kept by the server for one visitor.
+
+    Args:
+        kind: `LABELS` or `NEW`.
+        queue: what is asked, the first one now.
+        keys: folders of the classes that the keys answer with.
+        answered: how many were answered.
+        skipped: pictures that are not asked again.
+    """
+
+    kind: str = LABELS
+    queue: list[Question] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    answered: int = 0
+    skipped: frozenset[str] = frozenset()
+
+    @property
+    def asked(self) -> Question:
+        """What is asked now.
+
+        Raises:
+            ValueError: nothing is.
+        """
+        if not self.queue:
+            raise ValueError("There is nothing to answer just now.")
+        return self.queue[0]
+
+
+class ImproveTab:
+    """Questions, one at a time.
+
+    Args:
+        desk: whose project it is about.
+        figure: that changes with the answers.
+    """
+
+    def __init__(self, desk: Desk, figure: Figure) -> None:
+        self._desk, self._project = desk, desk.project
+        with gr.Tab("Improve", id="improve") as self.tab:  # what stands beside tabs moves their names
+            self.round = gr.State(Round())
+            self.kind = gr.Radio(
+                [("Are these labels right?", LABELS), ("What is this?", NEW)],
+                value=LABELS,
+                show_label=False,
+                container=False,
+                elem_id="kind",
+            )
+            with gr.Column(visible=False) as self.new:
+                self.drop = gr.File(file_count="multiple", show_label=False, height=130, elem_id="drop-new")
+                self.said = gr.HTML(visible=False, elem_id="said-new")
+            self.state = gr.HTML(elem_id="improve-state")
+            with gr.Column(visible=False, elem_id="question") as self.card:
+                self.question = gr.HTML()
+                with gr.Row(elem_classes="answer-buttons"):
+                    self.buttons = [
+                        gr.Button(str(key), visible=False, min_width=110, elem_id=f"answer-{key}")
+                        for key in range(1, MOST_KEYS + 1)
+                    ]
+                with gr.Row(equal_height=True, elem_classes="line"):
+                    self.other = gr.Dropdown([], label="Another class", min_width=160, elem_id="other-class")
+                    self.skip = gr.Button("I do not know", min_width=140, elem_id="skip")
+                    self.out = gr.Button("Take it out", min_width=140, elem_id="out")
+        self._connect(figure)
+
+    @property
+    def _shown(self) -> list[Any]:
+        return [self.round, self.new, self.state, self.card, self.question, *self.buttons, self.other]
+
+    def _look(self, kind: str, before: Round | None = None) -> list[Any]:
+        """Ask anew, but for what was skipped before."""
+        before = before or Round()
+        if kind not in ASK:
+            raise ValueError(f"There are no questions of kind {kind!r}.")
+        if not self._project.class_folders():
+            return self._show(Round(kind), NO_CLASSES)
+        instant = self._desk.workbench.update()
+        if kind == LABELS and instant.held_out is None:
+            return self._show(Round(kind), TOO_FEW)
+        queue = [one for one in ASK[kind](self._desk.workbench) if one.picture not in before.skipped]
+        return self._show(replace(before, kind=kind, queue=queue), NOTHING[kind])
+
+    def _show(self, now: Round, otherwise: str = "") -> list[Any]:
+        new = gr.update(visible=now.kind == NEW)
+        if not now.queue:
+            words = ANSWERED.format(pictures(now.answered)) if now.answered else otherwise
+            hidden = gr.update(visible=False)
+            nothing = [hidden] * (MOST_KEYS + 2)
+            return [now, new, f'<div class="empty">{words}</div>', *nothing, gr.update(choices=[], value=None)]
+        said, one = self._project.prompt_names(), now.asked
+        now = replace(now, keys=answers_to(one, self._desk.workbench))
+        buttons = [gr.update(visible=False)] * MOST_KEYS
+        for key, folder in enumerate(now.keys):
+            kind = "primary" if folder == one.guess else "secondary"
+            buttons[key] = gr.update(value=f"{key + 1}  {said.get(folder, folder)}", visible=True, variant=kind)
+        others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
+        left = f'<p class="note">{pictures(len(now.queue))} to look at. The keys 1 to 9 answer, too.</p>'
+        question = gr.update(value=self._words(one, said), visible=True)
+        other = gr.update(choices=others, value=None, visible=bool(others))
+        return [now, new, left, gr.update(visible=True), question, *buttons, other]
+
+    def _words(self, one: Question, said: dict[str, str]) -> str:
+        guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
+        if one.lies_in is None:
+            sure = "" if one.sure is None else f", {escape(percent(one.sure))} sure"
+            words = f"What is this? The guess is <b>{guess}</b>{sure}."
+        else:
+            lies_in = escape(said.get(one.lies_in, one.lies_in))
+            words = f"This picture is in <b>{lies_in}</b>, and looks more like <b>{guess}</b>. What is it?"
+        source = address(thumbnail(self._project, one.picture, LARGE_SIDE))
+        return f'<img class="asked" src="{source}" alt="{name}"><p class="figure">{words}</p>'
+
+    def _next(self, now: Round, **changes: Any) -> list[Any]:
+        """What comes after an answer: the next one that still lies where it lay, or a new look."""
+        rest = now.queue[1:]
+        while rest and not self._project.path(rest[0].picture).is_file():
+            rest = rest[1:]
+        after = replace(now, queue=rest, **changes)
+        return self._show(after) if rest else self._look(now.kind, after)
+
+    def _put(self, now: Round, folder: str) -> list[Any]:
+        """Answer with a class."""
+        one = now.asked
+        picture = one.picture
+        if folder != one.lies_in:
+            picture = move_pictures(self._project, [picture], folder)[picture]
+        agree(self._project, picture)
+        return self._next(now, answered=now.answered + 1)
+
+    def _press(self, key: int, now: Round) -> list[Any]:
+        if key >= len(now.keys):
+            raise ValueError("There is nothing to answer just now.")
+        return self._put(now, now.keys[key])
+
+    def _choose(self, folder: str | None, now: Round) -> list[Any]:
+        return self._show(now) if folder is None else self._put(now, folder)
+
+    def _skip(self, now: Round) -> list[Any]:
+        return self._next(now, skipped=now.skipped | {now.asked.picture})
+
+    def _take_out(self, now: Round) -> list[Any]:
+        remove_pictures(self._project, [now.asked.picture])
+        return self._next(now, answered=now.answered + 1)
+
+    def _drop(self, files: list[str] | None) -> list[Any]:
+        return [None, gr.update(value=intake_words(take_in(self._project, files, None)), visible=True)]
+
+    def _connect(self, figure: Figure) -> None:
+        def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:
+            # one at a time: a key that is held down answers no picture that nobody has seen
+            one = {"trigger_mode": "once", "show_progress": "hidden", **in_turn("improve")}
+            return event(told(do), [*inputs, self.round], self._shown, **one)
+
+        for key, button in enumerate(self.buttons):
+            figure.after(answer(button.click, partial(self._press, key)))
+        figure.after(answer(self.other.input, self._choose, self.other))
+        figure.after(answer(self.out.click, self._take_out))
+        answer(self.skip.click, self._skip)
+        look = {"fn": told(self._look), "inputs": self.kind, "outputs": self._shown, **in_turn("improve")}
+        look |= {"show_progress": "minimal", "show_progress_on": self.state}
+        self.drop.upload(told(self._drop), self.drop, [self.drop, self.said], **in_turn("improve")).then(**look)
+        self.tab.select(**look)
+        self.kind.input(**look)

@@ -1,0 +1,153 @@
+"""The second tab: one button, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..projects.project_runs import Run, Status, project_runs, resume, start
+from .desk import Desk, in_turn, told
+from .outcome_words import PAGE, changed_pictures, outcome_html
+from .thumbnails import address, pictures_html, thumbnail
+from .words import duration
+
+
+MOST_CHANGED = 24
+TITLE_OF_CHANGED = "Pictures that are answered otherwise than before"
+EVERY = 2  # seconds between looks at a training
+INTRODUCTION = (
+    "The program learns your classes from your pictures. It takes minutes with a graphics card, and maybe an hour or "
+    "more without one; you can close this page meanwhile, and come back."
+)
+NOTHING_TRAINED = (
+    '<div class="empty">Nothing was trained yet. With pictures of two classes or more you can begin.</div>'
+)
+
+
+class TrainTab:
+    """Training.
+
+    Args:
+        desk: whose project is trained.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk, self._project = desk, desk.project
+        with gr.Tab("Train", id="train") as self.tab:
+            gr.Markdown(INTRODUCTION)
+            with gr.Row():
+                self.start = gr.Button("Train", variant="primary", size="lg", elem_id="start")
+                self.cancel = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="cancel")
+                self.resume = gr.Button("Go on", size="lg", visible=False, elem_id="resume")
+            self.progress = gr.HTML(elem_id="progress")
+            with gr.Accordion("What it says meanwhile", open=False, visible=False) as self.details:
+                self.lines = gr.Textbox(show_label=False, lines=8, max_lines=8, interactive=False, container=False)
+            self.which = gr.Dropdown([], label="Trainings, the newest first", visible=False, elem_id="which-run")
+            self.outcome = gr.HTML(elem_id="outcome")
+            self.changed = gr.HTML(elem_id="changed")
+            self.clock = gr.Timer(EVERY, active=False)
+        self._connect()
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` fills."""
+        buttons = [self.start, self.cancel, self.resume]
+        told = [self.progress, self.details, self.lines]
+        return [*buttons, *told, self.which, self.outcome, self.changed, self.clock]
+
+    def show(self, which: str | None = None) -> list[Any]:
+        """Values of `outputs`, as it is on the disk.
+
+        Args:
+            which: run whose outcome is shown; None: the newest that is done.
+        """
+        runs = project_runs(self._project)
+        if not runs:
+            hidden = gr.update(visible=False)
+            begin = gr.update(visible=True, value="Train")
+            return [
+                begin,
+                hidden,
+                hidden,
+                gr.update(value=NOTHING_TRAINED, visible=True),
+                hidden,
+                "",
+                hidden,
+                "",
+                "",
+                gr.Timer(active=False),
+            ]
+        newest = runs[0]
+        status = newest.status()
+        running = status.state == "running"
+        done = [run for run in runs if run.is_done]
+        shown = next((run for run in done if run.name == which), done[0] if done else None)
+        return [
+            gr.update(visible=not running, value="Train again" if done else "Train"),
+            gr.update(visible=running),
+            gr.update(visible=status.state in ("stopped", "failed") and newest.can_go_on),
+            gr.update(value=progress_html(status), visible=status.state != "done"),
+            gr.update(visible=bool(status.lines)),
+            "\n".join(status.lines),
+            gr.update(choices=[run.name for run in done], value=shown and shown.name, visible=len(done) > 1),
+            *self._outcome(None if running else shown),
+            gr.Timer(active=running),
+        ]
+
+    def _outcome(self, run: Run | None) -> list[Any]:
+        if run is None:
+            return ["", ""]
+        page = run.folder / PAGE
+        link = f'<p><a href="{address(str(page))}" target="_blank">Open the whole report</a></p>'
+        items = []
+        for one in changed_pictures(run.folder, MOST_CHANGED):
+            mark = "✓" if one.after == one.label else "✗"
+            words = f"{mark} <b>{escape(one.label)}</b><br>before: {escape(one.before)}<br>now: {escape(one.after)}"
+            items.append((self._thumbnail(one.path), words))
+        html = outcome_html(run.folder) + (link if page.is_file() else "")
+        return [html, pictures_html((item for item in items if item[0]), TITLE_OF_CHANGED)]
+
+    def _thumbnail(self, path: str) -> str | None:
+        try:
+            picture = f"pictures/{path}"
+            return address(thumbnail(self._project, picture)) if self._project.path(picture).is_file() else None
+        except ValueError:  # a run on other pictures, by a command
+            return None
+
+    def _connect(self) -> None:
+        project = self._project
+
+        def begin() -> list[Any]:
+            start(project)
+            return self.show()
+
+        def stop() -> list[Any]:
+            for run in project_runs(project)[:1]:
+                run.cancel()
+            return self.show()
+
+        def go_on() -> list[Any]:
+            for run in project_runs(project)[:1]:
+                resume(run)
+            return self.show()
+
+        quiet = {"show_progress": "hidden", **in_turn("train")}
+        self.start.click(told(begin), None, self.outputs, **quiet)
+        self.cancel.click(told(stop), None, self.outputs, **quiet)
+        self.resume.click(told(go_on), None, self.outputs, **quiet)
+        self.which.input(told(self.show), self.which, self.outputs, **quiet)
+        self.tab.select(told(self.show), self.which, self.outputs, **quiet)
+        self.clock.tick(told(self.show), self.which, self.outputs, **quiet)
+
+
+def progress_html(status: Status) -> str:
+    """How far a training is."""
+    left = ""
+    if status.state == "running" and status.seconds_left is not None:
+        left = f" {duration(status.seconds_left).capitalize()} to go."
+    bar = (
+        f'<div class="bar"><i style="width:{100 * status.share:.0f}%"></i></div>' if status.state == "running" else ""
+    )
+    return f'<p class="figure" role="status">{escape(status.words)}{escape(left)}</p>{bar}'

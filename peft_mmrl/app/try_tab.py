@@ -1,0 +1,133 @@
+"""The third tab: a picture, and what is said to it, on trial or in use."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from ..projects.intake import add_pictures
+from ..projects.project_runs import project_runs
+from ..reports.gallery import picture_uri
+from .answer_html import answer_html, is_doubtful
+from .desk import Desk, in_turn, told
+from .figure import Figure
+from .questions import IN_DOUBT
+from .thumbnails import address, pictures_html, thumbnail
+from .uploads import uploaded
+
+
+AT_ONCE = ""  # the choice of no training
+LABEL_AT_ONCE = "Your pictures at once, without training"
+NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
+WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
+MAPS = "The brighter, the more. “Class token” is what decides most; the others are what training added."
+TITLE_OF_NEAREST = "Those of your pictures that are most like it"
+
+
+class TryTab:
+    """Trying pictures.
+
+    Args:
+        desk: whose project answers.
+        figure: that changes where a picture is put into a class.
+    """
+
+    def __init__(self, desk: Desk, figure: Figure) -> None:
+        self._desk, self._project = desk, desk.project
+        with gr.Tab("Try", id="try") as self.tab:
+            self.which = gr.Dropdown([], label="Who answers", visible=False, elem_id="who")
+            with gr.Row():
+                with gr.Column(min_width=280):
+                    self.picture = gr.Image(
+                        sources=["upload", "webcam", "clipboard"],
+                        type="filepath",
+                        show_label=False,
+                        height=300,
+                        buttons=[],
+                        elem_id="try-picture",
+                    )
+                with gr.Column(min_width=280):
+                    self.answer = gr.HTML(WAITING, elem_id="answer")
+            with gr.Row(visible=False, equal_height=True, elem_classes="line") as self.teach:
+                self.belongs = gr.Dropdown([], label="Teach it: this picture is a …", min_width=200, elem_id="belongs")
+                self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
+            self.taught = gr.HTML(visible=False, elem_id="taught")
+            self.nearest = gr.HTML(visible=False, elem_id="nearest")
+            self.maps = gr.HTML(visible=False, elem_id="maps")
+        self._connect(figure)
+
+    @property
+    def _answered(self) -> list[Any]:
+        shown = [self.answer, self.teach, self.belongs, self.later, self.taught]
+        return [*shown, self.nearest, self.maps]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` fills."""
+        return [self.which, *self._answered]
+
+    def show(self, which: str | None, given: dict | None) -> list[Any]:
+        """Values of `outputs`, as it is on the disk."""
+        done = [run.name for run in project_runs(self._project) if run.is_done]
+        choices = [*((f"Training “{name}”", name) for name in done), (LABEL_AT_ONCE, AT_ONCE)]
+        value = which if which in done or (which == AT_ONCE and done) else choices[0][1]
+        return [gr.update(choices=choices, value=value, visible=bool(done)), *self._ask(value, given)]
+
+    def _ask(self, which: str | None, given: dict | None) -> list[Any]:
+        """The answer to a picture.
+
+        Args:
+            which: name of a run, or `AT_ONCE`.
+            given: what was uploaded, checked by the guard and by Gradio; None: nothing.
+        """
+        hidden = [gr.update(visible=False)] * (len(self._answered) - 1)
+        if given is None:
+            return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
+        answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), which or None)
+        if not answer.ranks:
+            return [answer_html(answer), *hidden]
+        names = [(name, folder) for folder, name in self._project.prompt_names().items()]
+        near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
+        maps = [(picture_uri(picture), token) for token, picture in (answer.maps or {}).items()]
+        return [
+            answer_html(answer),
+            gr.update(visible=not self._desk.read_only),
+            gr.update(choices=names, value=None, visible=True),
+            gr.update(variant="primary" if is_doubtful(answer) else "secondary", visible=True),
+            gr.update(visible=False),
+            gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
+            gr.update(value=pictures_html(maps, "Where it looked", MAPS), visible=bool(maps)),
+        ]
+
+    def _connect(self, figure: Figure) -> None:
+        asked = [self.which, self.picture]
+        quiet = {"show_progress": "hidden", **in_turn("try")}
+        shown = {**in_turn("try"), "preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
+        self.picture.change(told(self._ask), asked, self._answered, **shown)
+        self.which.input(told(self._ask), asked, self._answered, **shown)
+        self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **quiet)
+        if self._desk.read_only:
+            return
+
+        def teach(given: dict | None, folder: str | None) -> list[Any]:
+            if folder is None:
+                raise ValueError("Choose a class.")
+            return self._keep(given, folder, f"Thank you: it is a picture of “{self._desk.said(folder)}” now.")
+
+        def later(given: dict | None) -> list[Any]:
+            return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
+
+        done = [self.teach, self.taught]
+        figure.after(self.belongs.input(told(teach), [self.picture, self.belongs], done, preprocess=False, **quiet))
+        self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
+
+    def _keep(self, given: dict | None, folder: str | None, words: str, prefix: str = "") -> list[Any]:
+        if given is None:
+            raise ValueError("There is no picture.")
+        path = uploaded(self._project, given["path"])
+        intake = add_pictures(self._project, [(prefix + path.name, path)], folder)
+        if intake.refused:
+            words = f"It was not taken: {escape(intake.refused[0][1])}"
+        return [gr.update(visible=False), gr.update(value=f'<p class="note" role="status">{words}</p>', visible=True)]

@@ -1,0 +1,48 @@
+"""Numbers and lists in words that need no knowledge of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def of_ten(share: float, low: float, high: float) -> str:
+    """What an accuracy means: "Of 10 new pictures it names about 8 rightly (between 6 and 9)".
+
+    Args:
+        share: accuracy, from 0 to 1.
+        low, high: ends of its interval.
+    """
+    of = 10 if high - low > 0.1 else 100
+    about, least, most = (round(of * value) for value in (share, low, high))
+    between = f" (between {least} and {most})" if least != most else ""
+    return f"Of {of} new pictures it names about {about} rightly{between}"
+
+
+def percent(share: float) -> str:
+    """A probability: never "100%" or "0%", as nothing is certain."""
+    return "> 99%" if share > 0.995 else "< 1%" if share < 0.005 else f"{share:.0%}"
+
+
+def pictures(number: int) -> str:
+    """ "1 picture", "2 pictures"."""
+    return f"{number:,} picture{'' if number == 1 else 's'}"
+
+
+def classes(number: int) -> str:
+    """ "1 class", "2 classes"."""
+    return f"{number:,} class{'' if number == 1 else 'es'}"
+
+
+def listed(words: Sequence[str], joint: str = "or") -> str:
+    """ "cat, dog or fox"."""
+    return f" {joint} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def duration(seconds: float) -> str:
+    """How long something will take, roughly: "about 3 minutes"."""
+    if seconds < 50:
+        return "less than a minute"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"about {minutes} minute{'' if minutes == 1 else 's'}"
+    return f"about {round(minutes / 60)} hours"

@@ -1,0 +1,52 @@
+"""Labels that somebody has looked at and found right, so that they are not asked for again: `agreed.json`."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ..training.run_folder import read_json, write_json
+from .project import Project
+
+
+AGREED_FILE = "agreed.json"
+
+
+def agree(project: Project, picture: str) -> None:
+    """Remember that a picture is in its right class.
+
+    Args:
+        project: that it belongs to.
+        picture: `pictures/<class>/...`.
+
+    Raises:
+        ValueError: there is no such picture.
+        OSError: it cannot be written down.
+    """
+    key = _key(project, picture)
+    with project.locked():
+        found = _read(project)
+        write_json(project.folder / AGREED_FILE, sorted({*found, key}))
+
+
+def is_agreed(project: Project, pictures: list[str]) -> list[bool]:
+    """For each picture whether it was found to be in the class that it is in now."""
+    found = _read(project)
+    return [bool(found) and _key(project, picture) in found for picture in pictures]
+
+
+def _read(project: Project) -> set[str]:
+    path = project.folder / AGREED_FILE
+    try:
+        found = None if path.is_symlink() else read_json(path)
+    except ValueError:  # damaged: then it is asked again
+        return set()
+    return {key for key in found if isinstance(key, str)} if isinstance(found, list) else set()
+
+
+def _key(project: Project, picture: str) -> str:
+    """The class and the content: neither a new name of the file nor a copy of it is asked for again."""
+    try:
+        digest = hashlib.sha256(project.path(picture).read_bytes()).hexdigest()
+    except OSError:
+        raise ValueError(f"{picture!r} is not there any more: it was moved or taken out meanwhile.") from None
+    return f"{picture.split('/')[1]}:{digest[:32]}"

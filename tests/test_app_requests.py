@@ -1,0 +1,231 @@
+"""Requests made by hand to the whole page: whatever they ask for, nothing outside the project is read or written."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import PIL.Image
+import pytest
+from conftest import DEMO_CLIP
+
+from peft_mmrl.projects.project import Project
+
+
+httpx = pytest.importorskip("httpx", reason='needs the extra "app": pip install "peft_mmrl[app]"')
+SECRET = "the secret of another folder"
+STARTS = {"begin", "go_on", "push"}  # what starts trainings or goes to the Hub
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a secret and a project beside it that has one class, a link that leads out, and a picture."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "secret.txt").write_text(SECRET)
+    (place / "others").mkdir()
+    PIL.Image.new("RGB", (40, 30), "red").save(place / "others" / "theirs.png")
+    project = Project.open(place / "project", DEMO_CLIP)
+    project.add_class("cat")
+    PIL.Image.new("RGB", (40, 30), "blue").save(project.pictures / "cat" / "blue.png")
+    (project.pictures / "cat" / "link.png").symlink_to(place / "others" / "theirs.png")
+    (project.pictures / "linked").symlink_to(place / "others")
+    return place
+
+
+@pytest.fixture(scope="module")
+def page(place):
+    from peft_mmrl.app.serving import serve
+
+    page = serve(Project.open(place / "project"))
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def client(page):
+    with httpx.Client(base_url=page.local_url, timeout=60) as client:
+        yield client
+
+
+def outside(place):
+    """All that lies beside the project, with its content."""
+    files = [path for path in place.rglob("*") if path.is_file() and (place / "project") not in path.parents]
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def call(client, function, data, event=None):
+    """What a function of the page answers to values for its inputs; None: it was refused."""
+    asked = {"data": data, "fn_index": function, "session_hash": "byhand", "event_data": event, "trigger_id": None}
+    joined = client.post("/gradio_api/queue/join", json=asked)
+    if joined.status_code != 200:
+        return None
+    with client.stream("GET", "/gradio_api/queue/data", params={"session_hash": "byhand"}) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data:") and json.loads(line[5:])["msg"] == "process_completed":
+                return line
+    return ""
+
+
+def upload(client, name, content=b"content"):
+    files = {"files": (name, content, "image/png")}
+    return client.post("/gradio_api/upload", files=files)
+
+
+HOSTILE = [
+    "../../secret.txt",
+    "{place}/secret.txt",
+    "pictures/linked/theirs.png",
+    "pictures/cat/link.png",
+    "..",
+    "/etc/passwd",
+    "cat\0\u202egnp.tac",
+    "a" * 5000,
+    {"path": "{place}/secret.txt", "meta": {"_type": "gradio.FileData"}},
+    [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}],
+    {"path": "{place}/others/theirs.png", "meta": {"_type": "gradio.FileData"}},
+    ["{place}/others/theirs.png"],
+    {"path": "http://127.0.0.1:1/a.png", "meta": {"_type": "gradio.FileData"}},
+    ["../../secret.txt", "pictures/cat/link.png"],
+    -1,
+    {"value": "../../secret.txt", "index": -1},
+]
+
+
+def test_no_call_reads_or_writes_outside_the_project(place, client):
+    before = outside(place)
+    functions = client.get("/config").json()["dependencies"]
+    assert len(functions) > 30
+    for function in functions:
+        if function["api_name"] in STARTS:
+            continue
+        for one in HOSTILE:
+            value = json.loads(json.dumps(one).replace("{place}", str(place)))
+            answer = call(client, function["id"], [value] * len(function["inputs"]), {"index": value, "value": value})
+            assert SECRET not in (answer or "") and "root:" not in (answer or "")
+    assert outside(place) == before
+    assert not os.path.lexists(place / "project" / "pictures" / "..gnp.tac")
+    assert {path.name for path in place.iterdir()} == {"secret.txt", "others", "project"}
+
+
+def test_no_function_behind_the_page_does_either(place, page, capsys):
+    """As if Gradio checked nothing of what it passes on."""
+    import gradio as gr
+
+    before = outside(place)
+    for function in page.fns.values():
+        if function.fn is None or function.name in STARTS:
+            continue
+        for one in HOSTILE:
+            value = json.loads(json.dumps(one).replace("{place}", str(place)))
+            event = [SimpleNamespace(index=value, value=value)] if function.name == "_toggle" else []
+            try:
+                answer = str(function.fn(*[value] * len(function.inputs), *event))
+            except gr.Error as error:
+                answer = str(error)
+            assert SECRET not in answer and "root:" not in answer
+    assert outside(place) == before
+    assert {path.name for path in place.iterdir()} == {"secret.txt", "others", "project"}
+    theirs = (place / "others" / "theirs.png").read_bytes()
+    inside = [path for path in (place / "project").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not [path for path in inside if path.parent.name != "linked" and path.read_bytes() == theirs]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../evil.png",
+        "/tmp/evil.png",
+        "..",
+        ".",
+        "a/../../../b.png",
+        "C:\\evil.png",
+        "..\\evil.png",
+        "con.png",
+        "\u202egnp.live",
+        "e\u0301vil.png",
+        "evil\n.png",
+        "%2e%2e%2fevil.png",
+        "\U0001f608.png",
+        "a" * 300 + ".png",
+        ".htaccess",
+    ],
+)
+def test_an_upload_lands_in_the_project_whatever_it_is_called(place, client, name):
+    before = outside(place)
+    answer = upload(client, name)
+    if answer.status_code == 200:
+        for path in answer.json():
+            assert os.path.realpath(path).startswith(str((place / "project" / ".uploads").resolve()) + os.sep)
+            assert os.path.isfile(path)
+    else:
+        assert answer.status_code in (400, 403, 413)
+    assert outside(place) == before
+
+
+def test_what_was_uploaded_is_taken_in_and_forgotten(place, client):
+    picture = place / "others" / "theirs.png"
+    path = upload(client, "../dog.png", picture.read_bytes()).json()[0]
+    functions = client.get("/config").json()["dependencies"]
+    show, drop = (next(one["id"] for one in functions if one["api_name"] == name) for name in ("show", "drop"))
+    call(client, show, [None])  # the page is opened
+    given = [{"path": path, "orig_name": "dog.png", "meta": {"_type": "gradio.FileData"}}]
+    answer = call(client, drop, [given, "cat"])
+    assert "1 picture added" in answer
+    assert (place / "project" / "pictures" / "cat" / "dog.png").read_bytes() == picture.read_bytes()
+    assert not os.path.exists(path)
+
+
+def test_a_file_that_is_too_large_is_not_taken(place, client, monkeypatch, page):
+    monkeypatch.setattr(page, "max_file_size", 1000)
+    assert upload(client, "large.png", b"0" * 2000).status_code == 413
+
+
+def test_no_whole_picture_is_served(place, client):
+    for path in ("pictures/cat/blue.png", "pictures/cat/link.png", "project.json"):
+        assert client.get(f"/gradio_api/file={place / 'project' / path}").status_code == 403
+    assert client.get(f"/gradio_api/file={place / 'secret.txt'}").status_code == 403
+
+
+def test_nothing_is_told_to_gradio(page):
+    assert not page.analytics_enabled
+    assert page.share_url is None
+    assert not page.enable_monitoring
+
+
+def test_links_in_the_place_of_its_own_folders_are_refused(tmp_path):
+    from peft_mmrl.app.places import prepare_places
+
+    project = Project.open(tmp_path / "project", DEMO_CLIP)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.txt").write_text("kept")
+    (project.folder / ".uploads").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="is a link that leads elsewhere"):
+        prepare_places(project)
+    assert (tmp_path / "elsewhere" / "kept.txt").read_text() == "kept"
+
+
+def test_a_password_is_asked_for(tmp_path, monkeypatch):
+    from peft_mmrl.app import serving
+
+    monkeypatch.setattr(serving, "WRONG_PASSWORD_PAUSE", 0.01)
+    page = serving.serve(Project.open(tmp_path / "project", DEMO_CLIP), password="open sesame")
+    try:
+        with httpx.Client(base_url=page.local_url) as client:
+            assert "Pictures" not in client.get("/").text
+            assert upload(client, "a.png").status_code == 401
+            assert client.get("/config").status_code == 401
+            assert client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
+            assert client.post("/login", data={"username": "me", "password": "open"}).status_code == 400
+            assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
+            assert client.get("/config").status_code == 200
+    finally:
+        page.close()
+
+
+def test_a_page_to_try_changes_nothing(tmp_path):
+    from peft_mmrl.app.places import prepare_places
+    from peft_mmrl.app.project_page import build_page
+
+    project = Project.open(tmp_path / "project", DEMO_CLIP)
+    prepare_places(project)
+    names = {function.name for function in build_page(project, read_only=True).fns.values()}
+    assert names <= {"begin", "show", "_ask"}

@@ -1,0 +1,118 @@
+"""What the page says: numbers with their meaning, answers, what a training came to; names are never taken for HTML."""
+
+import csv
+import json
+
+import pytest
+
+from peft_mmrl.app.answer_html import answer_html, is_doubtful
+from peft_mmrl.app.outcome_words import changed_pictures, outcome_html
+from peft_mmrl.app.words import classes, duration, listed, of_ten, percent, pictures
+from peft_mmrl.projects.picture_answers import PictureAnswer
+
+
+EVIL = '<img src="http://example.com/a.png">'
+
+
+@pytest.mark.parametrize(
+    ("rung", "said"),
+    [
+        ((0.8, 0.62, 0.91), "Of 10 new pictures it names about 8 rightly (between 6 and 9)"),
+        ((0.97, 0.94, 0.99), "Of 100 new pictures it names about 97 rightly (between 94 and 99)"),
+        ((1.0, 1.0, 1.0), "Of 100 new pictures it names about 100 rightly"),
+    ],
+)
+def test_an_accuracy_is_said_in_pictures(rung, said):
+    assert of_ten(*rung) == said
+
+
+def test_numbers_and_lists_in_words():
+    assert [pictures(1), pictures(1200), classes(1), classes(2)] == [
+        "1 picture",
+        "1,200 pictures",
+        "1 class",
+        "2 classes",
+    ]
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"], "and")] == ["a", "a or b", "a, b and c"]
+    assert [duration(seconds) for seconds in (1, 60, 190, 7200)] == [
+        "less than a minute",
+        "about 1 minute",
+        "about 3 minutes",
+        "about 2 hours",
+    ]
+    assert [percent(share) for share in (1.0, 0.5, 0.0)] == ["> 99%", "50%", "< 1%"]
+
+
+def answer(likely, ranks=(("cat", 0.6), (EVIL, 0.4))):
+    return PictureAnswer("words", list(ranks), list(likely), zero_shot=list(ranks), notes=[EVIL])
+
+
+def test_an_answer_says_how_sure_it_is():
+    assert "This is <b>cat</b>, 60% sure." in answer_html(answer(["cat"]))
+    assert "This is one of these: <b>cat</b> or <b>&lt;img" in answer_html(answer(["cat", EVIL]))
+    assert "none of your classes" in answer_html(answer([]))
+    assert [is_doubtful(answer(likely)) for likely in (["cat"], ["cat", EVIL], [])] == [False, True, True]
+    assert not is_doubtful(PictureAnswer("This picture cannot be opened."))
+
+
+def test_names_are_never_taken_for_html():
+    for likely in (["cat"], ["cat", EVIL], []):
+        assert "<img" not in answer_html(answer(likely))
+    assert "<img" not in answer_html(PictureAnswer(EVIL))
+
+
+METRICS = {
+    "pictures": 40, "accuracy": 0.9, "accuracy_low": 0.79, "accuracy_high": 0.96, "macro_recall": 0.9, "gained": 10,
+    "lost": 2, "difference_p_value": 0.04, "folds": 4, "zero_shot_accuracy": 0.7, "zero_shot_accuracy_low": 0.56,
+    "zero_shot_accuracy_high": 0.81, "zero_shot_macro_recall": 0.7,
+    "per_class": [
+        {"class": EVIL, "pictures": 20, "recall": 0.8, "zero_shot_recall": 0.4},
+        {"class": "dog", "pictures": 20, "recall": 1.0, "zero_shot_recall": 1.0},
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "metrics.json").write_text(json.dumps(METRICS))
+    with open(tmp_path / "report" / "predictions.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "zero_shot_predicted", "predicted"])
+        rows.writerows(
+            [["a.png", "cat", "dog", "cat"], ["b.png", "cat", "cat", "dog"], ["c.png", "cat", "dog", "fox"]]
+        )
+    return tmp_path
+
+
+def test_a_training_is_summed_up_in_sentences(run):
+    said = outcome_html(run)
+    assert "It has learned." in said
+    assert "Of 10 new pictures it names about 9 rightly (between 8 and 10)" in said
+    assert "of 10 new pictures it names about 7 rightly (between 6 and 8)" in said
+    assert "Of your 40 pictures 10 are now right that were wrong, and 2 wrong that were right." in said
+    assert "(16 of 20 right)" in said
+    assert "<img" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"difference_p_value": 0.4}, "cannot be said yet"),
+        ({"gained": 1, "lost": 9, "macro_recall": 0.5}, "It has become worse"),
+        ({"gained": 9, "lost": 1, "macro_recall": 0.5}, "Some classes are recognised better, and others worse."),
+    ],
+)
+def test_what_a_training_did_not_bring_is_said_too(run, changes, said):
+    (run / "report" / "metrics.json").write_text(json.dumps(METRICS | changes))
+    assert said in outcome_html(run)
+
+
+def test_a_run_without_figures_says_so(tmp_path):
+    assert "too few pictures to check" in outcome_html(tmp_path)
+    assert changed_pictures(tmp_path, 5) == []
+
+
+def test_pictures_that_changed_are_those_that_became_right_or_wrong(run):
+    assert [one.path for one in changed_pictures(run, 5)] == ["a.png", "b.png"]
+    assert [one.path for one in changed_pictures(run, 1)] == ["a.png"]
