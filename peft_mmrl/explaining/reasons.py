@@ -132,7 +132,8 @@ def nearest_pictures(feature: torch.Tensor, reference: Reference, path: str | No
     Args:
         feature: f_0 (d,), normalised.
         reference: the training pictures.
-        path: name of the picture: where it is one of them, it and its group are left out, as from its fold.
+        path: name of the picture: where it is one of them, it and its group are left out, as from its fold; None: it
+            is none of them.
     """
     similar, own = reference.features @ feature, None if path is None else reference.row_of(path)
     others = torch.ones(len(reference), dtype=torch.bool) if own is None else reference.groups != reference.groups[own]

@@ -39,7 +39,7 @@ def write_reasons(
     Returns:
         number of pages.
     """
-    number, page = 0, ReasonsPage(f"{title}: why it answers so", preprocessing, preprocessing.decode)
+    number, page = 0, ReasonsPage(f"{title}: why it answers so", preprocessing)
     with open(folder / "explain.jsonl", "w", encoding="utf-8") as lines:
         for number, found in enumerate(_pages(reasons), start=1):
             lines.writelines(map(page.line, found))
@@ -54,7 +54,7 @@ class ReasonsPage:
     Args:
         heading: of the page.
         preprocessing: cuts pictures to what the model sees, over which the maps lie.
-        read: path of a picture -> picture, or a `PictureError`.
+        image: path of a picture -> what [`~peft_mmrl.read_picture`] reads.
         name: what is shown of a path.
         remarks: sentences on what is shown.
         said: path of a picture -> what else there is to say of it.
@@ -62,7 +62,7 @@ class ReasonsPage:
 
     heading: str
     preprocessing: Preprocessing
-    read: Callable[[str], PIL.Image.Image]
+    image: Callable[[str], Any] = str
     name: Callable[[str], str] = str
     remarks: Sequence[str] = ()
     said: Mapping[str, str] = field(default_factory=dict)
@@ -88,34 +88,14 @@ class ReasonsPage:
     def _row(self, reason: Reason) -> dict[str, Any]:
         row = {"path": self.name(reason.path), "error": reason.error, "scores": reason.scores}
         row |= {"said": self.said.get(reason.path), "picture": None, "maps": [], "nearest": []}
-        if reason.error is None and (picture := self._seen(reason.path, SIZE)) is not None:
+        picture = None if reason.error else as_seen(self.image(reason.path), self.preprocessing, SIZE)
+        if picture is not None:
             row["picture"] = picture_uri(picture)
             row["maps"] = [(name, picture_uri(heat_over(picture, shares))) for name, shares in reason.maps.items()]
         for other in reason.nearest or []:
-            known = self._seen(other["path"], THUMBNAIL)
+            known = as_seen(self.image(other["path"]), self.preprocessing, THUMBNAIL)
             row["nearest"].append(other | {"path": self.name(other["path"]), "uri": known and picture_uri(known)})
         return row
-
-    def _seen(self, path: str, side: int) -> PIL.Image.Image | None:
-        return as_seen(path, self.preprocessing, side, self.read)
-
-
-def as_seen(
-    image: Any, preprocessing: Preprocessing, side: int, read: Callable[[Any], PIL.Image.Image] | None = None
-) -> PIL.Image.Image | None:
-    """What the model sees of a picture, the longer side as given; None where it is not there (any more).
-
-    Args:
-        image: as for [`~peft_mmrl.read_picture`], or what `read` takes.
-        preprocessing: reads it, and cuts it.
-        side: in pixels.
-        read: gives the picture, or a `PictureError`; None: as preprocessing does.
-    """
-    size = tuple(round(length * side / max(preprocessing.size)) for length in preprocessing.size)
-    try:
-        return preprocessing.fitted((read or preprocessing.decode)(image), size)
-    except PictureError:
-        return None
 
 
 def heat_over(picture: PIL.Image.Image, shares: list[list[float]]) -> PIL.Image.Image:
@@ -137,3 +117,19 @@ def _pages(reasons: Iterable[Reason]) -> Iterator[list[Reason]]:
     reasons = iter(reasons)
     while page := list(islice(reasons, PER_PAGE)):
         yield page
+
+
+def as_seen(image: Any, preprocessing: Preprocessing, side: int) -> PIL.Image.Image | None:
+    """What the model sees of a picture, the longer side as given; None where it is not there (any more).
+
+    Args:
+        image: as for [`~peft_mmrl.read_picture`].
+        preprocessing: reads it, and cuts it.
+        side: in pixels.
+    """
+    longer = max(preprocessing.size)
+    try:
+        size = tuple(round(length * side / longer) for length in preprocessing.size)
+        return preprocessing.fitted(preprocessing.decode(image), size)
+    except PictureError:
+        return None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
-import PIL.Image
 import torch
 from accelerate import Accelerator
 
@@ -69,31 +69,31 @@ class Why:
         places = dict(zip(self.reference.paths, ((self.train, row) for row in range(len(self.train))), strict=True))
         places |= dict(zip(keys, ((asked, row) for row in rows), strict=True))
 
-        def read(key: str) -> PIL.Image.Image:
+        def image(key: str) -> dict[str, Any]:
             dataset, row = places[key]
-            return self.preprocessing.decode(dataset[row]["image"])
+            return dataset[row]["image"]
 
         page = ReasonsPage(
             heading=f"{title}: why it answers so",
             preprocessing=self.preprocessing,
-            read=read,
+            image=image,
             name=shown.__getitem__,
             remarks=[_whose(predictions)],
             said=dict(zip(keys, (_said(predictions, row) for row in rows), strict=True)),
         )
-        reasons = self._reasons(keys, read)
+        reasons = self._reasons(keys, image)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / LINES).write_text("".join(map(page.line, reasons)), encoding="utf-8")
         (folder / PAGE).write_text(page.render(reasons), encoding="utf-8")
         return PAGE
 
-    def _reasons(self, keys: list[str], read: Callable[[str], PIL.Image.Image]) -> list[Reason]:
+    def _reasons(self, keys: list[str], image: Callable[[str], dict[str, Any]]) -> list[Reason]:
         found = []
         for start in range(0, len(keys), PICTURES_IN_A_PASS):
             pixels: dict[str, torch.Tensor] = {}
             for key in keys[start : start + PICTURES_IN_A_PASS]:
                 try:
-                    pixels[key] = self.preprocessing.pixel_values(read(key))
+                    pixels[key] = self.preprocessing(image(key))
                 except PictureError as error:  # it was there a moment ago
                     found.append(Reason(key, error.reason))
             if pixels:
