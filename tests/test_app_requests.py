@@ -106,6 +106,7 @@ def test_no_call_reads_or_writes_outside_the_project(place, client):
     assert {path.name for path in place.iterdir()} == {"secret.txt", "others", "project"}
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # so Gradio tells what is refused outside of requests
 def test_no_function_behind_the_page_does_either(place, page, capsys):
     """As if Gradio checked nothing of what it passes on."""
     import gradio as gr

@@ -46,6 +46,8 @@ BY_HAND = {
     r"\bgpu/run\.py\b": "works in a clone; test_gpu_script.py runs it",
     r"\bclassify\.py\b": "needs an exported folder; test_export.py makes some",
     r"\bexport\b.*--(int8|coverage|risk)\b": "needs answers alike, or held-out pictures; test_export.py has them",
+    r"^peft-mmrl app\b|\bspace/app\.py\b": "serves until Ctrl-C; test_app_command.py and test_space.py end it",
+    r"\bapp_pictures\.py\b": "draws the README's pictures anew, in a browser",
     r"\bsuggest my-adapter\b": "needs the folder of a run; test_suggestions.py has one",
     r"\bmonitor my-adapter\b": "needs a run on 20 pictures; test_monitor.py has one",
     r"\bconvert\b": "needs a checkpoint of the papers' code; test_convert.py makes some",
