@@ -17,9 +17,9 @@ EVIL = '<img src="http://example.com/a.png">'
 @pytest.mark.parametrize(
     ("rung", "said"),
     [
-        ((0.8, 0.62, 0.91), "Of 10 new pictures it names about 8 rightly (between 6 and 9)"),
-        ((0.97, 0.94, 0.99), "Of 100 new pictures it names about 97 rightly (between 94 and 99)"),
-        ((1.0, 1.0, 1.0), "Of 100 new pictures it names about 100 rightly"),
+        ((0.8, 0.62, 0.91), "Of 10 new pictures it gets about 8 right (between 6 and 9)"),
+        ((0.97, 0.94, 0.99), "Of 100 new pictures it gets about 97 right (between 94 and 99)"),
+        ((1.0, 1.0, 1.0), "Of 100 new pictures it gets about 100 right"),
     ],
 )
 def test_an_accuracy_is_said_in_pictures(rung, said):
@@ -88,8 +88,8 @@ def run(tmp_path):
 def test_a_training_is_summed_up_in_sentences(run):
     said = outcome_html(run)
     assert "It has learned." in said
-    assert "Of 10 new pictures it names about 9 rightly (between 8 and 10)" in said
-    assert "of 10 new pictures it names about 7 rightly (between 6 and 8)" in said
+    assert "Of 10 new pictures it gets about 9 right (between 8 and 10)" in said
+    assert "of 10 new pictures it gets about 7 right (between 6 and 8)" in said
     assert "Of your 40 pictures 10 are now right that were wrong, and 2 wrong that were right." in said
     assert "(16 of 20 right)" in said
     assert "<img" not in said

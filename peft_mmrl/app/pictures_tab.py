@@ -40,7 +40,7 @@ class PicturesTab:
         with gr.Tab("Pictures", id="pictures") as self.tab:
             with gr.Row(equal_height=True, elem_classes="line"):
                 self.new_class = gr.Textbox(
-                    label="Add a class: how do you call it?",
+                    label="Add a class: what is it called?",
                     placeholder="oak leaf",
                     max_lines=1,
                     scale=4,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def of_ten(share: float, low: float, high: float) -> str:
-    """What an accuracy means: "Of 10 new pictures it names about 8 rightly (between 6 and 9)".
+    """What an accuracy means: "Of 10 new pictures it gets about 8 right (between 6 and 9)".
 
     Args:
         share: accuracy, from 0 to 1.
@@ -15,7 +15,7 @@ def of_ten(share: float, low: float, high: float) -> str:
     of = 10 if high - low > 0.1 else 100
     about, least, most = (round(of * value) for value in (share, low, high))
     between = f" (between {least} and {most})" if least != most else ""
-    return f"Of {of} new pictures it names about {about} rightly{between}"
+    return f"Of {of} new pictures it gets about {about} right{between}"
 
 
 def percent(share: float) -> str:
