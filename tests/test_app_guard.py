@@ -40,7 +40,7 @@ def folder(tmp_path):
     return project
 
 
-def guarded(folder, names=frozenset(THIS_MACHINE)):
+def guarded(folder, names=frozenset(THIS_MACHINE), addresses=()):
     """A client of what stands behind the guard: an echo."""
 
     async def echo(request):
@@ -48,7 +48,7 @@ def guarded(folder, names=frozenset(THIS_MACHINE)):
 
     app = Starlette(routes=[Route("/{path:path}", echo, methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"])])
     places = {"uploads": folder / ".uploads", "served": [folder / ".cache" / "shown"], "reports": folder / "adapters"}
-    app.add_middleware(Guard, **places, largest_upload=2 * LARGEST_REQUEST, names=names)
+    app.add_middleware(Guard, **places, largest_upload=2 * LARGEST_REQUEST, names=names, addresses=set(addresses))
     return TestClient(app, base_url="http://127.0.0.1:7860")
 
 
@@ -206,8 +206,22 @@ def test_calls_and_uploads_are_limited_in_size(client):
 def test_another_page_can_do_nothing_here(client, origin):
     for asked in (JOIN, "/gradio_api/upload", "/login"):
         assert client.post(asked, json={"data": []}, headers={"origin": origin}).status_code == 403
+    for asked in ("/", "/config", "/gradio_api/queue/data"):
+        assert client.get(asked, headers={"origin": origin}).status_code == 403
     own = {"origin": "http://127.0.0.1:7860"}
     assert client.post(JOIN, json={"data": []}, headers=own).status_code == 200
+    assert client.get("/config", headers=own).status_code == 200
+
+
+def test_another_page_can_do_nothing_where_others_are_let_in_either(folder):
+    client = guarded(folder, names=None, addresses=["given.example"])
+    evil = {"host": "my-machine:7860", "origin": "https://evil.example"}
+    for headers in (evil, evil | {"x-forwarded-host": "evil.example"}):
+        assert client.post(JOIN, json={"data": []}, headers=headers).status_code == 403
+        assert client.get("/config", headers=headers).status_code == 403
+    for origin in ("http://my-machine:7860", "https://given.example"):  # as asked for, and a tunnel's own
+        headers = {"host": "my-machine:7860", "origin": origin}
+        assert client.post(JOIN, json={"data": []}, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -252,6 +266,8 @@ def test_others_are_let_in_with_a_password_alone(host):
         check_address(host, None, False, None)
     with pytest.raises(ValueError, match="--password must have 8 characters or more"):
         check_address(host, None, False, "short")
+    with pytest.raises(ValueError, match="--password must not begin or end with blanks"):
+        check_address(host, None, False, " " * 8)
     check_address(host, 7860, False, "long enough")
     assert not is_this_machine(host)
 

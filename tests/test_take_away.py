@@ -41,6 +41,8 @@ def test_an_adapter_is_taken_away_as_it_is(run, tmp_path):
     top = unpacked(path, tmp_path / "there")
     assert (top / "decision.safetensors").read_bytes() == (run.folder / "decision.safetensors").read_bytes()
     assert (top / "report" / "report.html").is_file()
+    names = {path.name for path in top.rglob("*")}
+    assert not names & {"reference.safetensors", "trained_on.json", "run.json", "why.html", "why.jsonl"}
     assert not (top / "checkpoint-1").exists() and not (top / "link.txt").exists()
     assert take_away(run, "adapter", tmp_path / "out") == path  # again, over the old one
     assert [one.name for one in (tmp_path / "out").iterdir()] == [path.name]

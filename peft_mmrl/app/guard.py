@@ -47,9 +47,10 @@ class Guard:
         app: what is guarded.
         uploads: folder of what was uploaded, the only one whose files a request may name as input.
         served: folders whose files may be fetched; links in them lead no further.
-        reports: a folder with a folder per run, whose `report/` may be fetched.
+        reports: a folder with a folder per run, whose `report/` may be fetched; None: none may.
         largest_upload: bytes of one request.
         names: hosts that the page may be asked for as; None: any.
+        addresses: host and port of further addresses of the page, behind which requests come with another host.
     """
 
     def __init__(
@@ -58,12 +59,13 @@ class Guard:
         *,
         uploads: Path,
         served: list[Path],
-        reports: Path,
+        reports: Path | None,
         largest_upload: int,
         names: set[str] | None,
+        addresses: set[str],
     ) -> None:
         self._app, self._uploads, self._served, self._reports = app, uploads, [uploads, *served], reports
-        self._largest_upload, self._names = largest_upload, names
+        self._largest_upload, self._names, self._addresses = largest_upload, names, addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -90,16 +92,16 @@ class Guard:
         host = headers.get("host", "")
         if self._names is not None and _hostname(host) not in self._names:
             raise Refused(403, "This page is open to this machine alone.")  # also a name that leads here: rebinding
+        origin = headers.get("origin")
+        # Gradio lets any page read what it asks for with the visitor's cookie, unless the page is local
+        if origin is not None and urlsplit(origin).netloc not in {host, *self._addresses}:
+            raise Refused(403, "Only the page itself may ask for this.")
         if scope["method"] in ("GET", "HEAD"):
             if path.startswith(FILE_ADDRESS):
                 self._check_file(path.removeprefix(FILE_ADDRESS))
             elif not PAGES.fullmatch(path):
                 raise Refused(404, "There is nothing here.")
         elif scope["method"] == "POST" and ACTIONS.fullmatch(path):
-            origin = headers.get("origin")
-            own = {host, headers.get("x-forwarded-host", host)}
-            if origin is not None and urlsplit(origin).netloc not in own:
-                raise Refused(403, "Only the page itself may ask for this.")
             is_upload = path.rstrip("/") == UPLOAD
             self._check_size(headers, self._largest_upload if is_upload else LARGEST_REQUEST)
         else:
@@ -115,8 +117,8 @@ class Guard:
             raise Refused(404, "There is no such file.")
         if any(real.is_relative_to(folder.resolve()) for folder in self._served):
             return
-        reports = self._reports.resolve()
-        if real.is_relative_to(reports) and real.relative_to(reports).parts[1:2] == ("report",):
+        reports = self._reports and self._reports.resolve()
+        if reports and real.is_relative_to(reports) and real.relative_to(reports).parts[1:2] == ("report",):
             return
         raise Refused(403, "This file is not shown.")
 

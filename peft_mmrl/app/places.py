@@ -6,11 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
+import psutil
+
 from ..projects.project import Project
 
 
-UPLOADS = ".uploads"  # in the project's folder: what was dropped and not yet taken in
-SHOWN = Path(".cache") / "shown"  # thumbnails, and what is being taken away
+UPLOADS = ".uploads"  # in the project's folder: what was dropped and not yet taken in, for each process a folder
+SHOWN = Path(".cache") / "shown"  # what the page shows or hands out
+THUMBNAILS = SHOWN / "thumbnails"
 
 
 def prepare_places(project: Project) -> None:
@@ -23,9 +26,12 @@ def prepare_places(project: Project) -> None:
         folder = project.folder / place
         if folder.resolve() != project.folder.resolve() / place:
             raise OSError(f"{folder} is a link that leads elsewhere: take it away.")
-    shutil.rmtree(project.folder / UPLOADS, ignore_errors=True)
-    for place in (UPLOADS, SHOWN):
-        (project.folder / place).mkdir(parents=True, exist_ok=True)
-    os.environ["GRADIO_TEMP_DIR"] = str((project.folder / UPLOADS).resolve())
+    uploads = project.folder / UPLOADS
+    for old in uploads.glob("*"):
+        if not (old.name.isdecimal() and psutil.pid_exists(int(old.name))):  # of a page that was closed
+            shutil.rmtree(old, ignore_errors=True)
+    for place in (uploads / str(os.getpid()), project.folder / SHOWN):
+        place.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str((uploads / str(os.getpid())).resolve())
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # else every call is followed by a table of all calls

@@ -39,8 +39,10 @@ def build_page(project: Project, *, read_only: bool = False) -> gr.Blocks:
                 pictures.after(page.load(told(pictures.show), pictures.chosen, pictures.outputs))
                 TrainTab(desk)
             trying = TryTab(desk, figure)
-            page.load(told(trying.show), [trying.which, trying.picture], trying.outputs, preprocess=False)
-            if not read_only:
+            begun = page.load(told(trying.show), [trying.which, trying.picture], trying.outputs, preprocess=False)
+            if read_only:
+                figure.after(begun)
+            else:
                 ImproveTab(desk, figure)
                 TakeAwayTab(desk)
     return page.queue(max_size=LONGEST_WAIT, default_concurrency_limit=4)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import os
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..projects.extra import from_extra
+from ..projects.under_training import ADAPTERS
 from ..tuner.validation import as_whole
-from .places import SHOWN, UPLOADS, prepare_places
+from .places import SHOWN, THUMBNAILS, UPLOADS, prepare_places
 
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ def check_address(host: str, port: int | None, share: bool, password: str | None
         as_whole("--port", port, low=1, high=65535)
     if password is not None and len(password) < SHORTEST_PASSWORD:
         raise ValueError(f"--password must have {SHORTEST_PASSWORD} characters or more, got {len(password)}.")
+    if password is not None and password != password.strip():
+        raise ValueError("--password must not begin or end with blanks.")
     if password is None and (share or not is_this_machine(host)):
         option = "--share" if share else f"--host {host}"
         raise ValueError(f"{option} lets others see and change your pictures: add --password ... to be asked for.")
@@ -82,8 +87,7 @@ def serve(
         ImportError: Gradio is not installed.
         OSError: see `prepare_places`; or the port is taken.
     """
-    if not read_only:
-        check_address(host, port, share, password)
+    check_address("localhost" if read_only else host, port, share and not read_only, password)
     gradio = from_extra("gradio")
     prepare_places(project)
 
@@ -94,15 +98,18 @@ def serve(
     from .project_page import build_page
 
     folder = project.folder.resolve()
+    shown = folder / (THUMBNAILS if read_only else SHOWN)
+    addresses = {os.environ["SPACE_HOST"]} if "SPACE_HOST" in os.environ else set()  # of a Hugging Face Space
     guard = Middleware(
         Guard,
         uploads=folder / UPLOADS,
-        served=[folder / SHOWN],
-        reports=folder / "adapters",
-        largest_upload=LARGEST_UPLOAD,
+        served=[shown],
+        reports=None if read_only else folder / ADAPTERS,
+        largest_upload=LARGEST_DROPPED_FILE if read_only else LARGEST_UPLOAD,
         names=None if share or not is_this_machine(host) else {*THIS_MACHINE, host},
+        addresses=addresses,
     )
-    gradio.set_static_paths([folder / SHOWN])
+    gradio.set_static_paths([shown])
     page = build_page(project, read_only=read_only)
     page.launch(
         server_name=host,
@@ -111,7 +118,7 @@ def serve(
         auth=None if password is None else _asks_for(password),
         auth_message="Type any name, and the password that you were given.",
         app_kwargs={"middleware": [guard]},
-        allowed_paths=[str(folder / "adapters")],
+        allowed_paths=[] if read_only else [str(folder / ADAPTERS)],
         max_file_size=LARGEST_DROPPED_FILE,
         theme=theme(),
         css_paths=STYLE_SHEET,
@@ -126,12 +133,14 @@ def serve(
         ssr_mode=False,
         pwa=False,
     )
+    if page.share_url:
+        addresses.add(urlsplit(page.share_url).netloc)
     return page
 
 
 def _asks_for(password: str):  # noqa: ANN202
     async def is_right(_: str, given: str) -> bool:
-        if hmac.compare_digest(given.encode(), password.strip().encode()):
+        if hmac.compare_digest(given.encode(), password.encode()):
             return True
         await asyncio.sleep(WRONG_PASSWORD_PAUSE)  # so that trying many takes long
         return False

@@ -14,7 +14,7 @@ import PIL.ImageDraw
 
 from ..data import PictureError, read_picture
 from ..projects.project import Project
-from .places import SHOWN
+from .places import THUMBNAILS
 
 
 THUMBNAIL_SIDE = 160  # pixels of the longer side
@@ -39,7 +39,7 @@ def thumbnail(project: Project, picture: str, side: int = THUMBNAIL_SIDE) -> str
         seen = f"{picture}|{side}|{state.st_size}|{state.st_mtime_ns}"
     except OSError:  # it was moved meanwhile
         seen = f"missing|{side}"
-    small = project.folder / SHOWN / "thumbnails" / f"{hashlib.sha256(os.fsencode(seen)).hexdigest()[:32]}.jpg"
+    small = project.folder / THUMBNAILS / f"{hashlib.sha256(os.fsencode(seen)).hexdigest()[:32]}.jpg"
     if not small.is_file():
         try:
             shown = read_picture(path)

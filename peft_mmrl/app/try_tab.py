@@ -114,7 +114,7 @@ class TryTab:
         def teach(given: dict | None, folder: str | None) -> list[Any]:
             if folder is None:
                 raise ValueError("Choose a class.")
-            return self._keep(given, folder, f"Thank you: it is a picture of “{self._desk.said(folder)}” now.")
+            return self._keep(given, folder, f"Thank you: it is a picture of “{escape(self._desk.said(folder))}” now.")
 
         def later(given: dict | None) -> list[Any]:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
@@ -130,4 +130,7 @@ class TryTab:
         intake = add_pictures(self._project, [(prefix + path.name, path)], folder)
         if intake.refused:
             words = f"It was not taken: {escape(intake.refused[0][1])}"
-        return [gr.update(visible=False), gr.update(value=f'<p class="note" role="status">{words}</p>', visible=True)]
+        return [
+            gr.update(visible=bool(intake.refused)),
+            gr.update(value=f'<p class="note" role="status">{words}</p>', visible=True),
+        ]

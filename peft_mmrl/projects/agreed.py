@@ -31,7 +31,14 @@ def agree(project: Project, picture: str) -> None:
 def is_agreed(project: Project, pictures: list[str]) -> list[bool]:
     """For each picture whether it was found to be in the class that it is in now."""
     found = _read(project)
-    return [bool(found) and _key(project, picture) in found for picture in pictures]
+    return [bool(found) and _has(found, project, picture) for picture in pictures]
+
+
+def _has(found: set[str], project: Project, picture: str) -> bool:
+    try:
+        return _key(project, picture) in found
+    except ValueError:  # it has gone meanwhile
+        return False
 
 
 def _read(project: Project) -> set[str]:
@@ -44,7 +51,7 @@ def _read(project: Project) -> set[str]:
 
 
 def _key(project: Project, picture: str) -> str:
-    """The class and the content: neither a new name of the file nor a copy of it is asked for again."""
+    """The class's folder and the content: a new name of the file, or a copy of it, is not asked for again."""
     try:
         digest = hashlib.sha256(project.path(picture).read_bytes()).hexdigest()
     except OSError:

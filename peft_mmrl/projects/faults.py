@@ -170,7 +170,7 @@ def _codes(classes: Sequence[ClassFolder]) -> list[Fault]:
 def _left_out(project: Project, skipped: Iterable[tuple[Path, str]]) -> list[Fault]:
     """Files that lie among the pictures and are none, or cannot be used as they are."""
     reasons: dict[str, list[str]] = defaultdict(list)
-    loose = [path for path in project.pictures.iterdir() if path.is_symlink() or not path.is_dir()]
+    loose = [path for path in project.pictures.glob("*") if path.is_symlink() or not path.is_dir()]
     for path, reason in [*skipped, *((path, LINK if path.is_symlink() else "in no class") for path in loose)]:
         if not is_litter(path.name):
             name = path.relative_to(project.folder).as_posix()

@@ -118,7 +118,8 @@ class Run:
     @property
     def can_go_on(self) -> bool:
         """Whether `resume` has something to go on from."""
-        return not self.is_done and is_checkpoint(self.folder / CHECKPOINT)
+        record = TrainingRecord.read(record_of(self.project.folder, self.name))
+        return record is not None and not self.is_done and is_checkpoint(self.folder / CHECKPOINT)
 
     def status(self) -> Status:
         """How it is just now; it may be asked at any time, by any process."""

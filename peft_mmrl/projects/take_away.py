@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from ..training.run_folder import CHECKPOINT
+from ..hub.upload import ADAPTER_FILES
 from .project_runs import Run
 
 
@@ -19,6 +19,8 @@ KINDS = {  # what a zip holds, and the command that makes it
     "program": "export",
     "bundle": "bundle",
 }
+SHARED = (*ADAPTER_FILES, "report/*")  # not what tells which pictures were trained on, and where they lie
+LEFT_OUT = "why"  # a page of the report that names training pictures
 LONGEST_COMMAND = 1800  # seconds that a command may take
 
 
@@ -27,7 +29,7 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
 
     Args:
         run: that is done.
-        kind: "adapter": its files, without checkpoints; "program": what `peft-mmrl export` writes; "bundle": what
+        kind: "adapter": what a push uploads, and its report; "program": what `peft-mmrl export` writes; "bundle": what
             `peft-mmrl bundle` writes.
         folder: to write to.
 
@@ -52,7 +54,7 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
             work.mkdir()
             _make(command, run, source)
         part = work.with_suffix(".zip")
-        _zip(source, part, target.stem)
+        _zip(source, part, target.stem, SHARED if command is None else ("**/*",))
         part.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -63,19 +65,20 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
 def _make(command: str, run: Run, target: Path) -> None:
     """Run a command on an adapter; in a process of its own, as it takes much memory for a moment."""
     asked = [sys.executable, "-P", "-m", "peft_mmrl", command, str(run.folder), str(target)]
-    done = subprocess.run(
-        asked, capture_output=True, text=True, timeout=LONGEST_COMMAND, cwd=run.project.folder, check=False
-    )
+    given = {"capture_output": True, "text": True, "timeout": LONGEST_COMMAND, "cwd": run.project.folder}
+    try:
+        done = subprocess.run(asked, check=False, **given)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"It takes too long here: try `peft-mmrl {command}` on a faster computer.") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ValueError(lines[-1].removeprefix("error: ") if lines else f"peft-mmrl {command} failed.")
 
 
-def _zip(source: Path, target: Path, name: str) -> None:
+def _zip(source: Path, target: Path, name: str, patterns: Sequence[str]) -> None:
+    paths = sorted({path for pattern in patterns for path in source.glob(pattern)})
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
-        for folder, folders, names in os.walk(source):
-            folders[:] = sorted(one for one in folders if not one.startswith((".", CHECKPOINT)))
-            for one in sorted(names):
-                path = Path(folder) / one
-                if not one.startswith(".") and not path.is_symlink():
-                    file.write(path, f"{name}/{path.relative_to(source).as_posix()}")
+        for path in paths:
+            is_hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+            if path.is_file() and not path.is_symlink() and not is_hidden and path.stem != LEFT_OUT:
+                file.write(path, f"{name}/{path.relative_to(source).as_posix()}")
