@@ -90,7 +90,7 @@ def test_a_training_is_summed_up_in_sentences(run):
     assert "It has learned." in said
     assert "Of 10 new pictures it gets about 9 right (between 8 and 10)" in said
     assert "of 10 new pictures it gets about 7 right (between 6 and 8)" in said
-    assert "Of your 40 pictures 10 are now right that were wrong, and 2 wrong that were right." in said
+    assert "Of your 40 pictures 10 are now right that had been wrong, and 2 wrong that were right." in said
     assert "(16 of 20 right)" in said
     assert "<img" not in said
 

@@ -24,7 +24,7 @@ from .words import percent, pictures
 LABELS, NEW = "labels", "new"
 ASK = {LABELS: doubtful_labels, NEW: new_pictures}
 NOTHING = {
-    LABELS: "No label looks wrong, as far as the pictures can tell.",
+    LABELS: "No picture is surely in a wrong class, as far as the others can tell.",
     NEW: "All pictures have a class. Drop others above whose class you do not know, or have not said yet: the program "
     "asks for those first that it learns most from.",
 }
@@ -43,6 +43,7 @@ class Round:
         keys: folders of the classes that the keys answer with.
         answered: how many were answered.
         skipped: pictures that are not asked again.
+        last: the last picture that was answered, and the class that it lay in before (None: in none), to undo it.
     """
 
     kind: str = LABELS
@@ -50,6 +51,7 @@ class Round:
     keys: list[str] = field(default_factory=list)
     answered: int = 0
     skipped: frozenset[str] = frozenset()
+    last: tuple[str, str | None] | None = None
 
     @property
     def asked(self) -> Question:
@@ -76,7 +78,7 @@ class ImproveTab:
         with gr.Tab("Improve", id="improve") as self.tab:  # what stands beside tabs moves their names
             self.round = gr.State(Round())
             self.kind = gr.Radio(
-                [("Are these labels right?", LABELS), ("What is this?", NEW)],
+                [("Are these in the right class?", LABELS), ("What is this?", NEW)],
                 value=LABELS,
                 show_label=False,
                 container=False,
@@ -97,11 +99,12 @@ class ImproveTab:
                     self.other = gr.Dropdown([], label="Another class", min_width=160, elem_id="other-class")
                     self.skip = gr.Button("I do not know", min_width=140, elem_id="skip")
                     self.out = gr.Button("Take it out", min_width=140, elem_id="out")
+            self.undo = gr.Button("Undo the last answer", visible=False, size="sm", elem_id="undo")
         self._connect(figure)
 
     @property
     def _shown(self) -> list[Any]:
-        return [self.round, self.new, self.state, self.card, self.question, *self.buttons, self.other]
+        return [self.round, self.new, self.state, self.card, self.question, *self.buttons, self.other, self.undo]
 
     def _look(self, kind: str, before: Round | None = None) -> list[Any]:
         """Ask anew, but for what was skipped before."""
@@ -117,23 +120,28 @@ class ImproveTab:
         return self._show(replace(before, kind=kind, queue=queue), NOTHING[kind])
 
     def _show(self, now: Round, otherwise: str = "") -> list[Any]:
-        new = gr.update(visible=now.kind == NEW)
+        new, undo = gr.update(visible=now.kind == NEW), gr.update(visible=now.last is not None)
         if not now.queue:
             words = ANSWERED.format(pictures(now.answered)) if now.answered else otherwise
             hidden = gr.update(visible=False)
             nothing = [hidden] * (MOST_KEYS + 2)
-            return [now, new, f'<div class="empty">{words}</div>', *nothing, gr.update(choices=[], value=None)]
+            return [now, new, f'<div class="empty">{words}</div>', *nothing, gr.update(choices=[], value=None), undo]
         said, one = self._project.prompt_names(), now.asked
         now = replace(now, keys=answers_to(one, self._desk.workbench))
         buttons = [gr.update(visible=False)] * MOST_KEYS
         for key, folder in enumerate(now.keys):
             kind = "primary" if folder == one.guess else "secondary"
-            buttons[key] = gr.update(value=f"{key + 1}  {said.get(folder, folder)}", visible=True, variant=kind)
+            buttons[key] = gr.update(value=f"{said.get(folder, folder)} · key {key + 1}", visible=True, variant=kind)
         others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
-        left = f'<p class="note">{pictures(len(now.queue))} to look at. The keys 1 to 9 answer, too.</p>'
+        left = f'<p class="note">{self._done(now)}{pictures(len(now.queue))} to look at. The keys answer, too.</p>'
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
-        return [now, new, left, gr.update(visible=True), question, *buttons, other]
+        return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]
+
+    def _done(self, now: Round) -> str:
+        if now.last is None:
+            return ""
+        return f"The last one is in <b>{escape(self._desk.said(now.last[0].split('/')[1]))}</b> now. "
 
     def _words(self, one: Question, said: dict[str, str]) -> str:
         guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
@@ -161,7 +169,16 @@ class ImproveTab:
         if folder != one.lies_in:
             picture = move_pictures(self._project, [picture], folder)[picture]
         agree(self._project, picture)
-        return self._next(now, answered=now.answered + 1)
+        return self._next(now, answered=now.answered + 1, last=(picture, one.lies_in))
+
+    def _undo(self, now: Round) -> list[Any]:
+        """Put the picture that was answered last back to where it lay, and ask for it again."""
+        if now.last is None:
+            raise ValueError("There is no answer to undo.")
+        picture, before = now.last
+        if picture.split("/")[1] != before:
+            move_pictures(self._project, [picture], before)
+        return self._look(now.kind, replace(now, answered=now.answered - 1, last=None))
 
     def _press(self, key: int, now: Round) -> list[Any]:
         if key >= len(now.keys):
@@ -176,7 +193,7 @@ class ImproveTab:
 
     def _take_out(self, now: Round) -> list[Any]:
         remove_pictures(self._project, [now.asked.picture])
-        return self._next(now, answered=now.answered + 1)
+        return self._next(now, answered=now.answered + 1, last=None)
 
     def _drop(self, files: list[str] | None) -> list[Any]:
         return [None, gr.update(value=intake_words(take_in(self._project, files, None)), visible=True)]
@@ -191,6 +208,7 @@ class ImproveTab:
             figure.after(answer(button.click, partial(self._press, key)))
         figure.after(answer(self.other.input, self._choose, self.other))
         figure.after(answer(self.out.click, self._take_out))
+        figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)
         look = {"fn": told(self._look), "inputs": self.kind, "outputs": self._shown, **in_turn("improve")}
         look |= {"show_progress": "minimal", "show_progress_on": self.state}

@@ -65,7 +65,8 @@ def _changes(metrics: dict[str, Any]) -> Iterator[str]:
     gained, lost = metrics["gained"], metrics["lost"]
     asked = "All were asked as if they were new: by a copy that had learned without them." if metrics["folds"] else ""
     chance = "A difference this small can be chance." if verdict(metrics) == "unclear" and gained != lost else ""
-    changed = f"{gained} are now right that were wrong, and {lost} wrong that were right."
+    are = "is" if gained == 1 else "are"
+    changed = f"{gained} {are} now right that had been wrong, and {lost} wrong that were right."
     yield f"Of your {metrics['pictures']} pictures {changed} {chance} {asked}"
     rows = [row for row in metrics["per_class"] if row["pictures"]]
     worst = sorted((row for row in rows if row["recall"] < 1), key=lambda row: row["recall"])[:MOST_NAMED]

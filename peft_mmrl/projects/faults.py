@@ -141,10 +141,11 @@ def _few(classes: Sequence[ClassFolder]) -> list[Fault]:
     faults = []
     if len(filled) < 2:
         words = "There is nothing to tell apart yet: at least two classes must have pictures."
-        faults.append(Fault("one class", words, "Add a second class and put pictures into it."))
+        advice = "Add two classes" if not classes else "Add a second class" if len(classes) == 1 else "Go on"
+        faults.append(Fault("one class", words, f"{advice} and put pictures into {'it' if filled else 'both'}."))
     empty = [one.name for one in classes if not one.pictures]
     if empty:
-        words = f"{_and(empty)} {'has' if len(empty) == 1 else 'have'} no pictures, and will not be learned."
+        words = f"{_and(empty)} {'has' if len(empty) == 1 else 'have'} no pictures: recognised by name alone."
         faults.append(Fault("few pictures", words, f"Add pictures: {FEW} at least, {ENOUGH} are good.", classes=empty))
     for one in filled:
         if len(one.pictures) < FEW:

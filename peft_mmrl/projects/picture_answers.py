@@ -94,7 +94,7 @@ def likely_classes(ranks: Ranks, confidence: Confidence | None, coverage: float)
             f'Too few pictures to know when to answer "none of these": {len(confidence.labels)} could be asked.',
         )
     held = sum(1 - own <= aim.threshold for own in confidence.own)
-    words = f"Of {len(confidence.own)} of your pictures {held} got an answer that holds their class."
+    words = f"Of {len(confidence.own)} of your own pictures, {held} had the right class among their answers."
     return [name for name, share in ranks if 1 - share <= aim.threshold], words
 
 

@@ -19,7 +19,7 @@ KINDS = {  # what a zip holds, and the command that makes it
     "program": "export",
     "bundle": "bundle",
 }
-SHARED = (*ADAPTER_FILES, "report/*")  # not what tells which pictures were trained on, and where they lie
+ADAPTER_AND_REPORT = (*ADAPTER_FILES, "report/*")  # not what tells which pictures were trained on, and where they lie
 LEFT_OUT = "why"  # a page of the report that names training pictures
 LONGEST_COMMAND = 1800  # seconds that a command may take
 
@@ -54,7 +54,7 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
             work.mkdir()
             _make(command, run, source)
         part = work.with_suffix(".zip")
-        _zip(source, part, target.stem, SHARED if command is None else ("**/*",))
+        _zip(source, part, target.stem, ADAPTER_AND_REPORT if command is None else ("**/*",))
         part.replace(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
