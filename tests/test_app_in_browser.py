@@ -152,7 +152,7 @@ def test_the_whole_way(served, browser, digits, tmp_path):
     me.page.wait_for_function(f"!/in two, and looks more like zero/.test({asked})")
     while said := me.page.evaluate(asked):  # what else is asked is right as it is
         if lies_in := re.search(r"is in (\w+),", said):
-            me.page.get_by_role("button", name=re.compile(rf"^{lies_in[1]} · key \d$")).click()
+            me.page.get_by_role("button", name=re.compile(rf"^{lies_in[1]} \[\d\]$")).click()
             me.page.wait_for_function(f"said => ({asked}) != said", arg=said)
     assert pictures_of(project, "zero") == zeros + 1
 

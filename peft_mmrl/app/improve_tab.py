@@ -131,9 +131,9 @@ class ImproveTab:
         buttons = [gr.update(visible=False)] * MOST_KEYS
         for key, folder in enumerate(now.keys):
             kind = "primary" if folder == one.guess else "secondary"
-            buttons[key] = gr.update(value=f"{said.get(folder, folder)} · key {key + 1}", visible=True, variant=kind)
+            buttons[key] = gr.update(value=f"{said.get(folder, folder)} [{key + 1}]", visible=True, variant=kind)
         others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
-        left = f'<p class="note">{self._done(now)}{pictures(len(now.queue))} to look at. The keys answer, too.</p>'
+        left = f'<p class="note">{self._done(now)}{pictures(len(now.queue))} to look at. The keys in brackets answer, too.</p>'
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
         return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]
