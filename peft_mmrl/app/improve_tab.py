@@ -133,7 +133,8 @@ class ImproveTab:
             kind = "primary" if folder == one.guess else "secondary"
             buttons[key] = gr.update(value=f"{said.get(folder, folder)} [{key + 1}]", visible=True, variant=kind)
         others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
-        left = f'<p class="note">{self._done(now)}{pictures(len(now.queue))} to look at. The keys in brackets answer, too.</p>'
+        left = f"{pictures(len(now.queue))} to look at. The keys in brackets answer, too."
+        left = f'<p class="note">{self._done(now)}{left}</p>'
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
         return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]
