@@ -51,6 +51,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_textbook_classes": NOT_NEGATIVE,
     "num_workers": NOT_NEGATIVE,
     "number": as_positive_int,
+    "port": partial(as_whole, low=1, high=65535),
     "reg_weight": partial(as_number, low=0),
     "repeats": as_positive_int,
     "risk": as_share,
