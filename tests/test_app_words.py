@@ -7,7 +7,8 @@ import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
 from peft_mmrl.app.outcome_words import changed_pictures, outcome_html
-from peft_mmrl.app.words import classes, duration, listed, of_ten, percent, pictures
+from peft_mmrl.app.words import classes, duration, of_ten, percent, pictures
+from peft_mmrl.data.wording import in_words
 from peft_mmrl.projects.picture_answers import PictureAnswer
 
 
@@ -33,7 +34,7 @@ def test_numbers_and_lists_in_words():
         "1 class",
         "2 classes",
     ]
-    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"], "and")] == ["a", "a or b", "a, b and c"]
+    assert [in_words(["a"]), in_words(["a", "b"]), in_words(["a", "b", "c"], "and")] == ["a", "a or b", "a, b and c"]
     assert [duration(seconds) for seconds in (1, 60, 190, 7200)] == [
         "less than a minute",
         "about 1 minute",

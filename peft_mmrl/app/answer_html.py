@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from .words import listed, percent
+from ..data.wording import in_words
+from .words import percent
 
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _sentence(answer: PictureAnswer) -> str:
     names = [f"<b>{escape(name)}</b>" for name in answer.likely]
     if len(names) == 1:
         return f"This is {names[0]}, {escape(percent(answer.ranks[0][1]))} sure."
-    return f"This is one of these: {listed(names)}."
+    return f"This is one of these: {in_words(names)}."
 
 
 def _bars(ranks: Ranks, kind: str) -> str:

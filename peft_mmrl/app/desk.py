@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ..projects.project import ClassFolder, Project
+from ..projects.project import Project
 
 
 if TYPE_CHECKING:
@@ -91,14 +91,6 @@ class Desk:
     def said(self, name: str) -> str:
         """How people call a class; its folder's name where it has gone."""
         return self.project.prompt_names().get(name, name)
-
-    def choices(self, *, counted: bool = True) -> list[tuple[str, str]]:
-        """The classes for a list to choose from: what is shown, and the folder's name."""
-        return [(_shown(one, counted), one.name) for one in self.project.classes()]
-
-
-def _shown(one: ClassFolder, counted: bool) -> str:
-    return f"{one.prompt_name} · {len(one.pictures)}" if counted else one.prompt_name
 
 
 def in_turn(tab: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.wording import in_words
 from ..reports.verdict import lost_classes, verdict
 from ..training.run_folder import read_json
-from .words import listed, of_ten
+from .words import of_ten
 
 
 METRICS = Path("report") / "metrics.json"
@@ -74,11 +75,11 @@ def _changes(metrics: dict[str, Any]) -> Iterator[str]:
         named = [
             f"{row['class']} ({round(row['recall'] * row['pictures'])} of {row['pictures']} right)" for row in worst
         ]
-        yield f"Hardest for it: {listed(named, 'and')}."
+        yield f"Hardest for it: {in_words(named, 'and')}."
     else:
         yield "No class stands out as hard."
     if fallen := lost_classes(metrics):
-        named = listed([row["class"] for row in fallen[:MOST_NAMED]], "and")
+        named = in_words([row["class"] for row in fallen[:MOST_NAMED]], "and")
         yield f"Much worse than before: {named}. More pictures of them would help."
 
 

@@ -64,33 +64,20 @@ class TrainTab:
             which: run whose outcome is shown; None: the newest that is done.
         """
         runs = project_runs(self._project)
-        if not runs:
-            hidden = gr.update(visible=False)
-            begin = gr.update(visible=True, value="Train")
-            return [
-                begin,
-                hidden,
-                hidden,
-                gr.update(value=NOTHING_TRAINED, visible=True),
-                hidden,
-                "",
-                hidden,
-                "",
-                "",
-                gr.Timer(active=False),
-            ]
-        newest = runs[0]
-        status = newest.status()
-        running = status.state == "running"
+        status = runs[0].status() if runs else None
+        running = status is not None and status.state == "running"
+        may_go_on = status is not None and status.state in ("stopped", "failed") and runs[0].can_go_on
+        progress = NOTHING_TRAINED if status is None else progress_html(status)
+        lines = [] if status is None else status.lines
         done = [run for run in runs if run.is_done]
         shown = next((run for run in done if run.name == which), done[0] if done else None)
         return [
             gr.update(visible=not running, value="Train again" if done else "Train"),
             gr.update(visible=running),
-            gr.update(visible=status.state in ("stopped", "failed") and newest.can_go_on),
-            gr.update(value=progress_html(status), visible=status.state != "done"),
-            gr.update(visible=bool(status.lines)),
-            "\n".join(status.lines),
+            gr.update(visible=may_go_on),
+            gr.update(value=progress, visible=status is None or status.state != "done"),
+            gr.update(visible=bool(lines)),
+            "\n".join(lines),
             gr.update(choices=[run.name for run in done], value=shown and shown.name, visible=len(done) > 1),
             *self._outcome(None if running else shown),
             gr.Timer(active=running),

@@ -1,8 +1,6 @@
-"""Numbers and lists in words that need no knowledge of the field."""
+"""Numbers in words that need no knowledge of the field."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 
 def of_ten(share: float, low: float, high: float) -> str:
@@ -31,11 +29,6 @@ def pictures(number: int) -> str:
 def classes(number: int) -> str:
     """ "1 class", "2 classes"."""
     return f"{number:,} class{'' if number == 1 else 'es'}"
-
-
-def listed(words: Sequence[str], joint: str = "or") -> str:
-    """ "cat, dog or fox"."""
-    return f" {joint} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def duration(seconds: float) -> str:

@@ -9,3 +9,8 @@ def first_few(texts: Sequence[str], most: int = 10) -> str:
     """The first `most` texts with commas, `a, b and 3 more`; "none" where there is none."""
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
     return (", ".join(texts[:most]) or "none") + more
+
+
+def in_words(names: Sequence[str], joint: str = "or") -> str:
+    """`cat`, `cat or fox`, `cat, fox or dog`."""
+    return f" {joint} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

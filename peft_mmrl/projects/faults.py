@@ -13,7 +13,7 @@ from ..data.copies import Alikeness
 from ..data.folders import LINK, is_litter
 from ..data.pictures import PictureFacts
 from ..data.sources import labelled
-from ..data.wording import first_few
+from ..data.wording import first_few, in_words
 from ..tuner.names import how_they_differ, name_keys, same_names
 from .better_names import read_better_names
 from .project import Project
@@ -111,7 +111,8 @@ def _alike(
         equal = len({facts[rows[position]].digest for position in members}) == 1
         how = "the same file" if equal else "nearly the same picture"
         if len(classes) > 1:
-            words = f"{_count(len(members), 'picture')} in {_and(classes)} are {how}: one of the labels is wrong."
+            where = in_words(classes, "and")
+            words = f"{_count(len(members), 'picture')} in {where} are {how}: one of the labels is wrong."
             advice = "Keep it where it belongs, and take it out of the other class."
             faults.append(Fault("two classes", words, advice, named, classes))
         elif equal:
@@ -130,7 +131,7 @@ def _same_names(classes: Sequence[ClassFolder]) -> list[Fault]:
     for positions in same_names(name_keys([one.prompt_name for one in classes], None)):
         names, (first, second) = [classes[place].name for place in positions], positions[:2]
         differ = how_they_differ(classes[first].prompt_name, classes[second].prompt_name)
-        words = f"The classes {_and(names)} are one class to the program: {differ}."
+        words = f"The classes {in_words(names, 'and')} are one class to the program: {differ}."
         advice = "Put their pictures into one class, or give one of them a name that says what is different."
         faults.append(Fault("same name", words, advice, classes=names))
     return faults
@@ -145,7 +146,9 @@ def _few(classes: Sequence[ClassFolder]) -> list[Fault]:
         faults.append(Fault("one class", words, f"{advice} and put pictures into {'it' if filled else 'both'}."))
     empty = [one.name for one in classes if not one.pictures]
     if empty:
-        words = f"{_and(empty)} {'has' if len(empty) == 1 else 'have'} no pictures: recognised by name alone."
+        words = (
+            f"{in_words(empty, 'and')} {'has' if len(empty) == 1 else 'have'} no pictures: recognised by name alone."
+        )
         faults.append(Fault("few pictures", words, f"Add pictures: {FEW} at least, {ENOUGH} are good.", classes=empty))
     for one in filled:
         if len(one.pictures) < FEW:
@@ -160,7 +163,7 @@ def _codes(classes: Sequence[ClassFolder]) -> list[Fault]:
     if not codes:
         return []
     names = [one.name for one in codes]
-    words = f"{_and(names)} {'is a name that says' if len(names) == 1 else 'are names that say'} nothing."
+    words = f"{in_words(names, 'and')} {'is a name that says' if len(names) == 1 else 'are names that say'} nothing."
     advice = (
         "The program knows what many words look like, and learns with fewer pictures where a class has one: give "
         "it a better name."
@@ -189,9 +192,3 @@ def _left_out(project: Project, skipped: Iterable[tuple[Path, str]]) -> list[Fau
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _and(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import PIL.Image
 import torch
 
+from ..data.wording import in_words
 from ..explaining.attention import attention_maps
 from ..explaining.reasons import named_maps
 from ..explaining.reasons_page import heat_over
-from ..scoring.answers import NONE_OF_THESE, in_words
+from ..scoring.answers import NONE_OF_THESE
 from ..scoring.held_out import Confidence
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 

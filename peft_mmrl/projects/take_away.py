@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..fitting.why import LINES, PAGE
 from ..hub.upload import ADAPTER_FILES
 from .project_runs import Run
 
@@ -20,7 +21,7 @@ KINDS = {  # what a zip holds, and the command that makes it
     "bundle": "bundle",
 }
 ADAPTER_AND_REPORT = (*ADAPTER_FILES, "report/*")  # not what tells which pictures were trained on, and where they lie
-LEFT_OUT = "why"  # a page of the report that names training pictures
+LEFT_OUT = (PAGE, LINES)  # of the report: they name training pictures
 LONGEST_COMMAND = 1800  # seconds that a command may take
 
 
@@ -80,5 +81,5 @@ def _zip(source: Path, target: Path, name: str, patterns: Sequence[str]) -> None
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as file:
         for path in paths:
             is_hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-            if path.is_file() and not path.is_symlink() and not is_hidden and path.stem != LEFT_OUT:
+            if path.is_file() and not path.is_symlink() and not is_hidden and path.name not in LEFT_OUT:
                 file.write(path, f"{name}/{path.relative_to(source).as_posix()}")

@@ -193,7 +193,7 @@ class Workbench:
             new = [name for name, key in zip(names, name_keys(names, tokenizer), strict=True) if key not in known]
             if model.classes != [*distinct_names(trained, tokenizer), *new]:
                 bind_beside_trained(model, trained, new, tokenizer)
-            confidence, words = None, []
+            words = []
             try:
                 confidence = Confidence.load(self.project.path(f"adapters/{run}"))
                 confidence.check_fits(model)

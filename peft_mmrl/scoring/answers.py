@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from ..data.wording import in_words
+
 
 NONE_OF_THESE = "none of these"
 
@@ -69,11 +71,6 @@ class SetAnswer(Answer):
         """The names in words, with the probability that it is one of them; or what is wrong."""
         row = self.as_row(1)
         return super().as_text() if self.error is not None else f"{row['probability']:6.1%} {row['label']:20}"
-
-
-def in_words(names: list[str]) -> str:
-    """`cat`, `cat or fox`, `cat, fox or dog`."""
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def write_table(answers: Iterable[Answer], top_k: int, file: TextIO) -> None:
