@@ -9,8 +9,8 @@ import pytest
 from conftest import DEMO_CLIP
 
 from peft_mmrl.commands import train
-from peft_mmrl.projects.agreed import agree, is_agreed
-from peft_mmrl.projects.intake import move_pictures
+from peft_mmrl.projects.agreed import agree, is_agreed, take_back
+from peft_mmrl.projects.intake import merge_classes, move_pictures
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run
 from peft_mmrl.projects.take_away import take_away
@@ -71,12 +71,17 @@ def test_what_a_command_says_is_passed_on(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_label_that_was_found_right_is_not_asked_for_again(tmp_path):
+@pytest.fixture
+def pets(tmp_path):
     project = Project.open(tmp_path / "project", DEMO_CLIP)
     for name, colour in {"cat": "red", "dog": "blue"}.items():
         project.add_class(name)
         PIL.Image.new("RGB", (8, 8), colour).save(project.pictures / name / "1.png")
-    cat, dog = "pictures/cat/1.png", "pictures/dog/1.png"
+    return project
+
+
+def test_a_label_that_was_found_right_is_not_asked_for_again(pets):
+    project, cat, dog = pets, "pictures/cat/1.png", "pictures/dog/1.png"
     assert is_agreed(project, [cat, dog]) == [False, False]
     agree(project, cat)
     assert is_agreed(project, [cat, dog]) == [True, False]
@@ -86,6 +91,37 @@ def test_a_label_that_was_found_right_is_not_asked_for_again(tmp_path):
         agree(project, cat)
     with pytest.raises(ValueError, match="no place in this project"):
         agree(project, "pictures/../project.json")
+
+
+def test_what_was_found_right_can_be_taken_back(pets):
+    for picture in ("pictures/cat/1.png", "pictures/dog/1.png"):
+        agree(pets, picture)
+    take_back(pets, "pictures/cat/1.png")
+    assert is_agreed(pets, ["pictures/cat/1.png", "pictures/dog/1.png"]) == [False, True]
+    take_back(pets, "pictures/cat/1.png")  # nobody has said so
+    assert is_agreed(pets, ["pictures/dog/1.png"]) == [True]
+
+
+@pytest.mark.parametrize("name", ["tom cat", "CAT", "Cat", "c:t"])
+def test_what_was_found_right_stays_so_under_another_name_of_the_class(pets, name):
+    for picture in ("pictures/cat/1.png", "pictures/dog/1.png"):
+        agree(pets, picture)
+    folder = pets.rename_class("cat", name)
+    assert is_agreed(pets, [f"pictures/{folder}/1.png", "pictures/dog/1.png"]) == [True, True]
+
+
+def test_a_new_class_that_is_called_as_another_one_was_inherits_nothing(pets):
+    agree(pets, "pictures/cat/1.png")
+    pets.rename_class("cat", "tom")
+    pets.add_class("cat")
+    moved = move_pictures(pets, ["pictures/tom/1.png"], "cat")["pictures/tom/1.png"]
+    assert is_agreed(pets, [moved]) == [False]
+
+
+def test_what_was_found_right_stays_so_where_two_classes_become_one(pets):
+    agree(pets, "pictures/cat/1.png")
+    moved = merge_classes(pets, "cat", "dog")["pictures/cat/1.png"]
+    assert is_agreed(pets, [moved, "pictures/dog/1.png"]) == [True, False]
 
 
 @pytest.mark.parametrize("content", ["{}", "[1, null]", "[", "null"])
