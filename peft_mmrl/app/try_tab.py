@@ -10,7 +10,7 @@ import gradio as gr
 from ..projects.intake import add_pictures
 from ..projects.project_runs import project_runs
 from ..reports.gallery import picture_uri
-from .answer_html import answer_html, is_doubtful
+from .answer_html import answer_html, is_doubtful, view_name
 from .desk import Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
@@ -18,11 +18,14 @@ from .thumbnails import address, pictures_html, thumbnail
 from .uploads import uploaded
 
 
-AT_ONCE = ""  # the choice of no training
+NEWEST, AT_ONCE = "/newest", ""  # who answers, where it is no run by its name, which has no stroke
 LABEL_AT_ONCE = "Your pictures at once, without training"
 NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
-MAPS = "The brighter, the more. “Class token” is what decides most; the others are what training added."
+MAPS = "The brighter a place, the closer it was looked at."
+ADDED = " The main view decides most; the others were added by the training."
+TEACH = "<h3>Is that right?</h3>" + '<p class="note">The picture is added to the class that you choose.</p>'
+OTHER, ANY = "No, it is …", "It is …"
 TITLE_OF_NEAREST = "Those of your pictures that are most like it"
 
 
@@ -50,9 +53,13 @@ class TryTab:
                     )
                 with gr.Column(min_width=280):
                     self.answer = gr.HTML(WAITING, elem_id="answer")
-            with gr.Row(visible=False, equal_height=True, elem_classes="line") as self.teach:
-                self.belongs = gr.Dropdown([], label="Teach it: this picture is a …", min_width=200, elem_id="belongs")
-                self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
+            self.guess = gr.State()  # folder of the class that the picture is taken for
+            with gr.Column(visible=False) as self.teach:
+                gr.HTML(TEACH)
+                with gr.Row(equal_height=True, elem_classes="line"):
+                    self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
+                    self.belongs = gr.Dropdown([], label=ANY, min_width=200, elem_id="belongs")
+                    self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
             self.maps = gr.HTML(visible=False, elem_id="maps")
@@ -60,8 +67,8 @@ class TryTab:
 
     @property
     def _answered(self) -> list[Any]:
-        shown = [self.answer, self.teach, self.belongs, self.later, self.taught]
-        return [*shown, self.nearest, self.maps]
+        shown = [self.answer, self.guess, self.teach, self.agree, self.belongs]
+        return [*shown, self.taught, self.nearest, self.maps]
 
     @property
     def outputs(self) -> list[Any]:
@@ -70,35 +77,49 @@ class TryTab:
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        done = [run.name for run in project_runs(self._project) if run.is_done]
-        choices = [*((f"Training “{name}”", name) for name in done), (LABEL_AT_ONCE, AT_ONCE)]
-        value = which if which in done or (which == AT_ONCE and done) else choices[0][1]
+        done = self._trainings()
+        choices = [(f"Training “{name}”", name) for name in done[1:]]
+        choices = [(f"The newest training ({done[0]})" if done else LABEL_AT_ONCE, NEWEST), *choices]
+        if done:
+            choices.append((LABEL_AT_ONCE, AT_ONCE))
+        value = which if which in [choice for _, choice in choices] else NEWEST
         return [gr.update(choices=choices, value=value, visible=bool(done)), *self._ask(value, given)]
+
+    def _trainings(self) -> list[str]:
+        """Those that can answer, the newest first."""
+        return [run.name for run in project_runs(self._project) if run.is_done]
 
     def _ask(self, which: str | None, given: dict | None) -> list[Any]:
         """The answer to a picture.
 
         Args:
-            which: name of a run, or `AT_ONCE`.
+            which: name of a run, `AT_ONCE`, or `NEWEST`, which is as if it were the former before the first training.
             given: what was uploaded, checked by the guard and by Gradio; None: nothing.
         """
-        hidden = [gr.update(visible=False)] * (len(self._answered) - 1)
+        hidden = [None, *[gr.update(visible=False)] * (len(self._answered) - 2)]
         if given is None:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
-        answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), which or None)
+        run = next(iter(self._trainings()), None) if which in (None, NEWEST) else which or None
+        answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
+        guess = None if is_doubtful(answer) else self._desk.workbench.instant.folder_of(answer.likely[0])
         names = [(name, folder) for folder, name in self._project.prompt_names().items()]
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
-        maps = [(picture_uri(picture), token) for token, picture in (answer.maps or {}).items()]
+        maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
+        others = [(name, folder) for name, folder in names if folder != guess]
+        yes = "" if guess is None else f"Yes, it is {answer.likely[0]}"
         return [
             answer_html(answer),
+            guess,
             gr.update(visible=not self._desk.read_only),
-            gr.update(choices=names, value=None, visible=True),
-            gr.update(variant="primary" if is_doubtful(answer) else "secondary", visible=True),
+            gr.update(value=yes, visible=guess is not None),
+            gr.update(choices=others, value=None, label=ANY if guess is None else OTHER, visible=True),
             gr.update(visible=False),
             gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
-            gr.update(value=pictures_html(maps, "Where it looked", MAPS), visible=bool(maps)),
+            gr.update(
+                value=pictures_html(maps, "Where it looked", MAPS + ADDED * (len(maps) > 1)), visible=bool(maps)
+            ),
         ]
 
     def _connect(self, figure: Figure) -> None:
@@ -120,7 +141,8 @@ class TryTab:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
 
         done = [self.teach, self.taught]
-        figure.after(self.belongs.input(told(teach), [self.picture, self.belongs], done, preprocess=False, **quiet))
+        for event, folder in ((self.agree.click, self.guess), (self.belongs.input, self.belongs)):
+            figure.after(event(told(teach), [self.picture, folder], done, preprocess=False, **quiet))
         self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
 
     def _keep(self, given: dict | None, folder: str | None, words: str, prefix: str = "") -> list[Any]:
