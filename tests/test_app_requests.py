@@ -205,9 +205,9 @@ def test_links_in_the_place_of_its_own_folders_are_refused(tmp_path):
 
 
 def test_a_password_is_asked_for(tmp_path, monkeypatch):
-    from peft_mmrl.app import serving
+    from peft_mmrl.app import guard, serving
 
-    monkeypatch.setattr(serving, "WRONG_PASSWORD_PAUSE", 0.01)
+    monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.01)
     page = serving.serve(Project.open(tmp_path / "project", DEMO_CLIP), password="open sesame")
     try:
         with httpx.Client(base_url=page.local_url) as client:

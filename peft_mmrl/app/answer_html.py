@@ -35,7 +35,7 @@ def is_doubtful(answer: PictureAnswer) -> bool:
 
 
 def view_name(token: str) -> str:
-    """What people call the map of a token: "main view" of the class token, "added view 1" of a representation token."""
+    """What people call the map of a token: "main view" (class token), "added view 1" (representation token)."""
     return token.replace("class token", "main view").replace("token", "added view")
 
 

@@ -107,6 +107,7 @@ class TryTab:
         names = [(name, folder) for folder, name in self._project.prompt_names().items()]
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
         maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
+        how = MAPS + ADDED if len(maps) > 1 else MAPS
         others = [(name, folder) for name, folder in names if folder != guess]
         yes = "" if guess is None else f"Yes, it is {answer.likely[0]}"
         return [
@@ -117,9 +118,7 @@ class TryTab:
             gr.update(choices=others, value=None, label=ANY if guess is None else OTHER, visible=True),
             gr.update(visible=False),
             gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
-            gr.update(
-                value=pictures_html(maps, "Where it looked", MAPS + ADDED * (len(maps) > 1)), visible=bool(maps)
-            ),
+            gr.update(value=pictures_html(maps, "Where it looked", how), visible=bool(maps)),
         ]
 
     def _connect(self, figure: Figure) -> None:
