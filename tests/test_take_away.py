@@ -1,5 +1,7 @@
 """A classifier taken away as one file, and labels that are not asked for again."""
 
+import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -9,6 +11,7 @@ import pytest
 from conftest import DEMO_CLIP
 
 from peft_mmrl.commands import train
+from peft_mmrl.commands.main import main
 from peft_mmrl.projects.agreed import agree, is_agreed, take_back
 from peft_mmrl.projects.intake import merge_classes, move_pictures
 from peft_mmrl.projects.project import Project
@@ -54,6 +57,21 @@ def test_a_program_names_pictures_where_it_is_unpacked(run, digit_folders, tmp_p
     asked = [sys.executable, "classify.py", digit_folders / "test"]
     done = subprocess.run(asked, cwd=top, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) > 1
+
+
+def test_a_bundle_answers_without_network_where_it_is_unpacked(run, digit_folders, tmp_path, monkeypatch, capsys):
+    top = unpacked(take_away(run, "bundle", tmp_path / "out"), tmp_path / "there")
+    assert (top / "base" / "model.safetensors").is_file()
+    assert not [path for path in top.rglob("*") if path.suffix == ".html"]  # no report with pictures
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, lambda *_: pytest.fail("asked the network"))
+    moved = shutil.move(run.project.folder, tmp_path / "elsewhere")  # as on another computer
+    try:
+        main(["predict", str(top), str(digit_folders / "test")])
+    finally:
+        shutil.move(moved, run.project.folder)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1 and all("%" in line for line in lines if line.endswith("png"))
 
 
 def test_what_cannot_be_taken_away_is_said(run, tmp_path):

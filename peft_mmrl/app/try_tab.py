@@ -8,17 +8,17 @@ from typing import Any
 import gradio as gr
 
 from ..projects.intake import add_pictures
-from ..projects.project_runs import project_runs
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
 from .desk import Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
+from .trainings import NEWEST, chosen_training, finished, training_choices
 from .uploads import uploaded
 
 
-NEWEST, AT_ONCE = "/newest", ""  # who answers, where it is no run by its name, which has no stroke
+AT_ONCE = ""  # the choice of no training
 LABEL_AT_ONCE = "Your pictures at once, without training"
 NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
@@ -77,29 +77,25 @@ class TryTab:
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        done = self._trainings()
-        choices = [(f"Training “{name}”", name) for name in done[1:]]
-        choices = [(f"The newest training ({done[0]})" if done else LABEL_AT_ONCE, NEWEST), *choices]
-        if done:
-            choices.append((LABEL_AT_ONCE, AT_ONCE))
+        runs = finished(self._project)
+        if not runs:  # nothing is chosen, so that the first training answers as soon as there is one
+            return [gr.update(choices=[], value=None, visible=False), *self._ask(None, given)]
+        choices = [*training_choices(runs), (LABEL_AT_ONCE, AT_ONCE)]
         value = which if which in [choice for _, choice in choices] else NEWEST
-        return [gr.update(choices=choices, value=value, visible=bool(done)), *self._ask(value, given)]
-
-    def _trainings(self) -> list[str]:
-        """Those that can answer, the newest first."""
-        return [run.name for run in project_runs(self._project) if run.is_done]
+        return [gr.update(choices=choices, value=value, visible=True), *self._ask(value, given)]
 
     def _ask(self, which: str | None, given: dict | None) -> list[Any]:
         """The answer to a picture.
 
         Args:
-            which: name of a run, `AT_ONCE`, or `NEWEST`, which is as if it were the former before the first training.
+            which: name of a run, `NEWEST`, or `AT_ONCE`; None: the newest, or at once before there is one.
             given: what was uploaded, checked by the guard and by Gradio; None: nothing.
         """
         hidden = [None, *[gr.update(visible=False)] * (len(self._answered) - 2)]
         if given is None:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
-        run = next(iter(self._trainings()), None) if which in (None, NEWEST) else which or None
+        runs = finished(self._project)
+        run = None if which == AT_ONCE or not (which or runs) else chosen_training(runs, which).name
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
