@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ..projects.picture_answers import PictureAnswer, Ranks
 
 MOST_BARS = 5
-UNCHECKED = "That class is known by its name alone, so how sure that is cannot be said."
 BY_NAME = "by name"  # in place of a number
 ALONE = "By the names of the classes alone, without your pictures"
 
@@ -44,7 +43,7 @@ def _sentence(answer: PictureAnswer) -> str:
         return "This is probably <b>none of your classes</b>. If it is one all the same:"
     names = [f"<b>{escape(name)}</b>" for name in answer.likely]
     if len(names) == 1 and answer.likely[0] in answer.by_name:
-        return f"This looks like {names[0]}. {UNCHECKED}"
+        return f"This looks like {names[0]}, by its name alone: how sure that is cannot be said."
     if len(names) == 1:
         return f"This is {names[0]}, {escape(percent(answer.ranks[0][1]))} sure."
     return f"This is one of these: {in_words(names)}."

@@ -22,7 +22,7 @@ AT_ONCE = ""  # the choice of no training
 LABEL_AT_ONCE = "Your pictures at once, without training"
 NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
-MAPS = "The brighter a place, the closer it was looked at."
+MAPS = "The redder a place, the closer it was looked at."
 ADDED = " The main view decides most; the others were added by the training."
 TEACH = "<h3>Is that right?</h3>" + '<p class="note">The picture is added to the class that you choose.</p>'
 OTHER, ANY = "No, it is …", "It is …"
@@ -58,7 +58,7 @@ class TryTab:
                 gr.HTML(TEACH)
                 with gr.Row(equal_height=True, elem_classes="line"):
                     self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
-                    self.belongs = gr.Dropdown([], label=ANY, min_width=200, elem_id="belongs")
+                    self.belongs = gr.Dropdown([], show_label=False, container=False, min_width=200, elem_id="belongs")
                     self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
@@ -104,14 +104,15 @@ class TryTab:
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
         maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
         how = MAPS + ADDED if len(maps) > 1 else MAPS
-        others = [(name, folder) for name, folder in names if folder != guess]
+        first = (ANY if guess is None else OTHER, "")
+        others = [first, *((name, folder) for name, folder in names if folder != guess)]
         yes = "" if guess is None else f"Yes, it is {answer.likely[0]}"
         return [
             answer_html(answer),
             guess,
             gr.update(visible=not self._desk.read_only),
             gr.update(value=yes, visible=guess is not None),
-            gr.update(choices=others, value=None, label=ANY if guess is None else OTHER, visible=True),
+            gr.update(choices=others, value="", visible=True),
             gr.update(visible=False),
             gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
             gr.update(value=pictures_html(maps, "Where it looked", how), visible=bool(maps)),
@@ -128,8 +129,8 @@ class TryTab:
             return
 
         def teach(given: dict | None, folder: str | None) -> list[Any]:
-            if folder is None:
-                raise ValueError("Choose a class.")
+            if not folder:  # the first line of the menu
+                return gr.skip()
             return self._keep(given, folder, f"Thank you: it is a picture of “{escape(self._desk.said(folder))}” now.")
 
         def later(given: dict | None) -> list[Any]:
