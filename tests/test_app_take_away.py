@@ -182,19 +182,19 @@ def test_a_file_is_made_where_the_page_shows_it_and_says_how_large_it_is(tab, pr
 
 
 def test_files_of_pages_that_were_closed_are_removed_and_those_of_others_stay(tmp_path):
-    from peft_mmrl.app.places import FILES, UPLOADS, prepare_places
+    from peft_mmrl.app.places import TO_SAVE, UPLOADS, prepare_places
 
     project = Project.open(tmp_path / "project", DEMO_CLIP)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        for place in (UPLOADS, FILES):
+        for place in (UPLOADS, TO_SAVE):
             for name in (str(other.pid), str(os.getpid()), "1" + "0" * 30, "-1", "name"):
                 (project.folder / place / name).mkdir(parents=True)
                 (project.folder / place / name / "large.zip").write_text("content")
             (project.folder / place / "loose.zip").write_text("content")  # of an older version
             os.utime(project.folder / place / str(os.getpid()), (1, 1))  # of a process that had the same number
         prepare_places(project)
-        for place in (UPLOADS, FILES):
+        for place in (UPLOADS, TO_SAVE):
             left = {
                 path.relative_to(project.folder / place).as_posix() for path in (project.folder / place).rglob("*")
             }

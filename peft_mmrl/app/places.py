@@ -15,7 +15,7 @@ from ..projects.project import Project
 UPLOADS = Path(".uploads")  # in the project's folder: what was dropped and not yet taken in, for each process a folder
 SHOWN = Path(".cache") / "shown"  # what the page shows or hands out
 THUMBNAILS = SHOWN / "thumbnails"
-FILES = SHOWN / "files"  # made to be saved elsewhere, for each process a folder
+TO_SAVE = SHOWN / "files"  # made to be saved elsewhere, for each process a folder
 
 
 def prepare_places(project: Project) -> None:
@@ -28,7 +28,7 @@ def prepare_places(project: Project) -> None:
         folder = project.folder / place
         if folder.resolve() != project.folder.resolve() / place:
             raise OSError(f"{folder} is a link that leads elsewhere: take it away.")
-    for place in (UPLOADS, FILES):
+    for place in (UPLOADS, TO_SAVE):
         for left in (project.folder / place).glob("*"):
             if not _is_in_use(left):
                 _remove(left)
@@ -39,7 +39,7 @@ def prepare_places(project: Project) -> None:
 
 
 def own_folder(project: Project, place: Path) -> Path:
-    """This process's folder in `UPLOADS` or `FILES`."""
+    """This process's folder in `UPLOADS` or `TO_SAVE`."""
     return project.folder.resolve() / place / str(os.getpid())
 
 

@@ -14,7 +14,7 @@ from ..hub.upload import check_can_push, is_private, plain_errors, push_folder
 from ..projects.project_runs import Run
 from ..projects.take_away import take_away
 from .desk import Desk, told
-from .places import FILES, own_folder
+from .places import TO_SAVE, own_folder
 from .trainings import NEWEST, chosen_training, finished, training_choices
 from .words import size
 
@@ -119,7 +119,7 @@ class TakeAwayTab:
     def _maker(self, kind: str) -> Any:
         def make(which: str | None) -> Any:
             run = self._run(which)
-            path = take_away(run, kind, own_folder(self._desk.project, FILES))
+            path = take_away(run, kind, own_folder(self._desk.project, TO_SAVE))
             words = f"Save it ({run.name}, {size(path.stat().st_size)})"
             return gr.update(value=str(path), label=words, visible=True)
 
