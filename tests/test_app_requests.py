@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import PIL.Image
@@ -216,6 +218,12 @@ def test_a_password_is_asked_for(tmp_path, monkeypatch):
             assert client.get("/config").status_code == 401
             assert client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
             assert client.post("/login", data={"username": "me", "password": "open"}).status_code == 400
+            monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.2)
+            begun = time.monotonic()
+            with ThreadPoolExecutor(5) as pool:
+                wrong = {"username": "me", "password": "open says me"}
+                answers = list(pool.map(lambda _: httpx.post(f"{page.local_url}login", data=wrong), range(5)))
+            assert [answer.status_code for answer in answers] == [400] * 5 and time.monotonic() - begun >= 5 * 0.2
             assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
             assert client.get("/config").status_code == 200
     finally:
