@@ -46,8 +46,8 @@ MAKE = "Make the file"
 HUB = "A place on the internet, for others who are to use it, or for you on other computers."
 PUBLIC = (
     "What can be seen there: the names of your classes, how many pictures each has and how well it is recognised, "
-    "what was learned, and with which settings. <b>Your pictures and the report stay here.</b> What is private is seen "
-    "by you alone or, under the name of an organisation, by its members; what is public by everybody."
+    "what was learned, and with which settings. <b>Your pictures and the report stay here.</b> What is private is "
+    "seen by you alone or, under the name of an organisation, by its members; what is public by everybody."
 )
 LOG_IN = (
     "Once before the first upload: make an account on huggingface.co, there under Settings, Access Tokens a token "
