@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import PIL.Image
@@ -205,9 +207,9 @@ def test_links_in_the_place_of_its_own_folders_are_refused(tmp_path):
 
 
 def test_a_password_is_asked_for(tmp_path, monkeypatch):
-    from peft_mmrl.app import serving
+    from peft_mmrl.app import guard, serving
 
-    monkeypatch.setattr(serving, "WRONG_PASSWORD_PAUSE", 0.01)
+    monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.01)
     page = serving.serve(Project.open(tmp_path / "project", DEMO_CLIP), password="open sesame")
     try:
         with httpx.Client(base_url=page.local_url) as client:
@@ -216,6 +218,12 @@ def test_a_password_is_asked_for(tmp_path, monkeypatch):
             assert client.get("/config").status_code == 401
             assert client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
             assert client.post("/login", data={"username": "me", "password": "open"}).status_code == 400
+            monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.2)
+            begun = time.monotonic()
+            with ThreadPoolExecutor(5) as pool:
+                wrong = {"username": "me", "password": "open says me"}
+                answers = list(pool.map(lambda _: httpx.post(f"{page.local_url}login", data=wrong), range(5)))
+            assert [answer.status_code for answer in answers] == [400] * 5 and time.monotonic() - begun >= 5 * 0.2
             assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
             assert client.get("/config").status_code == 200
     finally:

@@ -19,6 +19,7 @@ import PIL.Image
 from ..data.folders import holds_picture, is_hidden
 from ..data.pictures import FORMATS, PictureError, examine_picture
 from ..scoring.file_names import safe_name
+from .agreed import follow_class
 from .opening import MOST_PICTURES
 from .placing import free_name, place
 from .project import Project
@@ -277,6 +278,7 @@ def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
     with project.locked():
         moved = move_pictures(project, project.pictures_in(project.class_folder(name)), into)
         if name != into:
+            follow_class(project, name, into)
             project.remove_class(name)
     return moved
 

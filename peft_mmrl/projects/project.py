@@ -12,6 +12,7 @@ from typing import Self
 from ..auto import DEFAULT_BASE_MODEL
 from ..scoring.file_names import folder_names, safe_name
 from ..training.run_folder import writing
+from .agreed import follow_class
 from .better_names import needs_name, read_better_names, write_better_names
 from .opening import copy_classes, find_classes, is_empty, is_project
 from .placing import clean_class_name
@@ -173,6 +174,7 @@ class Project(ProjectFolder):
             taken_out, place = self.removed / old, self.removed / folder
             if folder != old and taken_out.is_dir() and not taken_out.is_symlink() and not os.path.lexists(place):
                 taken_out.rename(place)  # so that they are put back into this class
+            follow_class(self, old, folder)
         return folder
 
     def remove_class(self, name: str) -> None:
