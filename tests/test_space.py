@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -72,6 +73,30 @@ def test_what_is_copied_is_all_that_it_needs(copied, project):
     imported = "import peft_mmrl, peft_mmrl.app.serving; print(peft_mmrl.__file__)"
     done = subprocess.run([sys.executable, "-c", imported], cwd=copied, env={}, capture_output=True, text=True)
     assert done.stdout.strip() == str(copied / "peft_mmrl" / "__init__.py"), done.stderr
+
+
+def test_a_picture_that_is_dropped_while_the_page_loads_is_answered_by_the_training(project, monkeypatch):
+    import gradio
+
+    from peft_mmrl.app import try_tab
+    from peft_mmrl.app.desk import Desk
+    from peft_mmrl.app.figure import Figure
+    from peft_mmrl.projects.picture_answers import PictureAnswer
+
+    dropped = project.folder / ".uploads" / "1.png"
+    dropped.parent.mkdir(exist_ok=True)
+    dropped.touch()
+    asked, desk = [], Desk(project, True)
+    monkeypatch.setattr(desk.workbench, "answer", lambda path, run: asked.append(run) or PictureAnswer("three"))
+    with gradio.Blocks():
+        tab = try_tab.TryTab(desk, Figure(desk))
+    not_chosen_yet = None
+    for runs in ([SimpleNamespace(name="run-2", is_done=True), SimpleNamespace(name="run-1", is_done=True)], []):
+        monkeypatch.setattr(try_tab, "project_runs", lambda _, runs=runs: runs)
+        chosen = tab.show(not_chosen_yet, None)[0]["value"]
+        tab._ask(not_chosen_yet, {"path": str(dropped)})
+        assert asked[-1] == (chosen or None)
+    assert asked == ["run-2", None]
 
 
 def test_its_header_and_requirements_are_those_of_a_space():

@@ -70,21 +70,27 @@ class TryTab:
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        done = [run.name for run in project_runs(self._project) if run.is_done]
+        done = self._done()
         choices = [*((f"Training “{name}”", name) for name in done), (LABEL_AT_ONCE, AT_ONCE)]
         value = which if which in done or (which == AT_ONCE and done) else choices[0][1]
         return [gr.update(choices=choices, value=value, visible=bool(done)), *self._ask(value, given)]
+
+    def _done(self) -> list[str]:
+        """Names of the runs that can answer, the newest first."""
+        return [run.name for run in project_runs(self._project) if run.is_done]
 
     def _ask(self, which: str | None, given: dict | None) -> list[Any]:
         """The answer to a picture.
 
         Args:
-            which: name of a run, or `AT_ONCE`.
+            which: name of a run, or `AT_ONCE`; None: `show` has not chosen yet, see there.
             given: what was uploaded, checked by the guard and by Gradio; None: nothing.
         """
         hidden = [gr.update(visible=False)] * (len(self._answered) - 1)
         if given is None:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
+        if which is None:
+            which = next(iter(self._done()), AT_ONCE)
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), which or None)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
