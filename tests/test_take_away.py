@@ -17,6 +17,7 @@ from peft_mmrl.projects.intake import merge_classes, move_pictures
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run
 from peft_mmrl.projects.take_away import take_away
+from peft_mmrl.scoring.held_out import CONFIDENCE_FILE, Confidence
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,24 @@ def test_a_program_names_pictures_where_it_is_unpacked(run, digit_folders, tmp_p
     asked = [sys.executable, "classify.py", digit_folders / "test"]
     done = subprocess.run(asked, cwd=top, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) > 1
+
+
+def test_a_program_answers_with_sets_where_enough_pictures_were_held_out(run, tmp_path, monkeypatch):
+    from peft_mmrl.projects import take_away as module
+
+    asked = []
+    monkeypatch.setattr(module, "_make", lambda command, run, target, *options: asked.append(options))
+    path, kept = run.folder / CONFIDENCE_FILE, (run.folder / CONFIDENCE_FILE).read_bytes()
+    try:
+        for number in (40, 2):
+            shares, zeros = [0.9] * number, [0] * number
+            Confidence(["a", "b"], zeros, zeros, shares, shares, 2, None, None).save(run.folder)
+            take_away(run, "program", tmp_path / "out")
+        path.unlink()
+        take_away(run, "program", tmp_path / "out")
+    finally:
+        path.write_bytes(kept)
+    assert asked == [("--coverage=0.9",), (), ()]
 
 
 def test_a_bundle_answers_without_network_where_it_is_unpacked(run, digit_folders, tmp_path, monkeypatch, capsys):

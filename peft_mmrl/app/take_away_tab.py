@@ -26,7 +26,8 @@ NOTHING_TO_TAKE = (
 WHAT = {  # title, words for people, and for those who know the field
     "program": (
         "A program for other computers",
-        "It names pictures without this page and without network. It learns no more there: for that come back here.",
+        "It names pictures without this page and without network, with two names where it cannot tell. It never says "
+        "“none of your classes”, and learns no more there: for that come back here.",
         "Unpack it. It needs Python and <code>pip install onnxruntime pillow</code>, and runs by "
         "<code>python classify.py PICTURES</code>.",
     ),
