@@ -65,7 +65,7 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
 
 
 def _rule(run: Run) -> list[str]:
-    """The option that lets a program answer "cat or fox" where it must, as the page does; none where that isn't known."""
+    """The option that lets a program answer "cat or fox" where it must; none where that is not known."""
     try:
         aim = Confidence.load(run.folder).for_coverage()
     except (OSError, ValueError):
