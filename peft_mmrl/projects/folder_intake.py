@@ -1,4 +1,4 @@
-"""Pictures come in with the folders that they lie in: a folder of class folders becomes classes, as `train` reads it."""
+"""Pictures come in with their folders: class folders become classes, by the rule of `train --train_dir`."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class FolderIntake(Intake):
 def add_folder(project: Project, files: Iterable[File], class_name: str | None) -> FolderIntake:
     """Copy files into the classes that their folders say, or into one class where no folder says any.
 
-    The folder that all lie in says none; each folder in it is a class, made where there is no such class, and folders in
-    that one stay as they are: what lies in one belongs together. Hidden files are passed over.
+    The folder that all lie in says none; each folder in it is a class, made where there is none of that name, and
+    folders in that one stay as they are: what lies in one belongs together. Hidden files are passed over.
 
     Args:
         project: that they are added to.
