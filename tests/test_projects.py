@@ -561,7 +561,7 @@ def test_pictures_beside_class_folders_are_left_out_and_said(project, tmp_path):
     found = add_folder(project, in_folders(tmp_path / "up", "all/1.png", "all/oak/1.png", "2.png"), "cat")
     assert found.classes == {"all": 2} and [name for name, _ in found.refused] == ["2.png"]
     found = add_folder(project, in_folders(tmp_path / "more", "all/1.png", "all/oak/2.png"), "cat")
-    assert found.classes == {"oak": 1} and found.refused == [("1.png", folder_intake.BESIDE)]
+    assert found.classes == {"oak": 1} and found.refused == [("1.png", folder_intake.BESIDE_CLASSES)]
 
 
 def test_a_folder_without_pictures_is_no_class(project, tmp_path):

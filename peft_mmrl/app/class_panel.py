@@ -9,7 +9,7 @@ import gradio as gr
 
 from ..projects.intake import merge_classes, take_class_out
 from ..projects.project import ClassFolder, Project
-from .look import typed_line
+from .look import LINE_WIDTH, typed_line
 from .words import pictures
 
 
@@ -32,7 +32,9 @@ class ClassPanel:
                 info="Better words help: “siamese cat” says more than “class 7” or “siam01”.",
             )
             with gr.Row(equal_height=True, elem_classes="line", visible=False) as self.joining:
-                self.into = gr.Dropdown([], label="Put all its pictures into", scale=4, elem_id="merge-into")
+                self.into = gr.Dropdown(
+                    [], label="Put all its pictures into", scale=4, min_width=LINE_WIDTH, elem_id="merge-into"
+                )
                 self.merge = gr.Button("Join", scale=1, min_width=120, elem_id="merge")
             self.take_away = gr.Button(size="sm", elem_id="take-class")
 

@@ -10,6 +10,7 @@ import gradio
 
 STYLE_SHEET = Path(__file__).with_name("page.css")
 SCRIPTS = [Path(__file__).with_name(name) for name in ("keys.html", "folders.html")]
+LINE_WIDTH = 260  # pixels of a line to write in, below which its button goes under it
 DROP_WORDS = {  # instead of Gradio's
     "upload_text.drop_file": "Drop pictures here",
     "upload_text.drop_image": "Drop a picture here",
@@ -48,5 +49,5 @@ def typed_line(
         options: further ones of the line.
     """
     with gradio.Row(equal_height=True, elem_classes="line"):
-        line = gradio.Textbox(label=label, max_lines=1, scale=4, elem_id=name, **options)
+        line = gradio.Textbox(label=label, max_lines=1, scale=4, min_width=LINE_WIDTH, elem_id=name, **options)
         return line, gradio.Button(button, variant=variant, scale=1, min_width=120, elem_id=button_name)

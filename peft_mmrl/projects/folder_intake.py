@@ -16,7 +16,7 @@ from .project import Project
 
 
 LONGEST_PATH = 4096  # characters
-BESIDE = "it lies beside the folders of the classes, so that its class is not known"
+BESIDE_CLASSES = "it lies beside the folders of the classes, so that its class is not known"
 ODD_FOLDER = "its folder has a name that cannot be used"
 NO_CLASS = "Add a class first, or choose a folder that holds a folder of pictures for each class."
 File = tuple[str, Path]  # what its owner calls it, with the folders before it; where it lies now
@@ -59,7 +59,7 @@ def add_folder(project: Project, files: Iterable[File], class_name: str | None) 
         if {name.lower() for name in by_class} <= SPLIT_NAMES:
             parts = ", ".join(by_class)
             raise ValueError(f"This folder holds parts of a collection ({parts}). Choose one of them.")
-        found.refused += [(name, BESIDE) for name, _ in loose]
+        found.refused += [(name, BESIDE_CLASSES) for name, _ in loose]
         for name in sorted(by_class, key=natural_key):
             _add_class(project, name, by_class[name], found)
     elif loose:
