@@ -228,7 +228,7 @@ def test_what_was_not_dropped_is_not_taken(place, client, drops, given):
 def test_files_of_a_chosen_folder_whose_folders_are_not_told_go_into_no_class(place, client, drops):
     pictures = list((place / "project" / "pictures" / "cat").iterdir())
     given = [dropped(client, "1.png", picture(90))]
-    assert "from" not in call(client, drops["drop_folder"], [given, "cat"])
+    assert "added" not in call(client, drops["drop_folder"], [given, "cat"])
     assert list((place / "project" / "pictures" / "cat").iterdir()) == pictures
     assert not os.path.exists(given[0]["path"])
 

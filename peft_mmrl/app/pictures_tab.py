@@ -77,7 +77,7 @@ class PicturesTab:
         self._connect()
 
     def _build_panel(self) -> None:
-        self.title = gr.HTML(padding=False)
+        self.title = gr.HTML(padding=False, elem_id="panel-title")
         self.drop = gr.File(file_count="multiple", show_label=False, height=140, elem_id="drop")
         self.folder = gr.UploadButton("… or choose a folder", file_count="directory", size="sm", elem_id="drop-folder")
         gr.HTML(SUB_FOLDERS, padding=False)
