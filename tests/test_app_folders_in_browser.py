@@ -1,4 +1,4 @@
-"""The tab of pictures in a real browser: folders that become classes, marks, whole classes, and a training meanwhile."""
+"""The tab of pictures in a real browser: folders that become classes, marks, whole classes, while a training runs."""
 
 import shutil
 

@@ -174,6 +174,15 @@ def test_class_folders_get_a_project_beside_them_and_stay_as_they_are(tmp_path):
     assert Project.open(photos).removed_pictures() == ["removed/cat/0.png"]  # it is not copied a second time
 
 
+def test_folders_in_class_folders_keep_their_way(tmp_path):
+    names = ["cat/a/a/0.png", "cat/a/0.png", "cat/a?/0.png", "cat/a*/0.png"]
+    for number, name in enumerate(names):
+        write_picture(tmp_path / "photos" / name, number)
+    project = Project.open(tmp_path / "photos")
+    assert contents(project.pictures) == contents(tmp_path / "photos")
+    assert {"pictures/cat/a/a/0.png", "pictures/cat/a/0.png"} <= set(project.classes()[0].pictures)
+
+
 def test_no_half_project_is_left_where_copying_fails(tmp_path, monkeypatch):
     write_picture(tmp_path / "photos" / "cat" / "0.png", 0)
     write_picture(tmp_path / "photos" / "cat" / "1.png", 1)

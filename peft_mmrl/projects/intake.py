@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,9 +12,9 @@ from ..data.pictures import PictureError
 from ..scoring.file_names import safe_name
 from .agreed import follow_class
 from .opening import MOST_PICTURES
-from .placing import free_name, place
+from .placing import FreePlaces, place
 from .project import Project
-from .staging import stage
+from .staging import Contents, forget_left_behind, stage
 from .under_training import refuse_while_training
 
 
@@ -57,6 +54,7 @@ def add_pictures(
     if class_name is not None:
         project.class_folder(class_name)
     intake, staged, room = Intake(), [], _room(project)
+    forget_left_behind(project)
     try:
         for name, source in files:
             shown = safe_name(PureWindowsPath(str(name)).name)
@@ -89,12 +87,9 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
             intake.refused += [(name, str(error)) for name, _ in staged]
             return
         folder.mkdir(parents=True, exist_ok=True)
-        there = _by_size(project, class_name)
-        room = _room(project)
-        taken: dict[Path, list[str]] = {}
+        there, places, room = _contents(project, class_name), FreePlaces(), _room(project)
         for name, part in staged:
-            size = part.stat().st_size
-            if same := next((other for other in there[size] if filecmp.cmp(part, other, shallow=False)), None):
+            if same := there.find(part):
                 intake.refused.append((name, f"it is there already: {project.relative(same)}"))
             elif room <= 0:
                 intake.refused.append((name, FULL))
@@ -103,17 +98,13 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
                 try:
                     project.path(project.relative(wanted.parent))  # no link has been planted on the way
                     wanted.parent.mkdir(parents=True, exist_ok=True)
-                    if wanted.parent not in taken:
-                        taken[wanted.parent] = os.listdir(wanted.parent)
-                    names = taken[wanted.parent]
-                    target = wanted.with_name(free_name(wanted.name, names, part.suffix))
+                    target = places.near(wanted, part.suffix)
                     place(part, target)
                 except (OSError, ValueError) as error:
                     reason = getattr(error, "strerror", None) or error
                     intake.refused.append((name, f"it cannot be saved: {reason}"))
                     continue
-                names.append(target.name)
-                there[size].append(target)
+                there.add(target)
                 room -= 1
                 intake.added.append(project.relative(target))
 
@@ -124,18 +115,17 @@ def _room(project: Project) -> int:
     return MOST_PICTURES - sum(len(project.pictures_in(area)) for area in areas)
 
 
-def _by_size(project: Project, class_name: str | None) -> dict[int, list[Path]]:
-    """The pictures that a new one may not be a copy of, by the size of their files.
+def _contents(project: Project, class_name: str | None) -> Contents:
+    """The pictures that a new one may not be a copy of.
 
     Those of other classes do not count: one of the two labels is wrong, and people should see it.
     """
     folders = [project.unlabelled, project.pictures] if class_name is None else [project.class_folder(class_name)]
-    there: dict[int, list[Path]] = defaultdict(list)
+    there = Contents()
     for folder in folders:
         for picture in project.pictures_in(folder):
-            path = project.folder / picture
-            with suppress(OSError):
-                there[path.stat().st_size].append(path)
+            with suppress(OSError):  # it has gone meanwhile
+                there.add(project.folder / picture)
     return there
 
 
@@ -239,14 +229,14 @@ def _find(project: Project, pictures: Sequence[str], *areas: str) -> dict[Path, 
 
 def _move(project: Project, places: dict[Path, Path]) -> dict[str, str]:
     """Rename files to names like these that are free; folders that are empty then go, but those of classes."""
-    moved = {}
+    moved, free = {}, FreePlaces()
     for source, wanted in places.items():
         if wanted == source:
             moved[project.relative(source)] = project.relative(source)
             continue
         project.path(project.relative(wanted.parent))  # no link has been planted on the way
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        target = wanted.with_name(free_name(wanted.name, os.listdir(wanted.parent)))
+        target = free.near(wanted)
         place(source, target)
         moved[project.relative(source)] = project.relative(target)
         _drop_empty(source.parent, project)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
 import stat
 import time
+from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,6 +34,14 @@ EXTENSIONS = {  # of the formats that are opened; the first is given to files th
     "AVIF": (".avif", ".avifs"),
     "HEIF": (".heic", ".heif", ".hif"),
 }
+
+
+def forget_left_behind(project: Project) -> None:
+    """Take away what a process left behind that died."""
+    for old in (project.cache / "incoming").glob("*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > LEFT_BEHIND:
+                old.unlink()
 
 
 def stage(project: Project, name: str, source: Path) -> Path:
@@ -62,10 +72,6 @@ def _new_part(project: Project) -> Path:
     """Where a file is written before it is a picture of the project: in the same file system, and seen by nobody."""
     folder = project.cache / "incoming"
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():  # of a process that died
-        with suppress(OSError):
-            if time.time() - old.stat().st_mtime > LEFT_BEHIND:
-                old.unlink()
     return folder / secrets.token_hex(16)
 
 
@@ -101,3 +107,29 @@ def _extension(name: str, kind: str) -> str:
     """The extension that a file has where it is one of its format, so that no picture poses as something else."""
     own, known = os.path.splitext(name)[1], EXTENSIONS[kind]
     return own if own.lower() in known else known[0]
+
+
+class Contents:
+    """Files by their content; only those are read that have the size of another one."""
+
+    def __init__(self) -> None:
+        self._unread: dict[int, list[Path]] = defaultdict(list)
+        self._read: dict[int, dict[bytes, Path]] = defaultdict(dict)
+
+    def add(self, path: Path) -> None:
+        """Count a file among them."""
+        self._unread[path.stat().st_size].append(path)
+
+    def find(self, path: Path) -> Path | None:
+        """The file among them that has the same content as this one."""
+        size = path.stat().st_size
+        for other in self._unread.pop(size, []):
+            with suppress(OSError):  # it has gone meanwhile
+                self._read[size].setdefault(_digest(other), other)
+        same = self._read.get(size)
+        return same.get(_digest(path)) if same else None
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
