@@ -89,7 +89,7 @@ def see(page, selector, text=None):
 
 def drag(page, selector, *paths):
     """Drop files or folders as an operating system does."""
-    box = see(page, selector).bounding_box()
+    box = see(page, selector, "Drop pictures here" if selector == "#drop" else None).bounding_box()
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     devtools = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -115,7 +115,7 @@ def test_a_chosen_folder_of_class_folders_becomes_classes(project, page, leaves)
 def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#begin")
     drag(page, "#begin", leaves / "oak" / "0.png")
-    see(page, ".toast-body", "in which folders these pictures lay")
+    see(page, "#said", "in which folders these pictures lay")
     assert counts(project) == {}
     drag(page, "#begin", leaves)
     see(page, "#said", "2 classes from the folder: elm 2, oak 4.")

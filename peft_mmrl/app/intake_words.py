@@ -41,6 +41,11 @@ def folder_words(intake: FolderIntake, said: Mapping[str, str]) -> str:
     return _note(head, intake)
 
 
+def refusal_words(error: Exception) -> str:
+    """Why none of the dropped files was taken, as HTML."""
+    return f'<div class="note" role="status"><b>Nothing was taken.</b><br>{escape(str(error))}</div>'
+
+
 def _note(head: str, intake: Intake) -> str:
     lines = [f"<b>{head}</b>"] if head else []
     if intake.refused:

@@ -17,7 +17,7 @@ from .desk import Desk, in_turn, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
-from .intake_words import folder_words
+from .intake_words import folder_words, refusal_words
 from .look import typed_line
 from .marking import Marking
 from .uploads import take_in_folders
@@ -131,9 +131,12 @@ class PicturesTab:
             return ["", *self.show(project.add_class(name))]
 
         def drop(files: Any, chosen: str | None, is_folder: bool = False) -> list[Any]:
-            found = take_in_folders(project, files, chosen, is_folder=is_folder)
+            try:
+                found = take_in_folders(project, files, chosen, is_folder=is_folder)
+            except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
+                return [None, *self.show(chosen, refusal_words(error))]
             shown = next(iter(found.classes), None) if chosen is None else chosen
-            return self.show(shown, folder_words(found, project.prompt_names()))
+            return [None, *self.show(shown, folder_words(found, project.prompt_names()))]
 
         def drop_folder(files: Any, chosen: str | None) -> list[Any]:
             return drop(files, chosen, is_folder=True)
@@ -167,8 +170,7 @@ class PicturesTab:
             self.after(self._on(event, add, [self.new_class], [self.new_class]))
         for source, do in ((self.drop, drop), (self.folder, drop_folder), (self.first_folder, drop_folder)):
             waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source}
-            done = self._on(source.upload, do, [source, chosen], **waiting)
-            self.after(done.then(lambda: None, None, source, show_progress="hidden"))
+            self.after(self._on(source.upload, do, [source, chosen], [source], **waiting))
         self.after(self._on(self.tab.select, self.show, [chosen]))
         self._on(chosen.input, self.show, [chosen])
         self._on(self.more.click, show_all, [chosen])
