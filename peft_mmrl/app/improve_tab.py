@@ -14,7 +14,7 @@ from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .pictures_tab import intake_words
+from .intake_words import intake_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in

@@ -93,7 +93,7 @@ def serve(
     from starlette.middleware import Middleware  # comes with Gradio
 
     from .guard import Guard
-    from .look import KEYS_SCRIPT, STYLE_SHEET, theme
+    from .look import SCRIPTS, STYLE_SHEET, drop_words, theme
     from .project_page import build_page
 
     folder = project.folder.resolve()
@@ -121,7 +121,8 @@ def serve(
         max_file_size=LARGEST_DROPPED_FILE,
         theme=theme(),
         css_paths=STYLE_SHEET,
-        head_paths=KEYS_SCRIPT,
+        head_paths=SCRIPTS,
+        i18n=drop_words(),
         inbrowser=open_browser,
         prevent_thread_lock=True,
         quiet=True,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from ..auto import DEFAULT_BASE_MODEL
+from ..data.folders import is_litter
+from ..data.wording import first_few
 from ..scoring.file_names import folder_names, safe_name
 from ..training.run_folder import writing
 from .agreed import follow_class
@@ -182,18 +184,27 @@ class Project(ProjectFolder):
 
         Raises:
             ValueError: there are pictures, or other files.
+            OSError: it cannot be taken away.
         """
         with self.locked():
             folder = self.class_folder(name)
             better = read_better_names(self.folder, self.class_folders())
             if self.pictures_in(folder):
                 raise ValueError(f"{name!r} has pictures: take them out first, or move them to another class.")
-            try:
-                folder.rmdir()
-            except OSError as error:
-                raise ValueError(f"The folder {folder} holds other files: look at it, and move them away.") from error
+            self.refuse_other_files(name)
+            for place, _, files in os.walk(folder, topdown=False):
+                for file in filter(is_litter, files):
+                    Path(place, file).unlink()
+                Path(place).rmdir()
             if better.pop(name, None) is not None:
                 write_better_names(self.folder, better)
+
+    def refuse_other_files(self, name: str) -> None:
+        """Raise a ValueError where a class's folder holds more than pictures: it cannot go then."""
+        folder, others = self.class_folder(name), []
+        self.pictures_in(folder, lambda path, reason: others.append(path.name.encode("utf-8", "replace").decode()))
+        if others:
+            raise ValueError(f"The folder {folder} holds other files ({first_few(others, 3)}): move them away first.")
 
     def set_prompt_name(self, name: str, prompt_name: str | None) -> None:
         """Say in other words what a class shows; the folder stays as it is.
