@@ -1,6 +1,9 @@
 """No request to the page reads or writes outside its project, reaches another host, or comes from another page."""
 
+import asyncio
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from starlette.applications import Starlette
@@ -8,7 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from peft_mmrl.app.guard import LARGEST_REQUEST, Guard, named_files
+from peft_mmrl.app import guard
+from peft_mmrl.app.guard import LARGEST_REQUEST, WRONG_PASSWORD_PAUSE, Guard, named_files
 from peft_mmrl.app.serving import THIS_MACHINE, check_address, is_this_machine
 
 
@@ -254,6 +258,76 @@ def test_the_browser_is_told_to_ask_no_other_host(client):
     assert policy.startswith("default-src 'self' data: blob:")
     assert "http" not in policy and "*" not in policy
     assert "frame-ancestors 'self'" in policy
+
+
+class Door:
+    """An app behind the guard that lets in whoever says "right", and the order in which it has answered."""
+
+    def __init__(self, monkeypatch):
+        self.paused, self.answered = [], []
+
+        async def app(scope, receive, send):
+            said = (await receive())["body"].decode()
+            await send({"type": "http.response.start", "status": 200 if said.endswith("right") else 400})
+            await send({"type": "http.response.body", "body": said.encode()})
+
+        async def pause(seconds):
+            self.paused.append(seconds)
+            for _ in range(100):  # whoever need not wait is quicker
+                await asyncio.sleep(0)
+            self.answered.append("pause")
+
+        monkeypatch.setattr(guard, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=pause))
+        folders = {"uploads": Path(), "served": [], "reports": None}
+        self.guard = Guard(app, **folders, largest_upload=0, names=None, addresses=set())
+
+    async def knock(self, said, address="10.0.0.1", path="/login", **headers):
+        headers = {"content-length": "9", **headers}
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": raw, "client": (address, 1234)}
+
+        async def receive():
+            return {"type": "http.request", "body": said.encode()}
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                self.answered.append(message["body"].decode())
+
+        await self.guard(scope, receive, send)
+
+    def knock_at_once(self, *knocks):
+        async def all_of_them():
+            await asyncio.gather(*knocks)
+
+        asyncio.run(all_of_them())
+        return self.answered
+
+
+@pytest.mark.parametrize("path", ["/login", "/login/"])
+def test_wrong_passwords_wait_for_each_other_however_many_come_at_once(monkeypatch, path):
+    door = Door(monkeypatch)
+    answered = door.knock_at_once(*(door.knock(f"wrong {number}", path=path) for number in range(4)))
+    assert answered == [word for number in range(4) for word in ("pause", f"wrong {number}")]
+    assert door.paused == [WRONG_PASSWORD_PAUSE] * 4 and WRONG_PASSWORD_PAUSE >= 1
+
+
+def test_a_right_password_among_many_is_not_told_sooner(monkeypatch):
+    door = Door(monkeypatch)
+    answered = door.knock_at_once(door.knock("wrong 1"), door.knock("wrong 2"), door.knock("right"))
+    assert answered == ["pause", "wrong 1", "pause", "wrong 2", "right"]
+
+
+def test_whoever_comes_from_elsewhere_does_not_wait_for_them(monkeypatch):
+    door = Door(monkeypatch)
+    tries = [door.knock(f"wrong {number}") for number in range(3)]
+    assert door.knock_at_once(*tries, door.knock("right", address="10.0.0.2"))[0] == "right"
+    assert door.knock_at_once(door.knock("wrong"))[-1] == "wrong"  # and later it goes on
+
+
+def test_addresses_that_a_tunnel_says_are_not_believed(monkeypatch):
+    door = Door(monkeypatch)
+    tries = [door.knock(f"wrong {n}", address=f"10.0.0.{n}", **{"x-forwarded-for": f"10.0.0.{n}"}) for n in range(3)]
+    assert door.knock_at_once(*tries) == [word for n in range(3) for word in ("pause", f"wrong {n}")]
 
 
 def test_every_path_in_a_call_is_found():

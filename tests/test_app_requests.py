@@ -1,7 +1,11 @@
 """Requests made by hand to the whole page: whatever they ask for, nothing outside the project is read or written."""
 
+import io
 import json
 import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import PIL.Image
@@ -99,7 +103,8 @@ def test_no_call_reads_or_writes_outside_the_project(place, client):
             continue
         for one in HOSTILE:
             value = json.loads(json.dumps(one).replace("{place}", str(place)))
-            answer = call(client, function["id"], [value] * len(function["inputs"]), {"index": value, "value": value})
+            event = {"index": value, "value": value, "marked": value}
+            answer = call(client, function["id"], [value] * len(function["inputs"]), event)
             assert SECRET not in (answer or "") and "root:" not in (answer or "")
     assert outside(place) == before
     assert not os.path.lexists(place / "project" / "pictures" / "..gnp.tac")
@@ -117,7 +122,7 @@ def test_no_function_behind_the_page_does_either(place, page, capsys):
             continue
         for one in HOSTILE:
             value = json.loads(json.dumps(one).replace("{place}", str(place)))
-            event = [SimpleNamespace(index=value, value=value)] if function.name == "_toggle" else []
+            event = [SimpleNamespace(marked=value)] if function.name == "_mark" else []
             try:
                 answer = str(function.fn(*[value] * len(function.inputs), *event))
             except gr.Error as error:
@@ -175,6 +180,59 @@ def test_what_was_uploaded_is_taken_in_and_forgotten(place, client):
     assert not os.path.exists(path)
 
 
+def dropped(client, name, content):
+    """What the page sends of a file that was uploaded under this name."""
+    path = upload(client, "a.png", content).json()[0]
+    return {"path": path, "orig_name": name, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture
+def drops(client):
+    """Functions of the page, by what is dropped or chosen."""
+    functions = client.get("/config").json()["dependencies"]
+    call(client, next(one["id"] for one in functions if one["api_name"] == "show"), [None])  # the page is opened
+    return {one["api_name"]: one["id"] for one in functions if one["api_name"] in ("drop", "drop_folder")}
+
+
+def picture(number):
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (40, 30), (number, 0, 0)).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_folders_in_names_are_classes_and_lead_nowhere_else(place, client, drops):
+    before, project = outside(place), place / "project"
+    names = ["all/oak/1.png", "all/oak/../../../evil.png", "../../evil.png", "/etc/oak/3.png", "all/CON/4.png"]
+    names += ["all/linked/5.png", "all/oak/\u202e/6.png", "all/x\0y/7.png", f"all/{'z/' * 3000}8.png"]
+    given = [dropped(client, name, picture(number)) for number, name in enumerate(names)]
+    answer = call(client, drops["drop_folder"], [given, None])
+    assert "from the folder" in answer and "oak" in answer
+    assert outside(place) == before
+    assert {path.name for path in place.iterdir()} == {"secret.txt", "others", "project"}
+    assert not list((project / "pictures").rglob("evil*")) and not list((project / "pictures" / "linked").glob("5*"))
+    assert not any(os.path.exists(one["path"]) for one in given)
+    shutil.rmtree(project / "pictures" / "oak")
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["x", ["x"], [None], [{"orig_name": "a/b.png"}], [{"path": 1, "orig_name": "a/b.png"}], {"path": "x"}],
+    ids=str,
+)
+def test_what_was_not_dropped_is_not_taken(place, client, drops, given):
+    for function in drops.values():
+        answer = call(client, function, [given, "cat"])
+        assert answer is None or " added" not in answer
+
+
+def test_files_of_a_chosen_folder_whose_folders_are_not_told_go_into_no_class(place, client, drops):
+    pictures = list((place / "project" / "pictures" / "cat").iterdir())
+    given = [dropped(client, "1.png", picture(90))]
+    assert "in which folders these pictures lay" in call(client, drops["drop_folder"], [given, "cat"])
+    assert list((place / "project" / "pictures" / "cat").iterdir()) == pictures
+    assert not os.path.exists(given[0]["path"])
+
+
 def test_a_file_that_is_too_large_is_not_taken(place, client, monkeypatch, page):
     monkeypatch.setattr(page, "max_file_size", 1000)
     assert upload(client, "large.png", b"0" * 2000).status_code == 413
@@ -205,9 +263,9 @@ def test_links_in_the_place_of_its_own_folders_are_refused(tmp_path):
 
 
 def test_a_password_is_asked_for(tmp_path, monkeypatch):
-    from peft_mmrl.app import serving
+    from peft_mmrl.app import guard, serving
 
-    monkeypatch.setattr(serving, "WRONG_PASSWORD_PAUSE", 0.01)
+    monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.01)
     page = serving.serve(Project.open(tmp_path / "project", DEMO_CLIP), password="open sesame")
     try:
         with httpx.Client(base_url=page.local_url) as client:
@@ -216,6 +274,12 @@ def test_a_password_is_asked_for(tmp_path, monkeypatch):
             assert client.get("/config").status_code == 401
             assert client.post("/gradio_api/queue/join", json={"data": [], "fn_index": 0}).status_code == 401
             assert client.post("/login", data={"username": "me", "password": "open"}).status_code == 400
+            monkeypatch.setattr(guard, "WRONG_PASSWORD_PAUSE", 0.2)
+            begun = time.monotonic()
+            with ThreadPoolExecutor(5) as pool:
+                wrong = {"username": "me", "password": "open says me"}
+                answers = list(pool.map(lambda _: httpx.post(f"{page.local_url}login", data=wrong), range(5)))
+            assert [answer.status_code for answer in answers] == [400] * 5 and time.monotonic() - begun >= 5 * 0.2
             assert client.post("/login", data={"username": "me", "password": "open sesame"}).status_code == 200
             assert client.get("/config").status_code == 200
     finally:

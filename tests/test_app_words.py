@@ -7,7 +7,7 @@ import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
 from peft_mmrl.app.outcome_words import changed_pictures, outcome_html
-from peft_mmrl.app.words import classes, duration, of_ten, percent, pictures
+from peft_mmrl.app.words import classes, duration, of_ten, percent, pictures, size
 from peft_mmrl.data.wording import in_words
 from peft_mmrl.projects.picture_answers import PictureAnswer
 
@@ -40,6 +40,12 @@ def test_numbers_and_lists_in_words():
         "about 1 minute",
         "about 3 minutes",
         "about 2 hours",
+    ]
+    assert [size(number) for number in (1, 830_000, 9_900_000, 610_000_000)] == [
+        "0.1 MB",
+        "0.8 MB",
+        "9.9 MB",
+        "610 MB",
     ]
     assert [percent(share) for share in (1.0, 0.5, 0.0)] == ["> 99%", "50%", "< 1%"]
 

@@ -83,13 +83,13 @@ def test_on_a_planted_mark_the_maps_have_their_mass_there(trained):
     assert_look_at(attention_maps(model, pixels), cells)
 
 
-@pytest.mark.parametrize("folds", [0, 4])
-def test_a_report_says_why_on_a_planted_mark(trained, tmp_path, folds):
+def why_of_marked(trained, folder, folds):
+    """What makes a report's page on 40 pictures with a mark, their predictions and data set, labels and cells."""
     model, processor = trained
     pictures, labels, cells = draw_marked(40, np.random.default_rng(7))
     for number, picture in enumerate(pictures):
-        picture.save(tmp_path / f"{number}.png")
-    files = [{"path": str(tmp_path / f"{number}.png"), "bytes": None} for number in range(40)]
+        picture.save(folder / f"{number}.png")
+    files = [{"path": str(folder / f"{number}.png"), "bytes": None} for number in range(40)]
     names = [f"photos/{number}.png" for number in range(40)]
     data = Dataset.from_dict({"image": files, "path": names}).cast_column("image", Image(decode=False))
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
@@ -101,6 +101,13 @@ def test_a_report_says_why_on_a_planted_mark(trained, tmp_path, folds):
     wrong = torch.nn.functional.one_hot(1 - labels, 2).float()
     predictions = Predictions(NAMES, [True, True], names, labels, wrong, wrong, folds=folds)
     why = Why(model, Preprocessing.of(model, processor), data, reference, Accelerator(cpu=True))
+    return why, predictions, data, labels, cells
+
+
+@pytest.mark.parametrize("folds", [0, 4])
+def test_a_report_says_why_on_a_planted_mark(trained, tmp_path, folds):
+    why, predictions, data, labels, cells = why_of_marked(trained, tmp_path, folds)
+    names = data["path"][:]
     assert why.write(tmp_path / "report", "marks", predictions, data) == "why.html"
     text, page = ((tmp_path / "report" / name).read_text() for name in ("why.jsonl", "why.html"))
     rows = [json.loads(line) for line in text.splitlines()]
@@ -115,6 +122,24 @@ def test_a_report_says_why_on_a_planted_mark(trained, tmp_path, folds):
     assert page.count("<img") == 4 * (1 + 6 + 3)
     assert ("These models are not kept" in page) == bool(folds)
     assert str(tmp_path) not in text + page  # no place of this machine
+
+
+@pytest.mark.parametrize("gone", [[2], [0, 3], [0, 1, 2, 3]])
+def test_pictures_that_are_gone_keep_their_place_in_a_report(trained, tmp_path, gone):
+    why, predictions, data, _, cells = why_of_marked(trained, tmp_path, folds=4)
+    for number in gone:
+        (tmp_path / f"{number}.png").unlink()
+    why.write(tmp_path / "report", "marks", predictions, data)
+    text, page = ((tmp_path / "report" / name).read_text() for name in ("why.jsonl", "why.html"))
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["path"] for row in rows] == [f"photos/{number}.png" for number in range(4)]
+    assert [number for number, row in enumerate(rows) if row["error"]] == gone
+    there = [number for number in range(4) if number not in gone]
+    if there:
+        maps = torch.tensor([list(rows[number]["maps"].values()) for number in there])
+        assert_look_at(maps, [cells[number] for number in there])
+    places = [page.index(f"photos/{number}.png") for number in range(4)]
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize("decided", [False, True])

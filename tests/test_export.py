@@ -419,19 +419,64 @@ def test_eight_bits_are_smaller_and_say_how_alike_they_answer(adapter, exported,
     assert content["int8"] and content["bytes"] < 0.5 * json.loads((exported / "export.json").read_text())["bytes"]
     agreement = content["agreement"]
     assert agreement["pictures"] == 150 and agreement["low"] < agreement["share"] <= agreement["high"]
-    assert f"{agreement['same_answer']} of 150 pictures have the same answer" in capsys.readouterr().out
-    answers = [
-        [row["label"] for row in as_rows(text)]
-        for text in (classify(folder, many, "--format", "jsonl"), predicted(adapter, many, "--format", "jsonl"))
-    ]
-    assert sum(one == other for one, other in zip(*answers, strict=True)) == agreement["same_answer"]
+    said = f"{agreement['same_answer']} of 150 pictures have the same answer"
+    assert said in capsys.readouterr().out and said in (folder / "README.md").read_text()
+    assert agreement["same_answer"] == agreement["same_likeliest"] == same_labels(folder, adapter, many)
     assert [path for path in folder.iterdir() if path.is_dir()] == []
 
 
-def test_too_few_alike_are_refused_and_nothing_is_left(adapter, many, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "SAME_ANSWERS", 1.1)
+def same_labels(folder, adapter, pictures, *aim):
+    """How many pictures get the same answer from a folder and from `predict`."""
+    texts = (
+        classify(folder, pictures, "--format", "jsonl"),
+        predicted(adapter, pictures, "--format", "jsonl", *aim),
+    )
+    answers = [[row["label"] for row in as_rows(text)] for text in texts]
+    return sum(one == other for one, other in zip(*answers, strict=True))
+
+
+@pytest.fixture
+def at_a_threshold(many, tmp_path):
+    """Options and the rule by which half of the pictures are just not, or just, given another class or named at all;
+    with `confidence.json` that leads to it."""
+
+    def make(kind):
+        adapter = confident(save_adapter(tmp_path / "adapter"))
+        rows = as_rows(predicted(adapter, many, "--top_k", "3", "--format", "jsonl"))
+        column, of = ("own", "probability_2") if kind == "--coverage" else ("largest", "probability")
+        middle = float(np.median([row[of] for row in rows]))
+        content = json.loads((adapter / "confidence.json").read_text())
+        content[column] = [middle] * len(content["labels"])
+        content["predicted"] = content["labels"] if kind == "--coverage" else [0] * len(content["labels"])
+        (adapter / "confidence.json").write_text(json.dumps(content))
+        return adapter, [kind, "0.9" if kind == "--coverage" else "0.1"]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["--coverage", "--risk"])
+def test_answers_that_differ_beside_the_same_likeliest_class_are_counted(kind, at_a_threshold, many, tmp_path, capsys):
+    adapter, aim = at_a_threshold(kind)
+    folder = write(adapter, tmp_path / "out", "--int8", "--pictures", many, "--force", *aim)
+    agreement = json.loads((folder / "export.json").read_text())["agreement"]
+    assert agreement["same_answer"] < agreement["same_likeliest"]
+    assert agreement["same_answer"] == same_labels(folder, adapter, many, *aim)
+    words = f"{agreement['same_likeliest']} ({agreement['same_likeliest'] / 150:.1%}) the same likeliest class"
+    assert words in capsys.readouterr().out and words in (folder / "README.md").read_text()
+
+
+WEIGHED = [("SAME_LIKELIEST", "likeliest classes"), ("SAME_ANSWERS", "answers")]
+
+
+@pytest.mark.parametrize(("enough", "what"), WEIGHED)
+def test_too_few_alike_are_refused_and_nothing_is_left(enough, what, adapter, many, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "SAME_LIKELIEST", 0.0)
+    monkeypatch.setattr(export, "SAME_ANSWERS", 0.0)
+    monkeypatch.setattr(export, enough, 1.1)
     arguments = ["--int8", "--pictures", many / "0"]
-    with pytest.raises(SystemExit, match="in 8 bits .* fewer than 110%: leave out --int8, or .* --force"):
+    with pytest.raises(
+        SystemExit, match=f"in 8 bits .* of the {what} .* fewer than 110%: leave out --int8, or .* --force"
+    ):
         write(adapter, tmp_path / "out", *arguments)
     assert list(tmp_path.iterdir()) == []
     assert (write(adapter, tmp_path / "out", *arguments, "--force") / "model.onnx").exists()
@@ -441,7 +486,7 @@ def test_agreement_is_measured_wherever_pictures_are_given(adapter, odd, tmp_pat
     folder = write(adapter, tmp_path / "out", "--pictures", odd)
     agreement = json.loads((folder / "export.json").read_text())["agreement"]
     readable = [row for row in as_rows(predicted(adapter, odd, "--format", "jsonl")) if row["error"] is None]
-    assert agreement["same_answer"] == agreement["pictures"] == len(readable)
+    assert agreement["same_answer"] == agreement["same_likeliest"] == agreement["pictures"] == len(readable)
     assert agreement["largest_difference"] < 0.01
 
 

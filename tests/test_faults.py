@@ -85,7 +85,15 @@ def test_classes_with_too_few_pictures_are_named(project):
     assert few.classes == ["cow"] and few.words.startswith("cow has 1 picture:")
 
 
-@pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "dog"]])
+@pytest.mark.parametrize("names", [[], ["cat"], ["cat", "dog"]])
+def test_nothing_is_wrong_before_the_first_picture(tmp_path, names):
+    project = Project.create(tmp_path / "work")
+    for name in names:
+        project.add_class(name)
+    assert find_faults(project) == []
+
+
+@pytest.mark.parametrize("classes", [["cat"], ["cat", "dog"]])
 def test_one_class_is_too_few(tmp_path, classes):
     project = Project.create(tmp_path / "work")
     for name in classes[:1]:

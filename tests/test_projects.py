@@ -17,10 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from peft_mmrl.projects import intake, opening, project_folder, project_settings
+from peft_mmrl.projects import folder_intake, intake, opening, project_folder, project_settings, staging
 from peft_mmrl.projects import project as project_module
 from peft_mmrl.projects.better_names import NAMES_FILE
-from peft_mmrl.projects.intake import add_pictures, merge_classes, move_pictures, put_back, remove_pictures
+from peft_mmrl.projects.folder_intake import add_folder
+from peft_mmrl.projects.intake import (
+    add_pictures,
+    merge_classes,
+    move_pictures,
+    put_back,
+    remove_pictures,
+    take_class_out,
+)
 from peft_mmrl.projects.project import Project
 
 
@@ -164,6 +172,15 @@ def test_class_folders_get_a_project_beside_them_and_stay_as_they_are(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "photos-project"]
     remove_pictures(project, ["pictures/cat/0.png"])
     assert Project.open(photos).removed_pictures() == ["removed/cat/0.png"]  # it is not copied a second time
+
+
+def test_folders_in_class_folders_keep_their_way(tmp_path):
+    names = ["cat/a/a/0.png", "cat/a/0.png", "cat/a?/0.png", "cat/a*/0.png"]
+    for number, name in enumerate(names):
+        write_picture(tmp_path / "photos" / name, number)
+    project = Project.open(tmp_path / "photos")
+    assert contents(project.pictures) == contents(tmp_path / "photos")
+    assert {"pictures/cat/a/a/0.png", "pictures/cat/a/0.png"} <= set(project.classes()[0].pictures)
 
 
 def test_no_half_project_is_left_where_copying_fails(tmp_path, monkeypatch):
@@ -432,8 +449,8 @@ def test_odd_names_become_safe_ones_and_no_two_are_one(project, tmp_path, place)
 def test_what_is_no_picture_or_too_large_is_refused_with_the_reason_and_the_rest_is_taken(
     project, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(intake, "LARGEST_FILE", 2000)
-    monkeypatch.setattr(intake, "MOST_PIXELS", 100)
+    monkeypatch.setattr(staging, "LARGEST_FILE", 2000)
+    monkeypatch.setattr(staging, "MOST_PIXELS", 100)
     good = write_picture(tmp_path / "good.png", 50)
     (tmp_path / "words.png").write_text("words")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -483,7 +500,7 @@ def test_a_crash_leaves_no_half_picture(project, tmp_path, monkeypatch, where):
         raise KeyboardInterrupt
 
     before = all_contents(project)
-    owner = intake.shutil if where == "copyfile" else intake
+    owner = {"copyfile": staging.shutil, "examine_picture": staging}.get(where, intake)
     with monkeypatch.context() as patched:
         patched.setattr(owner, where, dies)
         with pytest.raises(KeyboardInterrupt):
@@ -494,7 +511,7 @@ def test_a_crash_leaves_no_half_picture(project, tmp_path, monkeypatch, where):
 
 def test_what_a_dead_process_has_left_goes_and_what_another_works_on_stays(project, tmp_path):
     incoming = project.cache / "incoming"
-    for name, age in (("old", 2 * intake.LEFT_BEHIND), ("new", 0)):
+    for name, age in (("old", 2 * staging.LEFT_BEHIND), ("new", 0)):
         (incoming / name).write_bytes(b"half")
         os.utime(incoming / name, (time.time() - age,) * 2)
     assert add_pictures(project, [("n.png", write_picture(tmp_path / "n.png", 70))], "cat").added
@@ -505,9 +522,93 @@ def test_a_full_disk_is_a_reason(project, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(intake.shutil, "copyfile", full)
+    monkeypatch.setattr(staging.shutil, "copyfile", full)
     found = add_pictures(project, [("n.png", write_picture(tmp_path / "n.png", 70))], "cat")
     assert "No space left" in found.refused[0][1] and not found.added
+
+
+# --- pictures come in folders -------------------------------------------------------------------------------------
+
+
+def in_folders(place, *names):
+    """Files of these names, as a browser gives them: each a picture of its own unless its name says otherwise."""
+    place.mkdir()
+    files = []
+    for number, name in enumerate(names):
+        path = place / f"{number}{Path(name).suffix}"
+        write_picture(path, 500 + number) if path.suffix == ".png" else path.write_text("words")
+        files.append((name, path))
+    return files
+
+
+def counts(project):
+    return {one.name: len(one.pictures) for one in project.classes()}
+
+
+def test_a_folder_of_pictures_goes_into_one_class(project, tmp_path):
+    files = in_folders(tmp_path / "up", "holiday/1.png", "holiday/2.png", "holiday/.DS_Store", "holiday/Thumbs.db")
+    found = add_folder(project, files, "cat")
+    assert found.classes == {"cat": 2} and not found.is_sorted and not found.refused
+    assert counts(project) == {"cat": 5, "dog": 3}
+
+
+def test_a_folder_of_class_folders_becomes_classes_whatever_class_is_chosen(project, tmp_path):
+    names = ["all/Cat/1.png", "all/oak/1.png", "all/oak/tree 1/1.png", "all/.git/x.png", "all/oak/notes.txt"]
+    found = add_folder(project, in_folders(tmp_path / "up", *names), "dog")
+    assert found.is_sorted and found.classes == {"cat": 1, "oak": 2}
+    assert counts(project) == {"cat": 4, "dog": 3, "oak": 2}
+    assert project.classes()[2].pictures == ["pictures/oak/1.png", "pictures/oak/tree 1/1.png"]  # a group stays one
+    assert found.refused == [("oak/notes.txt", "not a picture, or of a format that is not opened")]
+
+
+def test_several_folders_at_once_are_classes(project, tmp_path):
+    found = add_folder(project, in_folders(tmp_path / "up", "oak/1.png", "elm/1.png", "elm/2.png"), None)
+    assert found.classes == {"elm": 2, "oak": 1}
+
+
+def test_pictures_beside_class_folders_are_left_out_and_said(project, tmp_path):
+    found = add_folder(project, in_folders(tmp_path / "up", "all/1.png", "all/oak/1.png", "2.png"), "cat")
+    assert found.classes == {"all": 2} and [name for name, _ in found.refused] == ["2.png"]
+    found = add_folder(project, in_folders(tmp_path / "more", "all/1.png", "all/oak/2.png"), "cat")
+    assert found.classes == {"oak": 1} and found.refused == [("1.png", folder_intake.BESIDE_CLASSES)]
+
+
+def test_a_folder_without_pictures_is_no_class(project, tmp_path):
+    names = ["all/1.png", "all/words/notes.txt", "all/words/more.txt"]
+    found = add_folder(project, in_folders(tmp_path / "up", *names), "cat")
+    assert found.classes == {"cat": 1} and [name for name, _ in found.refused] == ["words/notes.txt", "words/more.txt"]
+    bad = in_folders(tmp_path / "bad", "all/oak/1.png", "all/elm/2.png")
+    bad[0][1].write_text("no picture")
+    found = add_folder(project, bad, None)
+    assert found.classes == {"elm": 1} and found.refused[0][0] == "oak/1.png"
+    assert "oak" not in project.class_folders()
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a/train/1.png", "a/test/2.png"], "parts of a collection"),
+        (["1.png"], "Add a class first"),
+        (["a/1.png"], "Add a class first"),
+    ],
+)
+def test_folders_that_say_no_class_are_refused(project, tmp_path, names, words):
+    with pytest.raises(ValueError, match=words):
+        add_folder(project, in_folders(tmp_path / "up", *names), None)
+    assert counts(project) == {"cat": 3, "dog": 3}
+
+
+@pytest.mark.parametrize(
+    "way", ["..", ".", "", "/etc", "C:", "\\x", "a\0b", "\ud800", "\n", "x" * 5000, "- -", "x" * 101]
+)
+def test_folders_that_lead_elsewhere_are_refused_and_nothing_is_written_outside(project, tmp_path, way):
+    outside = sorted(tmp_path.iterdir())
+    names = [f"all/{way}/1.png", f"all/oak/{way}/2.png", f"{way}/oak/3.png", "all/elm/4.png"]
+    found = add_folder(project, in_folders(tmp_path / "up", *names), "cat")
+    assert "elm" in counts(project) or "all" in counts(project)
+    assert len(found.added) + len(found.refused) == 4
+    assert all(project.path(picture).is_file() for picture in found.added)
+    assert sorted(tmp_path.iterdir()) == sorted([*outside, tmp_path / "up"])
 
 
 # --- classes --------------------------------------------------------------------------------------------------------
@@ -589,6 +690,8 @@ def test_a_class_with_pictures_is_not_taken_away(project):
     with pytest.raises(ValueError, match="holds other files"):
         project.remove_class("cat")
     (project.pictures / "cat" / "notes.txt").unlink()
+    (project.pictures / "cat" / ".DS_Store").write_bytes(b"")  # what systems leave everywhere keeps no class
+    (project.pictures / "cat" / "scene").mkdir()
     project.remove_class("cat")
     assert project.class_folders() == ["dog"]
     assert put_back(project, ["removed/cat/0.png"]) == {"removed/cat/0.png": "pictures/cat/0.png"}
@@ -628,6 +731,33 @@ def test_classes_are_put_together(project):
     merge_classes(project, "cat", "dog")
     assert project.class_folders() == ["dog"] and len(project.classes()[0].pictures) == 6
     assert all_contents(project) == before
+
+
+def test_a_class_is_taken_out_with_its_pictures_and_comes_back_with_them(project):
+    before = all_contents(project)
+    take_class_out(project, "cat")
+    assert project.class_folders() == ["dog"] and all_contents(project) == before
+    put_back(project, project.removed_pictures())
+    assert [len(one.pictures) for one in project.classes()] == [3, 3] and all_contents(project) == before
+
+
+@pytest.mark.parametrize("act", [take_class_out, lambda project, name: merge_classes(project, name, "dog")])
+def test_nothing_is_moved_out_of_a_class_that_cannot_go(project, act):
+    before = project.classes()
+    (project.pictures / "cat" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds other files \(notes.txt\)"):
+        act(project, "cat")
+    with pytest.raises(ValueError, match="no class"):
+        act(project, "cow")
+    assert project.classes() == before
+
+
+def test_classes_put_together_need_both(project):
+    for name, into in (("cat", "cow"), ("cow", "cat")):
+        with pytest.raises(ValueError, match="no class 'cow'"):
+            merge_classes(project, name, into)
+    merge_classes(project, "cat", "cat")
+    assert [len(one.pictures) for one in project.classes()] == [3, 3]
 
 
 def test_pictures_come_back_into_the_class_that_has_their_name_now(project):

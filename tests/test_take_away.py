@@ -1,5 +1,7 @@
 """A classifier taken away as one file, and labels that are not asked for again."""
 
+import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -9,11 +11,13 @@ import pytest
 from conftest import DEMO_CLIP
 
 from peft_mmrl.commands import train
-from peft_mmrl.projects.agreed import agree, is_agreed
-from peft_mmrl.projects.intake import move_pictures
+from peft_mmrl.commands.main import main
+from peft_mmrl.projects.agreed import agree, is_agreed, take_back
+from peft_mmrl.projects.intake import merge_classes, move_pictures
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run
 from peft_mmrl.projects.take_away import take_away
+from peft_mmrl.scoring.held_out import CONFIDENCE_FILE, Confidence
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,39 @@ def test_a_program_names_pictures_where_it_is_unpacked(run, digit_folders, tmp_p
     assert len(done.stdout.splitlines()) > 1
 
 
+def test_a_program_answers_with_sets_where_enough_pictures_were_held_out(run, tmp_path, monkeypatch):
+    from peft_mmrl.projects import take_away as module
+
+    asked = []
+    monkeypatch.setattr(module, "_make", lambda command, run, target, *options: asked.append(options))
+    path, kept = run.folder / CONFIDENCE_FILE, (run.folder / CONFIDENCE_FILE).read_bytes()
+    try:
+        for number in (40, 2):
+            shares, zeros = [0.9] * number, [0] * number
+            Confidence(["a", "b"], zeros, zeros, shares, shares, 2, None, None).save(run.folder)
+            take_away(run, "program", tmp_path / "out")
+        path.unlink()
+        take_away(run, "program", tmp_path / "out")
+    finally:
+        path.write_bytes(kept)
+    assert asked == [("--coverage=0.9",), (), ()]
+
+
+def test_a_bundle_answers_without_network_where_it_is_unpacked(run, digit_folders, tmp_path, monkeypatch, capsys):
+    top = unpacked(take_away(run, "bundle", tmp_path / "out"), tmp_path / "there")
+    assert (top / "base" / "model.safetensors").is_file()
+    assert not [path for path in top.rglob("*") if path.suffix == ".html"]  # no report with pictures
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, lambda *_: pytest.fail("asked the network"))
+    moved = shutil.move(run.project.folder, tmp_path / "elsewhere")  # as on another computer
+    try:
+        main(["predict", str(top), str(digit_folders / "test")])
+    finally:
+        shutil.move(moved, run.project.folder)
+    said = capsys.readouterr().out
+    assert all(path.name in said for path in (digit_folders / "test").glob("*/*.png")) and "%" in said
+
+
 def test_what_cannot_be_taken_away_is_said(run, tmp_path):
     with pytest.raises(ValueError, match="`kind` must be one of adapter, program, bundle"):
         take_away(run, "../evil", tmp_path)
@@ -71,12 +108,17 @@ def test_what_a_command_says_is_passed_on(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_label_that_was_found_right_is_not_asked_for_again(tmp_path):
+@pytest.fixture
+def pets(tmp_path):
     project = Project.open(tmp_path / "project", DEMO_CLIP)
     for name, colour in {"cat": "red", "dog": "blue"}.items():
         project.add_class(name)
         PIL.Image.new("RGB", (8, 8), colour).save(project.pictures / name / "1.png")
-    cat, dog = "pictures/cat/1.png", "pictures/dog/1.png"
+    return project
+
+
+def test_a_label_that_was_found_right_is_not_asked_for_again(pets):
+    project, cat, dog = pets, "pictures/cat/1.png", "pictures/dog/1.png"
     assert is_agreed(project, [cat, dog]) == [False, False]
     agree(project, cat)
     assert is_agreed(project, [cat, dog]) == [True, False]
@@ -86,6 +128,37 @@ def test_a_label_that_was_found_right_is_not_asked_for_again(tmp_path):
         agree(project, cat)
     with pytest.raises(ValueError, match="no place in this project"):
         agree(project, "pictures/../project.json")
+
+
+def test_what_was_found_right_can_be_taken_back(pets):
+    for picture in ("pictures/cat/1.png", "pictures/dog/1.png"):
+        agree(pets, picture)
+    take_back(pets, "pictures/cat/1.png")
+    assert is_agreed(pets, ["pictures/cat/1.png", "pictures/dog/1.png"]) == [False, True]
+    take_back(pets, "pictures/cat/1.png")  # nobody has said so
+    assert is_agreed(pets, ["pictures/dog/1.png"]) == [True]
+
+
+@pytest.mark.parametrize("name", ["tom cat", "CAT", "Cat", "c:t"])
+def test_what_was_found_right_stays_so_under_another_name_of_the_class(pets, name):
+    for picture in ("pictures/cat/1.png", "pictures/dog/1.png"):
+        agree(pets, picture)
+    folder = pets.rename_class("cat", name)
+    assert is_agreed(pets, [f"pictures/{folder}/1.png", "pictures/dog/1.png"]) == [True, True]
+
+
+def test_a_new_class_that_is_called_as_another_one_was_inherits_nothing(pets):
+    agree(pets, "pictures/cat/1.png")
+    pets.rename_class("cat", "tom")
+    pets.add_class("cat")
+    moved = move_pictures(pets, ["pictures/tom/1.png"], "cat")["pictures/tom/1.png"]
+    assert is_agreed(pets, [moved]) == [False]
+
+
+def test_what_was_found_right_stays_so_where_two_classes_become_one(pets):
+    agree(pets, "pictures/cat/1.png")
+    moved = merge_classes(pets, "cat", "dog")["pictures/cat/1.png"]
+    assert is_agreed(pets, [moved, "pictures/dog/1.png"]) == [True, False]
 
 
 @pytest.mark.parametrize("content", ["{}", "[1, null]", "[", "null"])

@@ -31,13 +31,19 @@ class FaultsPanel:
         with gr.Column(visible=False, elem_id="faults") as self.panel:
             self.chosen = gr.Radio([], label="Worth a look", type="index", elem_classes="lines")
             self.advice = gr.HTML()
-            self.marking = Marking(desk, "Click the pictures that shall go", captions=True, name="fault-pictures")
-            self.take_out = gr.Button("Take the marked pictures out", size="sm", elem_id="take-fault-out")
+            self.marking = Marking(
+                desk,
+                "Click the pictures that shall go",
+                "Take {} out",
+                captions=True,
+                name="fault-pictures",
+                act_name="take-fault-out",
+            )
         self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, show_progress="hidden")
 
     @property
     def _outputs(self) -> list[Any]:
-        return [self.advice, *self.marking.outputs, self.take_out]
+        return [self.advice, *self.marking.outputs]
 
     def after(self, event: Any) -> Any:
         """Look again after an event; returns what comes after that."""
@@ -49,16 +55,19 @@ class FaultsPanel:
         from ..projects.faults import find_faults
 
         found = find_faults(self._desk.project)
-        label = f"Worth a look: {len(found)} thing{'' if len(found) == 1 else 's'}"
         words = [fault.words for fault in found[:MOST_FAULTS]]
-        radio = gr.update(choices=words, value=words[0] if words else None, label=label)
+        radio = gr.update(
+            choices=words,
+            value=words[0] if words else None,
+            label=f"Worth a look: {len(found)} things",
+            visible=len(found) > 1,
+        )
         return [found, gr.update(visible=bool(found)), radio, *self._show(found, 0)]
 
     def _show(self, found: list[Fault], index: int | None) -> list[Any]:
         fault = found[index] if index is not None and 0 <= index < len(found) else None
-        own = [] if fault is None else fault.pictures[:MOST_FAULTY]
-        return [
-            "" if fault is None else f"<p>{escape(fault.advice)}</p>",
-            *self.marking.show(own),
-            gr.update(visible=bool(own)),
-        ]
+        words = ""
+        if fault is not None:
+            only = f"<h3>Worth a look</h3><p>{escape(fault.words)}</p>" if len(found) == 1 else ""
+            words = f"{only}<p>{escape(fault.advice)}</p>"
+        return [words, *self.marking.show([] if fault is None else fault.pictures[:MOST_FAULTY])]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -21,7 +23,8 @@ PAGES = re.compile(
 )
 FILE_ADDRESS = "/gradio_api/file="
 ACTIONS = re.compile(r"/login/?|/gradio_api/(queue/join|upload|cancel|reset)/?")
-UPLOAD = "/gradio_api/upload"
+UPLOAD, LOGIN = "/gradio_api/upload", "/login"
+WRONG_PASSWORD_PAUSE = 1.0  # seconds
 LARGEST_REQUEST = 4 * 2**20  # bytes of anything but an upload
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -66,6 +69,7 @@ class Guard:
     ) -> None:
         self._app, self._uploads, self._served, self._reports = app, uploads, [uploads, *served], reports
         self._largest_upload, self._names, self._addresses = largest_upload, names, addresses
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -83,9 +87,32 @@ class Guard:
             self._check(scope)
             if scope["method"] == "POST" and scope["path"].rstrip("/") == "/gradio_api/queue/join":
                 receive = await self._checked_body(receive)
-            await self._app(scope, receive, send_guarded)
+            if scope["path"].rstrip("/") == LOGIN:
+                await self._log_in(scope, receive, send_guarded)
+            else:
+                await self._app(scope, receive, send_guarded)
         except Refused as refused:
             await JSONResponse({"error": str(refused), "detail": str(refused)}, refused.status)(scope, receive, send)
+
+    async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a password on, and give the answers one after the other, a wrong one after a pause: many take long.
+
+        Answers to others do not wait, else whoever tries many would lock everybody out. Only those who come over a
+        tunnel share one queue, since the address that they give may be any.
+        """
+        client = scope.get("client") or [""]
+        asking = self._asking.setdefault(
+            "" if "x-forwarded-for" in Headers(scope=scope) else client[0], asyncio.Lock()
+        )
+
+        async def send_in_turn(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                async with asking:  # not for as long as somebody takes to send the password
+                    if message["status"] >= 400:
+                        await asyncio.sleep(WRONG_PASSWORD_PAUSE)
+            await send(message)
+
+        await self._app(scope, receive, send_in_turn)
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]

@@ -10,11 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from ..projects.agreed import agree
+from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .pictures_tab import intake_words
+from .intake_words import intake_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
@@ -30,6 +30,7 @@ NOTHING = {
 }
 TOO_FEW = "The program can ask here as soon as two classes have two pictures each."
 NO_CLASSES = "There are no classes yet. Begin with the tab <b>Pictures</b>."
+PASSED = "You have seen them all. What you did not know is asked again when this page is opened anew."
 ANSWERED = "<b>Thank you: {} answered.</b> Go to <b>Train</b> and train again: it learns from all of them."
 
 
@@ -42,7 +43,7 @@ class Round:
         queue: what is asked, the first one now.
         keys: folders of the classes that the keys answer with.
         answered: how many were answered.
-        skipped: pictures that are not asked again.
+        skipped: pictures that this visitor is not asked again.
         last: the last picture that was answered, and the class that it lay in before (None: in none), to undo it.
     """
 
@@ -106,18 +107,23 @@ class ImproveTab:
     def _shown(self) -> list[Any]:
         return [self.round, self.new, self.state, self.card, self.question, *self.buttons, self.other, self.undo]
 
-    def _look(self, kind: str, before: Round | None = None) -> list[Any]:
+    def _look(self, before: Round) -> list[Any]:
         """Ask anew, but for what was skipped before."""
-        before = before or Round()
-        if kind not in ASK:
-            raise ValueError(f"There are no questions of kind {kind!r}.")
+        kind, before = before.kind, replace(before, queue=[])
         if not self._project.class_folders():
-            return self._show(Round(kind), NO_CLASSES)
+            return self._show(before, NO_CLASSES)
         instant = self._desk.workbench.update()
         if kind == LABELS and instant.held_out is None:
-            return self._show(Round(kind), TOO_FEW)
-        queue = [one for one in ASK[kind](self._desk.workbench) if one.picture not in before.skipped]
-        return self._show(replace(before, kind=kind, queue=queue), NOTHING[kind])
+            return self._show(before, TOO_FEW)
+        found = ASK[kind](self._desk.workbench)
+        queue = [one for one in found if one.picture not in before.skipped]
+        return self._show(replace(before, queue=queue), PASSED if found else NOTHING[kind])
+
+    def _begin(self, kind: str, before: Round) -> list[Any]:
+        """Ask questions of a kind, for which nothing was answered yet."""
+        if kind not in ASK:
+            raise ValueError(f"There are no questions of kind {kind!r}.")
+        return self._look(Round(kind, skipped=before.skipped, last=before.last if kind == before.kind else None))
 
     def _show(self, now: Round, otherwise: str = "") -> list[Any]:
         new, undo = gr.update(visible=now.kind == NEW), gr.update(visible=now.last is not None)
@@ -147,7 +153,7 @@ class ImproveTab:
     def _words(self, one: Question, said: dict[str, str]) -> str:
         guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
         if one.lies_in is None:
-            sure = "" if one.sure is None else f", {escape(percent(one.sure))} sure"
+            sure = ", by its name alone" if one.sure is None else f", {escape(percent(one.sure))} sure"
             words = f"What is this? The guess is <b>{guess}</b>{sure}."
         else:
             lies_in = escape(said.get(one.lies_in, one.lies_in))
@@ -161,9 +167,9 @@ class ImproveTab:
         while rest and not self._project.path(rest[0].picture).is_file():
             rest = rest[1:]
         after = replace(now, queue=rest, **changes)
-        return self._show(after) if rest else self._look(now.kind, after)
+        return self._show(after) if rest else self._look(after)
 
-    def _put(self, now: Round, folder: str) -> list[Any]:
+    def _put(self, folder: str, now: Round) -> list[Any]:
         """Answer with a class."""
         one = now.asked
         picture = one.picture
@@ -177,17 +183,18 @@ class ImproveTab:
         if now.last is None:
             raise ValueError("There is no answer to undo.")
         picture, before = now.last
+        take_back(self._project, picture)
         if picture.split("/")[1] != before:
             move_pictures(self._project, [picture], before)
-        return self._look(now.kind, replace(now, answered=now.answered - 1, last=None))
+        return self._look(replace(now, answered=max(now.answered - 1, 0), last=None))
 
     def _press(self, key: int, now: Round) -> list[Any]:
         if key >= len(now.keys):
             raise ValueError("There is nothing to answer just now.")
-        return self._put(now, now.keys[key])
+        return self._put(now.keys[key], now)
 
     def _choose(self, folder: str | None, now: Round) -> list[Any]:
-        return self._show(now) if folder is None else self._put(now, folder)
+        return self._show(now) if folder is None else self._put(folder, now)
 
     def _skip(self, now: Round) -> list[Any]:
         return self._next(now, skipped=now.skipped | {now.asked.picture})
@@ -211,8 +218,8 @@ class ImproveTab:
         figure.after(answer(self.out.click, self._take_out))
         figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)
-        look = {"fn": told(self._look), "inputs": self.kind, "outputs": self._shown, **in_turn("improve")}
-        look |= {"show_progress": "minimal", "show_progress_on": self.state}
-        self.drop.upload(told(self._drop), self.drop, [self.drop, self.said], **in_turn("improve")).then(**look)
-        self.tab.select(**look)
-        self.kind.input(**look)
+        look = {"show_progress": "minimal", "show_progress_on": self.state, **in_turn("improve")}
+        dropped = self.drop.upload(told(self._drop), self.drop, [self.drop, self.said], **in_turn("improve"))
+        dropped.then(told(self._look), self.round, self._shown, **look)
+        for event in (self.tab.select, self.kind.input):
+            event(told(self._begin), [self.kind, self.round], self._shown, **look)

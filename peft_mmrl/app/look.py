@@ -1,14 +1,21 @@
-"""How the page looks: a theme of fonts that every machine has, a few rules, and the keys that answer."""
+"""How the page looks: a theme of fonts that every machine has, a few rules and words; and its scripts."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gradio
 
 
 STYLE_SHEET = Path(__file__).with_name("page.css")
-KEYS_SCRIPT = Path(__file__).with_name("keys.html")
+SCRIPTS = [Path(__file__).with_name(name) for name in ("keys.html", "folders.html")]
+LINE_WIDTH = 260  # pixels of a line to write in, below which its button goes under it
+DROP_WORDS = {  # instead of Gradio's
+    "upload_text.drop_file": "Drop pictures here",
+    "upload_text.drop_image": "Drop a picture here",
+    "upload_text.click_to_upload": "click to choose",
+}
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"]
 
 
@@ -21,3 +28,26 @@ def theme() -> gradio.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         layout_gap="12px",
     )
+
+
+def drop_words() -> gradio.I18n:
+    """What stands where files are dropped, where the browser asks for English."""
+    return gradio.I18n(en=DROP_WORDS)
+
+
+def typed_line(
+    label: str, button: str, name: str, button_name: str, *, variant: str = "secondary", **options: Any
+) -> tuple[gradio.Textbox, gradio.Button]:
+    """A line to write in, and the button that does something with what is written.
+
+    Args:
+        label: of the line.
+        button: what stands on the button.
+        name: of the line in the page.
+        button_name: of the button in the page.
+        variant: of the button.
+        options: further ones of the line.
+    """
+    with gradio.Row(equal_height=True, elem_classes="line"):
+        line = gradio.Textbox(label=label, max_lines=1, scale=4, min_width=LINE_WIDTH, elem_id=name, **options)
+        return line, gradio.Button(button, variant=variant, scale=1, min_width=120, elem_id=button_name)

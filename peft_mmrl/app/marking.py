@@ -1,70 +1,103 @@
-"""A gallery in which pictures are marked by a click, to do something with those."""
+"""Thumbnails of which some are marked by a click, to do something with those."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import gradio as gr
 
-from .desk import Desk, told
-from .thumbnails import thumbnail
+from .desk import Desk, in_turn, told
+from .thumbnails import address, thumbnail
+from .words import pictures as in_pictures
 
 
-MARK = "✓"
+MARK_ON_CLICK = """
+element.addEventListener("click", (event) => {
+  const clicked = event.target.closest("button");
+  if (!clicked) return;
+  const all = [...element.querySelectorAll("button[aria-pressed]")];
+  const isMarked = (one) => one.getAttribute("aria-pressed") === "true";
+  const mark = (one, marked) => one.setAttribute("aria-pressed", marked);
+  if (all.includes(clicked)) mark(clicked, !isMarked(clicked));
+  else { const marked = !all.every(isMarked); all.forEach((one) => mark(one, marked)); }
+  trigger("mark", { marked: all.flatMap((one, position) => (isMarked(one) ? [position] : [])) });
+});
+"""
 
 
 class Marking:
-    """Thumbnails, a click marks one and a second click unmarks it.
+    """Thumbnails, a click marks one and a second click unmarks it; what can be done with the marked ones comes below.
 
     Args:
         desk: whose project the pictures belong to.
-        label: above the gallery.
+        label: above the thumbnails.
+        act: on the button, "Take {} out"; it is there while a picture is marked.
         captions: whether to write each picture's class below it.
-        name: of the gallery in the page.
+        name: of the thumbnails in the page.
+        act_name: of the button in the page.
     """
 
-    def __init__(self, desk: Desk, label: str, *, captions: bool = False, name: str | None = None) -> None:
-        self._desk, self._captions = desk, captions
+    def __init__(
+        self,
+        desk: Desk,
+        label: str,
+        act: str,
+        *,
+        captions: bool = False,
+        name: str | None = None,
+        act_name: str | None = None,
+    ) -> None:
+        self._desk, self._label, self._words, self._captions = desk, label, act, captions
         self.shown, self.marked = gr.State([]), gr.State([])  # lists of pictures, kept by the server
-        self.label = gr.HTML(f'<p class="note">{escape(label)}</p>', padding=False, visible=False)
-        self.gallery = gr.Gallery(
-            show_label=False,
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
+        self.gallery = gr.HTML(
+            visible=False,
+            js_on_load=MARK_ON_CLICK,
+            apply_default_css=False,
             elem_id=name,
-            elem_classes="thumbnails",
+            elem_classes="marking",
         )
-        self.gallery.select(told(self._toggle), [self.shown, self.marked], [self.marked, self.gallery])
+        with gr.Row(visible=False, elem_classes="acts") as self.actions:  # whoever has more to offer adds it here
+            self.act = gr.Button(min_width=160, variant="primary", elem_id=act_name)
+        self.gallery.mark(
+            told(self._mark),
+            self.shown,
+            [self.marked, self.actions, self.act],
+            show_progress="hidden",
+            trigger_mode="multiple",
+            **in_turn("pictures"),
+        )
 
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
-        return [self.shown, self.marked, self.label, self.gallery]
+        return [self.shown, self.marked, self.gallery, self.actions]
 
-    def show(self, pictures: Sequence[str]) -> list:
+    def show(self, pictures: Sequence[str]) -> list[Any]:
         """Values of `outputs` for pictures of which none is marked."""
-        is_shown = bool(pictures)
-        gallery = gr.update(value=self._items(pictures, []), visible=is_shown)
-        return [list(pictures), [], gr.update(visible=is_shown), gallery]
+        gallery = gr.update(value=self._html(pictures), visible=bool(pictures))
+        return [list(pictures), [], gallery, gr.update(visible=False)]
 
-    def _toggle(self, shown: list[str], marked: list[str], event: gr.SelectData) -> tuple:
-        if isinstance(event.index, int) and 0 <= event.index < len(shown):
-            picture = shown[event.index]
-            marked = [one for one in marked if one != picture] if picture in marked else [*marked, picture]
-        return marked, gr.update(value=self._items(shown, marked), selected_index=None)
+    def _mark(self, shown: list[str], event: gr.EventData) -> tuple[Any, ...]:
+        given = getattr(event, "marked", None)
+        positions = {one for one in given if type(one) is int} if isinstance(given, list) else set()
+        marked = [picture for position, picture in enumerate(shown) if position in positions]
+        return marked, gr.update(visible=bool(marked)), self._words.format(in_pictures(len(marked)))
 
-    def _items(self, pictures: Sequence[str], marked: Sequence[str]) -> list[tuple[str, str | None]]:
+    def _html(self, pictures: Sequence[str]) -> str:
         project = self._desk.project
         names = project.prompt_names() if self._captions else {}
         items = []
         for picture in pictures:
-            caption = MARK if picture in marked else None
-            if caption is None and self._captions:
+            caption = ""
+            if self._captions:
                 folder = picture.split("/")[1]
-                caption = names.get(folder, folder)
-            items.append((thumbnail(project, picture), caption))
-        return items
+                caption = f"<span>{escape(names.get(folder, folder))}</span>"
+            source, name = address(thumbnail(project, picture)), escape(picture.rpartition("/")[2])
+            image = f'<img src="{source}" alt="{name}" title="{name}" loading="lazy">'
+            items.append(f'<button type="button" aria-pressed="false">{image}{caption}</button>')
+        every = ', or <button type="button" class="every">mark all</button>' if len(items) > 1 else ""
+        fresh = secrets.token_hex(4)  # a page that shows the same pictures again forgets their marks
+        return f'<p class="note">{escape(self._label)}{every}</p><div data-shown="{fresh}">{"".join(items)}</div>'

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from ..projects.intake import Intake, move_pictures, put_back, remove_pictures
+from ..projects.intake import move_pictures, put_back, remove_pictures
 from ..projects.opening import MOST_PICTURES
+from ..projects.under_training import running_training
+from .class_panel import ClassPanel
 from .desk import Desk, in_turn, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
+from .intake_words import folder_words, refusal_words
+from .look import typed_line
 from .marking import Marking
-from .uploads import take_in
-from .words import pictures
+from .uploads import take_in_folders
 
 
 MOST_THUMBNAILS = 60
-MOST_REASONS = 5  # of files that were not taken
-MOVE = "… or move them to another class"
+MOVE = "… or move to another class"
 EMPTY = (
-    '<div class="empty"><b>Begin here.</b> What is to be told apart? Type the name of the first kind above, say “oak '
-    "leaf”, and press <b>Add class</b>. Then add a second one.</div>"
+    '<p class="empty"><b>Begin here.</b> What is to be told apart? Type the name of the first kind above, say “oak '
+    "leaf”, and press <b>Add class</b>. Then add a second one.</p>"
+)
+SUB_FOLDERS = '<p class="note">Where a folder holds folders of pictures, each of these becomes a class.</p>'
+WHILE_TRAINING = (
+    '<p class="note" role="status"><b>A training is running.</b> Pictures and classes can be added meanwhile. To '
+    "move, rename or take out those that are there, wait until it has ended, or stop it in <b>Train</b>.</p>"
 )
 
 
@@ -38,63 +47,62 @@ class PicturesTab:
     def __init__(self, desk: Desk, figure: Figure) -> None:
         self._desk, self._project, self._figure = desk, desk.project, figure
         with gr.Tab("Pictures", id="pictures") as self.tab:
-            with gr.Row(equal_height=True, elem_classes="line"):
-                self.new_class = gr.Textbox(
-                    label="Add a class: what is it called?",
-                    placeholder="oak leaf",
-                    max_lines=1,
-                    scale=4,
-                    elem_id="new-class",
-                )
-                self.add = gr.Button("Add class", variant="primary", scale=1, min_width=120, elem_id="add-class")
+            self.new_class, self.add = typed_line(
+                "Add a class: what is it called?",
+                "Add class",
+                "new-class",
+                "add-class",
+                variant="primary",
+                placeholder="oak leaf",
+            )
             self.chosen = gr.Radio([], label="Your classes, with their number of pictures", elem_id="classes")
-            self.empty = gr.HTML(EMPTY)
+            with gr.Column(elem_id="begin") as self.begin:
+                gr.HTML(EMPTY)
+                self.first_folder = gr.UploadButton(
+                    "… or choose a folder whose sub-folders are your classes",
+                    file_count="directory",
+                    elem_id="first-folder",
+                )
+            self.busy = gr.HTML(WHILE_TRAINING, visible=False, elem_id="busy")
+            self.said = gr.HTML(visible=False, elem_id="said")
             with gr.Column(visible=False) as self.panel:
                 self._build_panel()
             self.faults = FaultsPanel(desk)
             self.gauges = GaugesPanel(desk)
-            with gr.Accordion("Taken out", open=False, visible=False) as self.taken_out:
+            with gr.Accordion("Taken out", open=False, visible=False, elem_id="taken-out") as self.taken_out:
                 gr.Markdown(
                     "These pictures are not used. They lie in the folder `removed`, and nothing is ever deleted."
                 )
-                self.removed = Marking(desk, "Click the pictures that you want back")
-                self.back = gr.Button("Put the marked pictures back")
+                self.removed = Marking(desk, "Click the pictures that you want back", "Put {} back", act_name="back")
         self._connect()
 
     def _build_panel(self) -> None:
-        self.title = gr.HTML(padding=False)
-        self.drop = gr.File(file_count="multiple", show_label=False, height=130, elem_id="drop")
-        self.folder = gr.UploadButton(
-            "… or choose a folder with pictures", file_count="directory", size="sm", elem_id="drop-folder"
+        self.title = gr.HTML(padding=False, elem_id="panel-title")
+        self.drop = gr.File(file_count="multiple", show_label=False, height=140, elem_id="drop")
+        self.folder = gr.UploadButton("… or choose a folder", file_count="directory", size="sm", elem_id="drop-folder")
+        gr.HTML(SUB_FOLDERS, padding=False)
+        self.marking = Marking(
+            self._desk, "Click pictures to mark them", "Take {} out", name="thumbnails", act_name="take-out"
         )
-        self.said = gr.HTML(elem_id="said", visible=False)
-        self.marking = Marking(self._desk, "Click pictures to mark them", name="thumbnails")
-        self.more = gr.Button("Show all", size="sm", visible=False)
-        with gr.Row(visible=False) as self.actions:
-            self.take_out = gr.Button("Take the marked pictures out", min_width=160, elem_id="take-out")
+        with self.marking.actions:
             self.target = gr.Dropdown([], show_label=False, container=False, min_width=160, elem_id="move-to")
-        with gr.Accordion("Name of this class", open=False, elem_id="names"):
-            with gr.Row(equal_height=True, elem_classes="line"):
-                self.name = gr.Textbox(label="Name of its folder", max_lines=1, scale=4, elem_id="class-name")
-                self.rename = gr.Button("Rename", scale=1, min_width=120, elem_id="rename")
-            with gr.Row(equal_height=True, elem_classes="line"):
-                self.prompt_name = gr.Textbox(
-                    label="How you would say it in “a photo of a …”",
-                    info="Better words help: “siamese cat” says more than “class 7” or “siam01”.",
-                    max_lines=1,
-                    scale=4,
-                    elem_id="prompt-name",
-                )
-                self.say = gr.Button("Use these words", scale=1, min_width=120, elem_id="say")
+        self.more = gr.Button("Show all", size="sm", visible=False)
+        self.whole = ClassPanel(self._project)
 
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
-        own = [self.chosen, self.empty, self.panel, self.title, self.actions, self.target, self.name, self.prompt_name]
-        return [*own, self.more, *self.marking.outputs, self.taken_out, *self.removed.outputs]
+        own = [self.chosen, self.begin, self.busy, self.said, self.panel, self.title, self.target, self.more]
+        return [*own, *self.whole.outputs, *self.marking.outputs, self.taken_out, *self.removed.outputs]
 
-    def show(self, chosen: str | None, most: int = MOST_THUMBNAILS) -> list[Any]:
-        """Values of `outputs`, as it is on the disk."""
+    def show(self, chosen: str | None, said: str = "", most: int = MOST_THUMBNAILS) -> list[Any]:
+        """Values of `outputs`, as it is on the disk.
+
+        Args:
+            chosen: folder of the class that is shown; the first one where there is none of that name.
+            said: what has just been done, as HTML.
+            most: thumbnails.
+        """
         found = self._project.classes()
         one = next((one for one in found if one.name == chosen), found[0] if found else None)
         choices = [(f"{each.prompt_name} · {len(each.pictures)}", each.name) for each in found]
@@ -104,101 +112,82 @@ class PicturesTab:
         return [
             gr.update(choices=choices, value=None if one is None else one.name, visible=bool(found)),
             gr.update(visible=one is None),
+            gr.update(visible=running_training(self._project.folder) is not None),
+            gr.update(value=said, visible=bool(said)),
             gr.update(visible=one is not None),
             "" if one is None else f"<h3>Pictures of “{escape(one.prompt_name)}”</h3>",
-            gr.update(visible=bool(own)),
             gr.update(choices=[(MOVE, MOVE), *others], value=MOVE, visible=bool(others)),
-            gr.update(value="" if one is None else one.name),
-            gr.update(value="" if one is None else one.prompt_name),
             gr.update(value=f"Show all {len(own)}", visible=len(own) > most),
+            *self.whole.show(one, others),
             *self.marking.show(own[:most]),
             gr.update(visible=bool(removed)),
             *self.removed.show(removed),
         ]
 
     def _connect(self) -> None:
-        project, marked, removed = self._project, self.marking.marked, self.removed.marked
+        project, chosen, faults = self._project, self.chosen, self.faults.marking
 
-        def add(name: str, chosen: str | None) -> list[Any]:
-            return ["", gr.update(visible=False), *self.show(project.add_class(name))]
+        def add(name: str) -> list[Any]:
+            return ["", *self.show(project.add_class(name))]
 
-        def drop(files: list[str] | None, chosen: str | None) -> list[Any]:
-            if chosen is None:
-                raise ValueError("Add a class first.")
-            words = intake_words(take_in(project, files, chosen), self._desk.said(chosen))
-            return [None, gr.update(value=words, visible=True), *self.show(chosen)]
+        def drop(files: Any, chosen: str | None, is_folder: bool = False) -> list[Any]:
+            try:
+                found = take_in_folders(project, files, chosen, is_folder=is_folder)
+            except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
+                return [None, *self.show(chosen, refusal_words(error))]
+            shown = next(iter(found.classes), None) if chosen is None else chosen
+            return [None, *self.show(shown, folder_words(found, project.prompt_names()))]
 
-        def take_out(marked: list[str], chosen: str) -> list[Any]:
-            remove_pictures(project, _some(marked))
-            return self.show(chosen)
+        def drop_folder(files: Any, chosen: str | None) -> list[Any]:
+            return drop(files, chosen, is_folder=True)
 
-        def move(marked: list[str], target: str | None, chosen: str) -> list[Any]:
-            if target and target != MOVE:
-                move_pictures(project, _some(marked), target)
-            return self.show(chosen)
-
-        def bring_back(marked: list[str], chosen: str | None) -> list[Any]:
-            put_back(project, _some(marked))
-            return self.show(chosen)
-
-        def rename(chosen: str, name: str) -> list[Any]:
-            return self.show(project.rename_class(chosen, name))
-
-        def say(chosen: str, words: str) -> list[Any]:
-            project.set_prompt_name(chosen, words.strip() or None)
-            return self.show(chosen)
-
-        def show_all(chosen: str) -> list[Any]:
+        def show_all(chosen: str | None) -> list[Any]:
             return self.show(chosen, most=MOST_PICTURES)
 
-        def on(event: Any, do: Any, inputs: list[Any], first: tuple[Any, ...] = ()) -> Any:
-            return event(told(do), inputs, [*first, *self.outputs], show_progress="hidden", **in_turn("pictures"))
+        def take_out(marked: list[str], chosen: str | None) -> str | None:
+            remove_pictures(project, marked)
+            return chosen
 
-        chosen, new_class = self.chosen, self.new_class
+        def move(marked: list[str], target: str | None, chosen: str) -> str:
+            if target and target != MOVE:
+                move_pictures(project, marked, target)
+            return chosen
+
+        def bring_back(marked: list[str], chosen: str | None) -> str | None:
+            put_back(project, marked)
+            return chosen
+
         changes = [
-            on(self.add.click, add, [new_class, chosen], (new_class, self.said)),
-            on(new_class.submit, add, [new_class, chosen], (new_class, self.said)),
-            on(self.drop.upload, drop, [self.drop, chosen], (self.drop, self.said)),
-            on(self.folder.upload, drop, [self.folder, chosen], (self.folder, self.said)),
-            on(self.take_out.click, take_out, [marked, chosen]),
-            on(self.target.input, move, [marked, self.target, chosen]),
-            on(self.back.click, bring_back, [removed, chosen]),
-            on(self.faults.take_out.click, take_out, [self.faults.marking.marked, chosen]),
-            on(self.rename.click, rename, [chosen, self.name]),
-            on(self.say.click, say, [chosen, self.prompt_name]),
-            on(self.tab.select, self.show, [chosen]),
+            (self.marking.act.click, take_out, [self.marking.marked, chosen]),
+            (self.target.input, move, [self.marking.marked, self.target, chosen]),
+            (self.removed.act.click, bring_back, [self.removed.marked, chosen]),
+            (faults.act.click, take_out, [faults.marked, chosen]),
+            *self.whole.changes(chosen),
         ]
-        for change in changes:
-            self.after(change)
-        on(chosen.input, self._choose, [chosen], (self.said,))
-        on(self.more.click, show_all, [chosen])
+        for event, do, inputs in changes:
+            self.after(self._on(event, self._then_shown(do), inputs))
+        for event in (self.add.click, self.new_class.submit):
+            self.after(self._on(event, add, [self.new_class], [self.new_class]))
+        for source, do in ((self.drop, drop), (self.folder, drop_folder), (self.first_folder, drop_folder)):
+            waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source}
+            self.after(self._on(source.upload, do, [source, chosen], [source], **waiting))
+        self.after(self._on(self.tab.select, self.show, [chosen]))
+        self._on(chosen.input, self.show, [chosen])
+        self._on(self.more.click, show_all, [chosen])
+
+    def _on(self, event: Any, do: Callable[..., Any], inputs: list[Any], first: Any = (), **options: Any) -> Any:
+        options = {"show_progress": "hidden", **in_turn("pictures"), **options}
+        return event(told(do), inputs, [*first, *self.outputs], **options)
+
+    def _then_shown(self, do: Callable[..., str | None]) -> Callable[..., list[Any]]:
+        """What changes something and says which class is shown then, and what the page shows then."""
+
+        @wraps(do)
+        def done(*given: Any) -> list[Any]:
+            return self.show(do(*given))
+
+        return done
 
     def after(self, event: Any) -> Any:
         """Look at the pictures again after an event; returns what comes after that."""
         return self.gauges.after(self._figure.after(self.faults.after(event)))
-
-    def _choose(self, chosen: str) -> list[Any]:
-        return [gr.update(visible=False), *self.show(chosen)]
-
-
-def intake_words(intake: Intake, name: str | None = None) -> str:
-    """What became of dropped files, as HTML.
-
-    Args:
-        intake: of them.
-        name: of the class that they were added to, as people say it; None: none.
-    """
-    to = "" if name is None else f" to “{escape(name)}”"
-    lines = [f"<b>{pictures(len(intake.added))} added{to}.</b>"] if intake.added else []
-    if intake.refused:
-        lines.append(f"<b>{len(intake.refused)} not taken:</b>")
-        lines += [f"{escape(name)}: {escape(reason)}" for name, reason in intake.refused[:MOST_REASONS]]
-        if len(intake.refused) > MOST_REASONS:
-            lines.append(f"… and {len(intake.refused) - MOST_REASONS} more")
-    return '<div class="note" role="status">' + "<br>".join(lines) + "</div>"
-
-
-def _some(marked: list[str]) -> list[str]:
-    if not marked:
-        raise ValueError("Click the pictures first that you mean: they get a mark.")
-    return marked

@@ -23,7 +23,7 @@ class Question:
         picture: below the project's folder.
         lies_in: folder of the class that it is in; None: in none.
         guess: folder of the class that it looks most like.
-        sure: how sure that is, from 0 to 1; None: not known.
+        sure: how sure that is, from 0 to 1; None: it cannot be said, as the class is known by its name alone.
     """
 
     picture: str
@@ -72,13 +72,16 @@ def new_pictures(workbench: Workbench, number: int = 10) -> list[Question]:
         number: how many at most of the latter.
     """
     project, instant = workbench.project, workbench.instant
+    checked = {one.name for one in instant.classes if one.prompt_name not in instant.by_name}
+
+    def ask(picture: str, guess: str, sure: float) -> Question:
+        return Question(picture, None, guess, sure if guess in checked else None)
+
     in_doubt = [name for name in project.unlabelled_pictures() if name.split("/")[-1].startswith(IN_DOUBT)]
     questions = []
     for picture in in_doubt:
         ranks = workbench.answer(project.path(picture)).ranks
         if ranks:
-            questions.append(Question(picture, None, instant.folder_of(ranks[0][0]), ranks[0][1]))
+            questions.append(ask(picture, instant.folder_of(ranks[0][0]), ranks[0][1]))
     chosen = workbench.suggest(number) if instant.frozen is not None else []
-    return questions + [
-        Question(one.picture, None, one.guess, one.probability) for one in chosen if one.picture not in in_doubt
-    ]
+    return questions + [ask(one.picture, one.guess, one.probability) for one in chosen if one.picture not in in_doubt]

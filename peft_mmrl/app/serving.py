@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import ipaddress
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -24,7 +24,6 @@ THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 LARGEST_DROPPED_FILE = 64 * 2**20  # bytes
 LARGEST_UPLOAD = 2 * 2**30  # of all files that are dropped at once
 SHORTEST_PASSWORD = 8
-WRONG_PASSWORD_PAUSE = 1.0  # seconds
 
 
 def check_address(host: str, port: int | None, share: bool, password: str | None) -> None:
@@ -94,7 +93,7 @@ def serve(
     from starlette.middleware import Middleware  # comes with Gradio
 
     from .guard import Guard
-    from .look import KEYS_SCRIPT, STYLE_SHEET, theme
+    from .look import SCRIPTS, STYLE_SHEET, drop_words, theme
     from .project_page import build_page
 
     folder = project.folder.resolve()
@@ -122,7 +121,8 @@ def serve(
         max_file_size=LARGEST_DROPPED_FILE,
         theme=theme(),
         css_paths=STYLE_SHEET,
-        head_paths=KEYS_SCRIPT,
+        head_paths=SCRIPTS,
+        i18n=drop_words(),
         inbrowser=open_browser,
         prevent_thread_lock=True,
         quiet=True,
@@ -138,11 +138,5 @@ def serve(
     return page
 
 
-def _asks_for(password: str):  # noqa: ANN202
-    async def is_right(_: str, given: str) -> bool:
-        if hmac.compare_digest(given.encode(), password.encode()):
-            return True
-        await asyncio.sleep(WRONG_PASSWORD_PAUSE)  # so that trying many takes long
-        return False
-
-    return is_right
+def _asks_for(password: str) -> Callable[[str, str], bool]:
+    return lambda _, given: hmac.compare_digest(given.encode(), password.encode())

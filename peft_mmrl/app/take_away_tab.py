@@ -6,40 +6,56 @@ from html import escape
 from typing import Any
 
 import gradio as gr
+from huggingface_hub import get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
-from ..hub.upload import check_can_push, plain_errors, push_folder
-from ..projects.project_runs import Run, project_runs
+from ..hub.upload import check_can_push, is_private, plain_errors, push_folder
+from ..projects.project_runs import Run
 from ..projects.take_away import take_away
 from .desk import Desk, told
-from .places import SHOWN
+from .places import TO_SAVE, own_folder
+from .trainings import NEWEST, chosen_training, finished, training_choices
+from .words import size
 
 
 NOTHING_TO_TAKE = (
     '<div class="empty">There is nothing to take away yet. <b>Train</b> first: what comes of it can be saved here, '
     "and used on other computers.</div>"
 )
-WHAT = {
+WHAT = {  # title, words for people, and for those who know the field
     "program": (
-        "A program for any computer",
-        "Names pictures without this page, without network and without PyTorch: unpack it and run "
-        "`python classify.py PICTURES` there. The classes are fixed.",
+        "A program for other computers",
+        "It names pictures without this page and without network, with two names where it cannot tell. It never says "
+        "“none of your classes”, and learns no more there: for that come back here.",
+        "Unpack it. It needs Python and <code>pip install onnxruntime pillow</code>, and runs by "
+        "<code>python classify.py PICTURES</code>.",
     ),
     "adapter": (
         "What was learned, as it is",
-        "The small file that training made, with its report, which shows some of your pictures. For people who "
-        "use `peft-mmrl` or PEFT themselves, and as a copy to keep.",
+        "A small file with its report, which shows some of your pictures: a copy to keep, or for somebody who has "
+        "this program, too.",
+        "An adapter for PEFT. Unpack it; <code>peft-mmrl predict FOLDER PICTURES</code> uses it.",
     ),
     "bundle": (
         "Everything in one folder",
-        "What was learned and the large model below it, for `peft-mmrl predict` on a computer without network.",
+        "What was learned together with the large model below it, for this program on a computer without network.",
+        "Unpack it; <code>peft-mmrl predict FOLDER PICTURES</code> uses it.",
     ),
 }
 MAKE = "Make the file"
-HUB = "A place where others can use it, or you on other computers."
+HUB = "A place on the internet, for others who are to use it, or for you on other computers."
 PUBLIC = (
-    "What can be seen there: the names of your classes, the figures of the report and what was learned. "
-    "<b>Your pictures stay here.</b> A private repository is seen by you alone."
+    "What can be seen there: the names of your classes, how many pictures each has and how well it is recognised, "
+    "what was learned, and with which settings. <b>Your pictures and the report stay here.</b> What is private is "
+    "seen by you alone or, under the name of an organisation, by its members; what is public by everybody."
 )
+LOG_IN = (
+    "Once before the first upload: make an account on huggingface.co, there under Settings, Access Tokens a token "
+    "that may write, and type {} in a terminal on the computer where this program runs. It asks for the token."
+)
+LOG_IN_COMMAND = "hf auth login"
+NO_NAME = "Give it a name: yours on the Hub, a stroke, and one for the classifier, like my-name/leaves."
 
 
 class TakeAwayTab:
@@ -54,22 +70,29 @@ class TakeAwayTab:
         with gr.Tab("Take away", id="take-away") as self.tab:
             self.empty = gr.HTML(NOTHING_TO_TAKE)
             with gr.Column(visible=False) as self.panel:
-                self.which = gr.Dropdown([], label="Training, the newest first", elem_id="take-which")
-                for kind, (title, words) in WHAT.items():
+                self.which = gr.Dropdown([], label="Which training", elem_id="take-which")
+                files = []
+                for kind, (title, words, how) in WHAT.items():
                     with gr.Column(elem_classes="card"):
-                        gr.Markdown(f"### {title}\n{words}")
-                        make = gr.Button(MAKE, elem_id=f"make-{kind}")
-                        file = gr.File(label="Click the size to save it", visible=False, elem_id=f"file-{kind}")
+                        gr.HTML(f'<h3>{title}</h3><p>{words}</p><p class="note">{how}</p>')
+                        with gr.Row():
+                            make = gr.Button(MAKE, min_width=160, elem_id=f"make-{kind}")
+                            file = gr.DownloadButton(
+                                variant="primary", visible=False, min_width=160, elem_id=f"file-{kind}"
+                            )
+                    files.append(file)
                     begun = make.click(_busy, None, make, show_progress="hidden")
                     made = begun.then(told(self._maker(kind)), self.which, file, show_progress="hidden")
                     made.then(_ready, None, make, show_progress="hidden")
                 with gr.Column(elem_classes="card"):
-                    gr.Markdown(f"### On the Hugging Face Hub\n{HUB}")
-                    gr.HTML(f'<p class="note">{PUBLIC}</p>')
-                    self.name = gr.Textbox(label="Name of the repository", placeholder="my-name/leaves", max_lines=1)
-                    self.private = gr.Checkbox(True, label="Private: for me alone")
+                    gr.HTML(f"<h3>On the Hugging Face Hub</h3><p>{HUB}</p><p>{PUBLIC}</p>")
+                    words = LOG_IN.format(f"<code>{LOG_IN_COMMAND}</code>")
+                    self.log_in = gr.HTML(f"<p>{words}</p>", visible=False, elem_id="log-in")
+                    self.name = gr.Textbox(label="Name there", placeholder="my-name/leaves", max_lines=1)
+                    self.private = gr.Checkbox(True, label="Private")
                     self.push = gr.Button("Upload", elem_id="push")
                     self.pushed = gr.HTML()
+        self.which.input(lambda: [gr.update(visible=False)] * len(files), None, files, show_progress="hidden")
         self.push.click(
             told(self._push), [self.which, self.name, self.private], self.pushed, show_progress_on=self.push
         )
@@ -78,36 +101,48 @@ class TakeAwayTab:
     @property
     def outputs(self) -> list[Any]:
         """What `show` fills."""
-        return [self.empty, self.panel, self.which]
+        return [self.empty, self.panel, self.which, self.log_in]
 
     def show(self, which: str | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        names = [run.name for run in project_runs(self._desk.project) if run.is_done]
-        value = which if which in names else next(iter(names), None)
-        return [gr.update(visible=not names), gr.update(visible=bool(names)), gr.update(choices=names, value=value)]
+        choices = training_choices(finished(self._desk.project))
+        value = which if which in [choice for _, choice in choices] else NEWEST
+        return [
+            gr.update(visible=not choices),
+            gr.update(visible=bool(choices)),
+            gr.update(choices=choices, value=value if choices else None),
+            gr.update(visible=get_token() is None),
+        ]
 
-    def _run(self, name: str | None) -> Run:
-        for run in project_runs(self._desk.project):
-            if run.name == name and run.is_done:
-                return run
-        raise ValueError("This training is not there any more: choose another one.")
+    def _run(self, which: str | None) -> Run:
+        return chosen_training(finished(self._desk.project), which)
 
     def _maker(self, kind: str) -> Any:
-        def make(name: str | None) -> Any:
-            folder = self._desk.project.folder / SHOWN / "files"
-            return gr.update(value=str(take_away(self._run(name), kind, folder)), visible=True)
+        def make(which: str | None) -> Any:
+            run = self._run(which)
+            path = take_away(run, kind, own_folder(self._desk.project, TO_SAVE))
+            words = f"Save it ({run.name}, {size(path.stat().st_size)})"
+            return gr.update(value=str(path), label=words, visible=True)
 
         return make
 
-    def _push(self, run: str | None, name: str, private: bool) -> str:
-        folder = self._run(run).folder
-        if not name.strip():
-            raise ValueError("Give the repository a name: yours on the Hub, a stroke, and one for the classifier.")
-        full_name = check_can_push(name.strip(), private=bool(private))
+    def _push(self, which: str | None, name: str, private: bool) -> str:
+        run, name = self._run(which), name.strip()
+        try:
+            validate_repo_id(name)
+        except HFValidationError:
+            raise ValueError(NO_NAME) from None
+        if get_token() is None:
+            raise ValueError(LOG_IN.format(LOG_IN_COMMAND))
+        full_name = check_can_push(name, private=bool(private))
         with plain_errors(full_name):
-            push_folder(folder, full_name, private=bool(private))
-        seen = "you alone" if private else "everybody"
-        return f'<p class="figure">It is uploaded: <b>{escape(full_name)}</b>, for {seen}.</p>'
+            link = push_folder(run.folder, full_name, private=bool(private)).repo_url
+            stays_private = is_private(full_name)
+        seen = "private" if stays_private else "public"
+        if stays_private and not private:
+            seen = "still private, as it was there before: you can change that on the Hub"
+        link = f'<a href="{escape(link)}" target="_blank" rel="noopener noreferrer">{escape(full_name)}</a>'
+        return f'<p class="figure" role="status">It is uploaded to {link}, and {seen}.</p>'
 
 
 def _busy() -> Any:

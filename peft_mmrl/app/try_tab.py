@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from ..projects.intake import add_pictures
-from ..projects.project_runs import project_runs
 from ..reports.gallery import picture_uri
-from .answer_html import answer_html, is_doubtful
+from .answer_html import answer_html, is_doubtful, view_name
 from .desk import Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
+from .trainings import NEWEST, chosen_training, finished, training_choices
 from .uploads import uploaded
 
 
@@ -22,7 +22,10 @@ AT_ONCE = ""  # the choice of no training
 LABEL_AT_ONCE = "Your pictures at once, without training"
 NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
-MAPS = "The brighter, the more. “Class token” is what decides most; the others are what training added."
+MAPS = "The redder a place, the closer it was looked at."
+ADDED = " The main view decides most; the others were added by the training."
+TEACH = "<h3>Is that right?</h3>" + '<p class="note">The picture is added to the class that you choose.</p>'
+OTHER, ANY = "No, it is …", "It is …"
 TITLE_OF_NEAREST = "Those of your pictures that are most like it"
 
 
@@ -50,9 +53,13 @@ class TryTab:
                     )
                 with gr.Column(min_width=280):
                     self.answer = gr.HTML(WAITING, elem_id="answer")
-            with gr.Row(visible=False, equal_height=True, elem_classes="line") as self.teach:
-                self.belongs = gr.Dropdown([], label="Teach it: this picture is a …", min_width=200, elem_id="belongs")
-                self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
+            self.guess = gr.State()  # folder of the class that the picture is taken for
+            with gr.Column(visible=False) as self.teach:
+                gr.HTML(TEACH)
+                with gr.Row(equal_height=True, elem_classes="line"):
+                    self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
+                    self.belongs = gr.Dropdown([], show_label=False, container=False, min_width=200, elem_id="belongs")
+                    self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
             self.maps = gr.HTML(visible=False, elem_id="maps")
@@ -60,8 +67,8 @@ class TryTab:
 
     @property
     def _answered(self) -> list[Any]:
-        shown = [self.answer, self.teach, self.belongs, self.later, self.taught]
-        return [*shown, self.nearest, self.maps]
+        shown = [self.answer, self.guess, self.teach, self.agree, self.belongs]
+        return [*shown, self.taught, self.nearest, self.maps]
 
     @property
     def outputs(self) -> list[Any]:
@@ -70,35 +77,45 @@ class TryTab:
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        done = [run.name for run in project_runs(self._project) if run.is_done]
-        choices = [*((f"Training “{name}”", name) for name in done), (LABEL_AT_ONCE, AT_ONCE)]
-        value = which if which in done or (which == AT_ONCE and done) else choices[0][1]
-        return [gr.update(choices=choices, value=value, visible=bool(done)), *self._ask(value, given)]
+        runs = finished(self._project)
+        if not runs:  # nothing is chosen, so that the first training answers as soon as there is one
+            return [gr.update(choices=[], value=None, visible=False), *self._ask(None, given)]
+        choices = [*training_choices(runs), (LABEL_AT_ONCE, AT_ONCE)]
+        value = which if which in [choice for _, choice in choices] else NEWEST
+        return [gr.update(choices=choices, value=value, visible=True), *self._ask(value, given)]
 
     def _ask(self, which: str | None, given: dict | None) -> list[Any]:
         """The answer to a picture.
 
         Args:
-            which: name of a run, or `AT_ONCE`.
+            which: name of a run, `NEWEST`, or `AT_ONCE`; None: the newest, or at once before there is one.
             given: what was uploaded, checked by the guard and by Gradio; None: nothing.
         """
-        hidden = [gr.update(visible=False)] * (len(self._answered) - 1)
+        hidden = [None, *[gr.update(visible=False)] * (len(self._answered) - 2)]
         if given is None:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
-        answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), which or None)
+        runs = finished(self._project)
+        run = None if which == AT_ONCE or not (which or runs) else chosen_training(runs, which).name
+        answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
+        guess = None if is_doubtful(answer) else self._desk.workbench.instant.folder_of(answer.likely[0])
         names = [(name, folder) for folder, name in self._project.prompt_names().items()]
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
-        maps = [(picture_uri(picture), token) for token, picture in (answer.maps or {}).items()]
+        maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
+        how = MAPS + ADDED if len(maps) > 1 else MAPS
+        first = (ANY if guess is None else OTHER, "")
+        others = [first, *((name, folder) for name, folder in names if folder != guess)]
+        yes = "" if guess is None else f"Yes, it is {answer.likely[0]}"
         return [
             answer_html(answer),
+            guess,
             gr.update(visible=not self._desk.read_only),
-            gr.update(choices=names, value=None, visible=True),
-            gr.update(variant="primary" if is_doubtful(answer) else "secondary", visible=True),
+            gr.update(value=yes, visible=guess is not None),
+            gr.update(choices=others, value="", visible=True),
             gr.update(visible=False),
             gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
-            gr.update(value=pictures_html(maps, "Where it looked", MAPS), visible=bool(maps)),
+            gr.update(value=pictures_html(maps, "Where it looked", how), visible=bool(maps)),
         ]
 
     def _connect(self, figure: Figure) -> None:
@@ -112,15 +129,16 @@ class TryTab:
             return
 
         def teach(given: dict | None, folder: str | None) -> list[Any]:
-            if folder is None:
-                raise ValueError("Choose a class.")
+            if not folder:  # the first line of the menu
+                return gr.skip()
             return self._keep(given, folder, f"Thank you: it is a picture of “{escape(self._desk.said(folder))}” now.")
 
         def later(given: dict | None) -> list[Any]:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
 
         done = [self.teach, self.taught]
-        figure.after(self.belongs.input(told(teach), [self.picture, self.belongs], done, preprocess=False, **quiet))
+        for event, folder in ((self.agree.click, self.guess), (self.belongs.input, self.belongs)):
+            figure.after(event(told(teach), [self.picture, folder], done, preprocess=False, **quiet))
         self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
 
     def _keep(self, given: dict | None, folder: str | None, words: str, prefix: str = "") -> list[Any]:

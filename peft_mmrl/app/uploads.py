@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from ..data.folders import is_hidden
+from ..projects.folder_intake import FolderIntake, add_folder
 from ..projects.intake import Intake, add_pictures
 from ..projects.project import Project
 from .places import UPLOADS
+
+
+NO_FOLDERS = (
+    "It is not known in which folders these pictures lay, and so not which classes they are of. Add a class and drop "
+    "the pictures there, or choose a folder."
+)
 
 
 def uploaded(project: Project, file: str) -> Path:
@@ -42,8 +51,44 @@ def take_in(project: Project, files: Iterable[str] | None, class_name: str | Non
         ValueError, OSError: see `add_pictures`.
     """
     paths = [uploaded(project, file) for file in files or []]
+    with _taken(paths):
+        return add_pictures(project, [(path.name, path) for path in paths if not is_hidden(path.name)], class_name)
+
+
+def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_folder: bool = False) -> FolderIntake:
+    """Add dropped files to a class, or to those that their folders are named after.
+
+    Args:
+        project: that they are added to.
+        files: as Gradio gets them, before it makes them paths: only so are their own names known, in which
+            `folders.html` has put their folders.
+        class_name: of files without class folders.
+        is_folder: that a folder was chosen: files whose folder is not known are refused then.
+
+    Raises:
+        ValueError, OSError: see `add_folder`.
+    """
+    given = list(_named(project, files))
+    with _taken([path for _, path in given]):
+        if is_folder and not all("/" in name for name, _ in given):
+            raise ValueError(NO_FOLDERS)
+        return add_folder(project, given, class_name)
+
+
+def _named(project: Project, files: Any) -> Iterator[tuple[str, Path]]:
+    for file in files if isinstance(files, list) else []:
+        path, name = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (None, None)
+        if not isinstance(path, str):
+            raise ValueError("Only files that were dropped here can be used.")
+        found = uploaded(project, path)
+        yield (name if isinstance(name, str) and name else found.name), found
+
+
+@contextmanager
+def _taken(paths: Iterable[Path]) -> Iterator[None]:
+    """Whatever becomes of them, they are gone afterwards."""
     try:
-        return add_pictures(project, [(path.name, path) for path in paths], class_name)
+        yield
     finally:
         for path in paths:
             with suppress(OSError):

@@ -39,3 +39,8 @@ def duration(seconds: float) -> str:
     if minutes < 100:
         return f"about {minutes} minute{'' if minutes == 1 else 's'}"
     return f"about {round(minutes / 60)} hours"
+
+
+def size(num_bytes: int) -> str:
+    """Of a file: "0.8 MB"."""
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{max(num_bytes / 1e6, 0.1):.1f} MB"

@@ -35,6 +35,9 @@ with suppress(ImportError):  # HEIC pictures can be read where it is installed
     pillow_heif.register_heif_opener()
 
 
+PICTURES_AT_A_TIME = 8  # in 8 bits the answers depend on it, a little: numbers are scaled by the largest of a batch
+
+
 class UnreadableError(Exception):
     """A picture that cannot be read; the message says why."""
 
@@ -324,7 +327,9 @@ class Classifier:
         self.read = PictureReader(content["preprocessing"])
         self.run = load_model(folder, threads)
 
-    def rows(self, paths: Iterable[str], top_k: int = 1, batch_size: int = 8) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, paths: Iterable[str], top_k: int = 1, batch_size: int = PICTURES_AT_A_TIME
+    ) -> Iterator[dict[str, Any]]:
         """A row for each picture, in their order."""
         batch: list[str] = []
         for path in paths:
@@ -346,17 +351,18 @@ class Classifier:
                 errors.append(str(error))
         found = iter(self.run(np.stack(pixels)) if pixels else ())
         for path, error in zip(paths, errors, strict=True):
-            ranks = [] if error else self.ranks(next(found))
-            yield (
-                self.row_of_set(path, ranks, error)
-                if self.set_threshold is not None
-                else self.row(path, ranks, error, top_k)
-            )
+            yield self.answer(path, [] if error else self.ranks(next(found)), error, top_k)
 
     def ranks(self, probabilities: np.ndarray) -> list[tuple[str, float]]:
         """Names and probabilities, the likeliest first."""
         order = np.argsort(-probabilities, kind="stable")
         return [(self.names[index], float(probabilities[index])) for index in order]
+
+    def answer(self, path: str, ranks: list[tuple[str, float]], error: str | None, top_k: int = 1) -> dict[str, Any]:
+        """The row of a picture: a set of classes where it was exported so, or else the likeliest ones."""
+        if self.set_threshold is not None:
+            return self.row_of_set(path, ranks, error)
+        return self.row(path, ranks, error, top_k)
 
     def row(self, path: str, ranks: list[tuple[str, float]], error: str | None, top_k: int) -> dict[str, Any]:
         """The likeliest classes of a picture; "none of these" comes in front of them where it is the answer."""
@@ -424,8 +430,7 @@ def main() -> None:
     if len(missing) == len(args.pictures):
         sys.exit(f"error: There is no file or folder {', '.join(missing)}.")
     classifier = Classifier(Path(__file__).resolve().parent, args.threads, args.threshold)
-    is_set = classifier.set_threshold is not None
-    if is_set and args.top_k != 1:
+    if classifier.set_threshold is not None and args.top_k != 1:
         sys.exit("error: this classifier answers with sets of any size, and --top_k with a number of classes.")
     left_out: Counter[str] = Counter()
     errors: Counter[str] = Counter()
@@ -438,7 +443,7 @@ def main() -> None:
             errors.update(filter(None, [row["error"]]))
             yield row
 
-    unread = classifier.row_of_set("", [], None) if is_set else classifier.row("", [], None, args.top_k)
+    unread = classifier.answer("", [], None, args.top_k)
     paths = list_files(args.pictures, classifier.read.formats, left_out)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
@@ -466,7 +471,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--format", choices=("table", "csv", "json", "jsonl"), default="table", help="(%(default)s)")
     parser.add_argument("--top_k", type=at_least_one, default=1, help="classes per picture (%(default)s)")
     parser.add_argument("--threshold", type=share, help='"none of these" below this probability (as it was exported)')
-    parser.add_argument("--batch_size", type=at_least_one, default=8, help="pictures at a time (%(default)s)")
+    parser.add_argument(
+        "--batch_size", type=at_least_one, default=PICTURES_AT_A_TIME, help="pictures at a time (%(default)s)"
+    )
     parser.add_argument("--threads", type=at_least_one, help="that compute (one per core)")
     return parser.parse_args()
 

@@ -18,15 +18,15 @@ from ..data.preprocessing import FLAT, LONGEST, Preprocessing
 from ..hub.card import CARD_FILE, PICTURES, write_card
 from ..scoring.answers import NONE_OF_THESE
 from ..scoring.confidence import accuracy_interval
+from ..scoring.unlabelled import answers_of
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.validation import is_hub_id
-from .classify import Classifier, UnreadableError
+from .classify import PICTURES_AT_A_TIME, Classifier, UnreadableError
 from .formats import NEEDED_FOR_ONNX
 from .frozen_classifier import FrozenClassifier
 
 
 SCRIPT = "classify.py"
-PICTURES_AT_A_TIME = 16
 
 
 def portable_settings(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -113,6 +113,7 @@ def measure_agreement(
     model: PeftModelForZeroShotImageClassification,
     preprocessing: Preprocessing,
     paths: Sequence[str],
+    rule: Mapping[str, float],
 ) -> dict[str, Any]:
     """How alike an exported classifier and the model answer, pictures read by `classify.py` there and as ever here.
 
@@ -121,38 +122,82 @@ def measure_agreement(
         model: that it was made of, with the same classes.
         preprocessing: how pictures are prepared for it.
         paths: of pictures; what cannot be read is left out.
+        rule: that it was exported with, see `classes_content`.
 
     Returns:
-        number of `pictures`, of those with the `same_answer`, its `share` with a 90 % interval from `low` to `high`,
-        and `largest_difference` of any probability.
+        number of `pictures`; of those with the `same_answer`, be it a class, a set of them or "none of these", its
+        `share` with a 90 % interval from `low` to `high`; of those with the `same_likeliest` class; and
+        `largest_difference` of any probability.
 
     Raises:
         ValueError: none can be read.
     """
     classifier = Classifier(Path(folder), torch.get_num_threads())
     order = [model.classes.index(name) for name in classifier.names]
-    same, pictures, largest = 0, 0, 0.0
+    same_answer, same_likeliest, pictures, largest = 0, 0, 0, 0.0
     for start in range(0, len(paths), PICTURES_AT_A_TIME):
-        read = []
+        names, read = [], []
         for path in paths[start : start + PICTURES_AT_A_TIME]:
             try:
                 read.append((torch.from_numpy(classifier.read(path)), preprocessing(path)))
+                names.append(path)
             except (UnreadableError, PictureError):
                 continue
         if not read:
             continue
         here, there = (torch.stack(pixels) for pixels in zip(*read, strict=True))
-        found = torch.from_numpy(classifier.run(here.numpy()))
+        found = classifier.run(here.numpy())
         with torch.no_grad():
-            expected = model(pixel_values=there.to(model.device)).logits.float().softmax(dim=1)[:, order].cpu()
-        same += int((found.argmax(dim=1) == expected.argmax(dim=1)).sum())
+            expected = model(pixel_values=there.to(model.device)).logits.float().softmax(dim=1).cpu()
+        answers = answers_of(names, model.classes, expected, **rule)
+        for path, shares, answer in zip(names, found, answers, strict=True):
+            ranks = classifier.ranks(shares)
+            same_likeliest += ranks[0][0] == answer.ranks[0][0]
+            same_answer += classifier.answer(path, ranks, None)["label"] == answer.as_row(1)["label"]
         pictures += len(read)
-        largest = max(largest, (found - expected).abs().max().item())
+        largest = max(largest, (torch.from_numpy(found) - expected[:, order]).abs().max().item())
     if not pictures:
         raise ValueError("None of the pictures to compare on can be read.")
-    low, high = accuracy_interval(same, pictures)
-    found = {"pictures": pictures, "same_answer": same, "share": same / pictures, "low": low, "high": high}
-    return {**found, "largest_difference": largest}
+    low, high = accuracy_interval(same_answer, pictures)
+    return {
+        "pictures": pictures,
+        "same_answer": same_answer,
+        "share": same_answer / pictures,
+        "low": low,
+        "high": high,
+        "same_likeliest": same_likeliest,
+        "largest_difference": largest,
+    }
+
+
+def agreement_in_words(agreement: Mapping[str, Any]) -> str:
+    """What `measure_agreement` gives, as a sentence."""
+    pictures, same = agreement["pictures"], agreement["same_likeliest"]
+    return (
+        f"{agreement['same_answer']} of {pictures} pictures have the same answer as from predict "
+        f"({agreement['share']:.1%}; with 90% certainty {agreement['low']:.1%} to {agreement['high']:.1%}), "
+        f"{same} ({same / pictures:.1%}) the same likeliest class; "
+        f"probabilities differ by {agreement['largest_difference']:.4f} at most"
+    )
+
+
+def add_to_card(folder: Path, agreement: Mapping[str, Any], file: str, int8: bool) -> None:
+    """Say in the card how alike an exported classifier answers; what else is there was measured on the adapter.
+
+    Args:
+        folder: that was exported, with the card in it.
+        agreement: from `measure_agreement`.
+        file: name of the classifier.
+        int8: in 8 bits.
+    """
+    bits = " in 8 bits" if int8 else ""
+    words = (
+        f"\n## Exported{bits}\n\n"
+        f"`{file}` is this adapter with its base model{bits}. What stands above was measured before the export. "
+        f"Compared with it, {agreement_in_words(agreement)}.\n"
+    )
+    with open(folder / CARD_FILE, "a", encoding="utf-8") as card:
+        card.write(words)
 
 
 def facts_of(

@@ -88,21 +88,22 @@ class Why:
         return PAGE
 
     def _reasons(self, keys: list[str], image: Callable[[str], dict[str, Any]]) -> list[Reason]:
-        found = []
+        """Of pictures, in their order."""
+        found: dict[str, Reason] = {}
         for start in range(0, len(keys), PICTURES_IN_A_PASS):
             pixels: dict[str, torch.Tensor] = {}
             for key in keys[start : start + PICTURES_IN_A_PASS]:
                 try:
                     pixels[key] = self.preprocessing(image(key))
                 except PictureError as error:  # it was there a moment ago
-                    found.append(Reason(key, error.reason))
+                    found[key] = Reason(key, error.reason)
             if pixels:
                 rows = [self.reference.row_of(key) for key in pixels]
                 features = None if None in rows else self.reference.features[rows]
                 batch = torch.stack(list(pixels.values())).to(self.accelerator.device)
                 given = self.model.eval(), batch, list(pixels), self.accelerator, self.reference, features
-                found += reasons_for(*given)
-        return found
+                found |= zip(pixels, reasons_for(*given), strict=True)
+        return [found[key] for key in keys]
 
 
 def _said(predictions: Predictions, row: int) -> str:

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 ADAPTER_FILES = (CARD_FILE, CONFIG_NAME, "adapter_model.*", DECISION_FILE, CONFIDENCE_FILE, "pictures/*")
 WAITS = (1, 2, 4)  # seconds before the Hub is asked again
 NO_PERMISSION = (
-    "the access token does not allow to write there. Is the namespace yours, and has the token write access?"
+    "the access token does not allow to write there. What stands before the stroke must be your name on the Hub, or "
+    "that of an organisation of yours, and the token must have write access."
 )
 Result = TypeVar("Result")
 
@@ -94,6 +95,16 @@ def _who_am_i(api: HfApi) -> dict[str, Any] | None:
         if error.response.status_code == 404:
             return None
         raise
+
+
+def is_private(repo_id: str, token: str | None = None) -> bool:
+    """Whether a repository is private; one that was there before a push stays what it was.
+
+    Args:
+        repo_id: its full name.
+        token: as for `check_can_push`.
+    """
+    return bool(retried(partial(HfApi(token=token).model_info, repo_id)).private)
 
 
 @contextmanager

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 from ..training.run_folder import read_json, write_json
-from .project import Project
+from .project_folder import ProjectFolder
 
 
 AGREED_FILE = "agreed.json"
 
 
-def agree(project: Project, picture: str) -> None:
+def agree(project: ProjectFolder, picture: str) -> None:
     """Remember that a picture is in its right class.
 
     Args:
@@ -24,24 +25,51 @@ def agree(project: Project, picture: str) -> None:
     """
     key = _key(project, picture)
     with project.locked():
-        found = _read(project)
-        write_json(project.folder / AGREED_FILE, sorted({*found, key}))
+        _write(project, {*_read(project), key})
 
 
-def is_agreed(project: Project, pictures: list[str]) -> list[bool]:
+def take_back(project: ProjectFolder, picture: str) -> None:
+    """Forget that a picture was found to be in its right class.
+
+    Raises:
+        as `agree`.
+    """
+    key = _key(project, picture)
+    with project.locked():
+        _write(project, _read(project) - {key})
+
+
+def follow_class(project: ProjectFolder, old: str, new: str) -> None:
+    """Remember for another folder what was found right in a class, which is called so now or lies there now.
+
+    Args:
+        project: that is locked.
+        old: name of the class's folder.
+        new: name of its folder now.
+
+    Raises:
+        OSError: it cannot be written down.
+    """
+    found = _read(project)
+    of_class = {key for key in found if key.rpartition(":")[0] == old}
+    if of_class and old != new:
+        _write(project, (found - of_class) | {f"{new}:{key.rpartition(':')[2]}" for key in of_class})
+
+
+def is_agreed(project: ProjectFolder, pictures: list[str]) -> list[bool]:
     """For each picture whether it was found to be in the class that it is in now."""
     found = _read(project)
     return [bool(found) and _has(found, project, picture) for picture in pictures]
 
 
-def _has(found: set[str], project: Project, picture: str) -> bool:
+def _has(found: set[str], project: ProjectFolder, picture: str) -> bool:
     try:
         return _key(project, picture) in found
     except ValueError:  # it has gone meanwhile
         return False
 
 
-def _read(project: Project) -> set[str]:
+def _read(project: ProjectFolder) -> set[str]:
     path = project.folder / AGREED_FILE
     try:
         found = None if path.is_symlink() else read_json(path)
@@ -50,7 +78,11 @@ def _read(project: Project) -> set[str]:
     return {key for key in found if isinstance(key, str)} if isinstance(found, list) else set()
 
 
-def _key(project: Project, picture: str) -> str:
+def _write(project: ProjectFolder, keys: Iterable[str]) -> None:
+    write_json(project.folder / AGREED_FILE, sorted(keys))
+
+
+def _key(project: ProjectFolder, picture: str) -> str:
     """The class's folder and the content: a new name of the file, or a copy of it, is not asked for again."""
     try:
         digest = hashlib.sha256(project.path(picture).read_bytes()).hexdigest()

@@ -139,11 +139,13 @@ def _same_names(classes: Sequence[ClassFolder]) -> list[Fault]:
 
 def _few(classes: Sequence[ClassFolder]) -> list[Fault]:
     filled = [one for one in classes if one.pictures]
+    if not filled:  # nothing is wrong with what is only just begun
+        return []
     faults = []
     if len(filled) < 2:
         words = "There is nothing to tell apart yet: at least two classes must have pictures."
-        advice = "Add two classes" if not classes else "Add a second class" if len(classes) == 1 else "Go on"
-        faults.append(Fault("one class", words, f"{advice} and put pictures into {'it' if filled else 'both'}."))
+        advice = "Add a second class" if len(classes) == 1 else "Go on"
+        faults.append(Fault("one class", words, f"{advice} and put pictures into it."))
     empty = [one.name for one in classes if not one.pictures]
     if empty:
         words = (

@@ -84,6 +84,12 @@ class Instant:
         return [one.prompt_name for one in self.classes]
 
     @property
+    def by_name(self) -> frozenset[str]:
+        """Of these names those of the classes without a picture that can be read: no more is known of them."""
+        counts = Counter(self.labels.tolist())
+        return frozenset(name for place, name in enumerate(self.names) if not counts[place])
+
+    @property
     def labels(self) -> torch.Tensor:
         """Of the pictures (N,), positions in `classes`."""
         return torch.empty(0, dtype=torch.long) if self.frozen is None else self.frozen.labels

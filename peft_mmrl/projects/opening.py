@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..data.folders import holds_picture, is_hidden, is_litter, natural_key, walk
 from ..data.sources import SPLIT_NAMES
-from ..scoring.file_names import folder_names
-from .placing import free_name
+from ..scoring.file_names import folder_names, safe_name
+from .placing import FreePlaces
 from .project_settings import PROJECT_FILE
 
 
@@ -85,16 +85,13 @@ def copy_classes(source: Path, classes: dict[str, list[Path]], target: Path) -> 
     free = shutil.disk_usage(target).free
     if size > free:
         raise OSError(f"The pictures are {size / 1e9:.1f} GB, and only {free / 1e9:.1f} GB are free here.")
-    folders = folder_names(classes)
+    folders, places = folder_names(classes), FreePlaces()
     for name, paths in classes.items():
-        taken: dict[Path, list[str]] = {}
         for path in paths:
             if not path.is_file():  # a link that leads nowhere
                 continue
             inner = path.relative_to(source / name).parent
-            folder = target / folders[name] / Path(*folder_names(inner.parts).values())
+            folder = target / folders[name] / Path(*map(safe_name, inner.parts))
             folder.mkdir(parents=True, exist_ok=True)
-            used = taken.setdefault(folder, [])
-            used.append(free_name(path.name, used))
-            shutil.copyfile(path, folder / used[-1])
+            shutil.copyfile(path, places.near(folder / path.name))
     return folders

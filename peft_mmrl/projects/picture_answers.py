@@ -48,6 +48,7 @@ class PictureAnswer:
         seen: the picture as the model sees it; None: it cannot be read.
         maps: by token, the same picture under a map of what the token looked at; None: not to be had.
         trained: whether an adapter's layers have answered.
+        by_name: names of the classes of which who answers knows no more; their probabilities were never checked.
     """
 
     words: str
@@ -59,6 +60,7 @@ class PictureAnswer:
     seen: PIL.Image.Image | None = None
     maps: dict[str, PIL.Image.Image] | None = None
     trained: bool = False
+    by_name: frozenset[str] = frozenset()
 
     @property
     def is_none(self) -> bool:

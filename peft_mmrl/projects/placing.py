@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path, PureWindowsPath
 
 from ..scoring.file_names import JOINERS, key_of_name, numbered, safe_name
@@ -15,18 +15,29 @@ from ..tuner.names import spaced
 LONGEST_CLASS_NAME = 100  # characters
 
 
-def free_name(name: str, taken: Iterable[str], suffix: str | None = None) -> str:
-    """A safe name for a file, with a number where some system would take one that is there for the same.
+class FreePlaces:
+    """Free places for several files: each folder is read once, and a place that was given is taken."""
 
-    Args:
-        name: as somebody else calls the file; what stands before the last `/` or `\\` does not count.
-        taken: names of the folder that it is put into.
-        suffix: its extension, with the dot; None: as it is.
-    """
-    stem, extension = os.path.splitext(PureWindowsPath(name).name or "_")
-    extension = safe_suffix(extension) if suffix is None else suffix
-    used = {key_of_name(other) for other in taken}
-    return next(one for one in numbered(safe_name(stem), extension) if key_of_name(one) not in used)
+    def __init__(self) -> None:
+        self._used: dict[Path, set[str]] = {}
+
+    def near(self, wanted: Path, suffix: str | None = None) -> Path:
+        """A place with a safe name, with a number where some system would take one that is there for the same.
+
+        Args:
+            wanted: the folder, which is there, and how somebody else calls the file; what stands before the last
+                `\\` does not count.
+            suffix: its extension, with the dot; None: as it is.
+        """
+        folder = wanted.parent
+        if folder not in self._used:
+            self._used[folder] = set(map(key_of_name, os.listdir(folder)))
+        used = self._used[folder]
+        stem, extension = os.path.splitext(PureWindowsPath(wanted.name).name or "_")
+        extension = safe_suffix(extension) if suffix is None else suffix
+        name = next(one for one in numbered(safe_name(stem), extension) if key_of_name(one) not in used)
+        used.add(key_of_name(name))
+        return folder / name
 
 
 def safe_suffix(extension: str) -> str:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Self
 
 from ..auto import DEFAULT_BASE_MODEL
+from ..data.folders import is_litter
+from ..data.wording import first_few
 from ..scoring.file_names import folder_names, safe_name
 from ..training.run_folder import writing
+from .agreed import follow_class
 from .better_names import needs_name, read_better_names, write_better_names
 from .opening import copy_classes, find_classes, is_empty, is_project
 from .placing import clean_class_name
@@ -173,6 +176,7 @@ class Project(ProjectFolder):
             taken_out, place = self.removed / old, self.removed / folder
             if folder != old and taken_out.is_dir() and not taken_out.is_symlink() and not os.path.lexists(place):
                 taken_out.rename(place)  # so that they are put back into this class
+            follow_class(self, old, folder)
         return folder
 
     def remove_class(self, name: str) -> None:
@@ -180,18 +184,27 @@ class Project(ProjectFolder):
 
         Raises:
             ValueError: there are pictures, or other files.
+            OSError: it cannot be taken away.
         """
         with self.locked():
             folder = self.class_folder(name)
             better = read_better_names(self.folder, self.class_folders())
             if self.pictures_in(folder):
                 raise ValueError(f"{name!r} has pictures: take them out first, or move them to another class.")
-            try:
-                folder.rmdir()
-            except OSError as error:
-                raise ValueError(f"The folder {folder} holds other files: look at it, and move them away.") from error
+            self.refuse_other_files(name)
+            for place, _, files in os.walk(folder, topdown=False):
+                for file in filter(is_litter, files):
+                    Path(place, file).unlink()
+                Path(place).rmdir()
             if better.pop(name, None) is not None:
                 write_better_names(self.folder, better)
+
+    def refuse_other_files(self, name: str) -> None:
+        """Raise a ValueError where a class's folder holds more than pictures: it cannot go then."""
+        folder, others = self.class_folder(name), []
+        self.pictures_in(folder, lambda path, reason: others.append(path.name.encode("utf-8", "replace").decode()))
+        if others:
+            raise ValueError(f"The folder {folder} holds other files ({first_few(others, 3)}): move them away first.")
 
     def set_prompt_name(self, name: str, prompt_name: str | None) -> None:
         """Say in other words what a class shows; the folder stays as it is.

@@ -236,9 +236,11 @@ class BaseModel:
         if known is not None and known.state == state:
             return known
         config = read_config(folder)
-        if known is not None and known.model is self.model:
-            self.model.set_adapter(PLAIN)
-            self.model.delete_adapter(known.adapter)
+        if known is not None:
+            del self._adapters[run]
+            if known.model is self.model:
+                self.model.set_adapter(PLAIN)
+                self.model.delete_adapter(known.adapter)
         own = self.model.base_model.base_fingerprint
         if own is not None and config.base_fingerprint == own and config.classes:
             name = f"run{next(self._numbers)}"  # names of folders may be none of adapters

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..fitting.why import LINES, PAGE
 from ..hub.upload import ADAPTER_FILES
+from ..scoring.held_out import COVERAGE, Confidence
 from .project_runs import Run
 
 
@@ -30,8 +31,8 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
 
     Args:
         run: that is done.
-        kind: "adapter": what a push uploads, and its report; "program": what `peft-mmrl export` writes; "bundle": what
-            `peft-mmrl bundle` writes.
+        kind: "adapter": what a push uploads, and its report; "program": what `peft-mmrl export` writes, which answers
+            with sets of classes where enough pictures were held out; "bundle": what `peft-mmrl bundle` writes.
         folder: to write to.
 
     Returns:
@@ -53,7 +54,7 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
         if command is not None:
             source = work / "made"
             work.mkdir()
-            _make(command, run, source)
+            _make(command, run, source, *(_rule(run) if command == "export" else ()))
         part = work.with_suffix(".zip")
         _zip(source, part, target.stem, ADAPTER_AND_REPORT if command is None else ("**/*",))
         part.replace(target)
@@ -63,9 +64,18 @@ def take_away(run: Run, kind: str, folder: Path) -> Path:
     return target
 
 
-def _make(command: str, run: Run, target: Path) -> None:
+def _rule(run: Run) -> list[str]:
+    """The option that lets a program answer "cat or fox" where it must; none where that is not known."""
+    try:
+        aim = Confidence.load(run.folder).for_coverage()
+    except (OSError, ValueError):
+        return []
+    return [] if aim.threshold is None else [f"--coverage={COVERAGE:g}"]
+
+
+def _make(command: str, run: Run, target: Path, *options: str) -> None:
     """Run a command on an adapter; in a process of its own, as it takes much memory for a moment."""
-    asked = [sys.executable, "-P", "-m", "peft_mmrl", command, str(run.folder), str(target)]
+    asked = [sys.executable, "-P", "-m", "peft_mmrl", command, str(run.folder), str(target), *options]
     given = {"capture_output": True, "text": True, "timeout": LONGEST_COMMAND, "cwd": run.project.folder}
     try:
         done = subprocess.run(asked, check=False, **given)

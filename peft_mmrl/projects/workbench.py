@@ -177,6 +177,7 @@ class Workbench:
             nearest=_nearest(instant, feature[0]),
             seen=seen,
             maps=maps,
+            by_name=instant.by_name,
         )
         return answer if adapter is None else self._adapted(answer, instant, picture, adapter, coverage)
 
@@ -220,6 +221,7 @@ class Workbench:
             seen=seen,
             maps=maps,
             trained=is_trained,
+            by_name=frozenset(new),
         )
 
     # --- what to do next --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -269,20 +269,41 @@ def _answer(
     threshold: float,
     set_threshold: float | None,
 ) -> list[Answer]:
-    ranked: Iterator[list[tuple[str, float]]] = iter(())
-    if len(batch.pixel_values):
+    read = [path for path, error in zip(batch.paths, batch.errors, strict=True) if error is None]
+    found: Iterator[Answer] = iter(())
+    if read:
         with accelerator.autocast():
             logits = model(pixel_values=batch.pixel_values.to(accelerator.device)).logits
-        ranked = iter(_rank(model.classes, logits.float().softmax(dim=1), top_k, set_threshold))
-    answers = []
-    for path, error, is_beyond in zip(batch.paths, batch.errors, batch.beyond, strict=True):
-        ranks = [] if error else next(ranked)
-        if set_threshold is None:
-            is_none = bool(ranks) and ranks[0][1] < threshold
-            answers.append(Answer(path, _rounded(ranks), error, is_beyond, is_none))
-        else:
-            answers.append(SetAnswer(path, _rounded(ranks), error, is_beyond))
-    return answers
+        probabilities = logits.float().softmax(dim=1)
+        found = iter(answers_of(read, model.classes, probabilities, top_k, threshold, set_threshold))
+    kind = Answer if set_threshold is None else SetAnswer
+    rows = zip(batch.paths, batch.errors, batch.beyond, strict=True)
+    return [
+        kind(path, error=error) if error else replace(next(found), is_beyond=is_beyond)
+        for path, error, is_beyond in rows
+    ]
+
+
+def answers_of(
+    paths: Sequence[str],
+    names: list[str],
+    probabilities: torch.Tensor,
+    top_k: int = 1,
+    threshold: float = 0.0,
+    set_threshold: float | None = None,
+) -> list[Answer]:
+    """The answers to N pictures, from the probabilities of C classes.
+
+    Args:
+        paths: of the pictures (N).
+        names: of the classes (C).
+        probabilities: (N, C).
+        top_k, threshold, set_threshold: as for `predict_pictures`.
+    """
+    ranked = zip(paths, _rank(names, probabilities, top_k, set_threshold), strict=True)
+    if set_threshold is not None:
+        return [SetAnswer(path, _rounded(ranks)) for path, ranks in ranked]
+    return [Answer(path, _rounded(ranks), is_none=ranks[0][1] < threshold) for path, ranks in ranked]
 
 
 def _rank(

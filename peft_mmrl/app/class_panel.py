@@ -1,0 +1,90 @@
+"""What can be done with a whole class: other names, putting it together with another one, taking it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from ..projects.intake import merge_classes, take_class_out
+from ..projects.project import ClassFolder, Project
+from .look import LINE_WIDTH, typed_line
+from .words import pictures
+
+
+class ClassPanel:
+    """An accordion about the class that is shown.
+
+    Args:
+        project: that it belongs to.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        with gr.Accordion("Rename, join or take away this class", open=False, elem_id="names"):
+            self.name, self.rename = typed_line("Name of its folder", "Rename", "class-name", "rename")
+            self.prompt_name, self.say = typed_line(
+                "How you would say it in “a photo of a …”",
+                "Use these words",
+                "prompt-name",
+                "say",
+                info="Better words help: “siamese cat” says more than “class 7” or “siam01”.",
+            )
+            with gr.Row(equal_height=True, elem_classes="line", visible=False) as self.joining:
+                self.into = gr.Dropdown(
+                    [], label="Put all its pictures into", scale=4, min_width=LINE_WIDTH, elem_id="merge-into"
+                )
+                self.merge = gr.Button("Join", scale=1, min_width=120, elem_id="merge")
+            self.take_away = gr.Button(size="sm", elem_id="take-class")
+
+    @property
+    def outputs(self) -> list[gr.blocks.Block]:
+        """What `show` fills."""
+        return [self.name, self.prompt_name, self.joining, self.into, self.take_away]
+
+    def show(self, one: ClassFolder | None, others: Sequence[tuple[str, str]]) -> list[Any]:
+        """Values of `outputs`.
+
+        Args:
+            one: the class; None: there is none.
+            others: how people say each of the other classes, and its folder.
+        """
+        own = [] if one is None else one.pictures
+        away = f"Take this class and its {pictures(len(own))} out" if own else "Take this class away"
+        return [
+            "" if one is None else one.name,
+            "" if one is None else one.prompt_name,
+            gr.update(visible=bool(own and others)),
+            gr.update(choices=list(others), value=None),
+            away,
+        ]
+
+    def changes(self, chosen: gr.Radio) -> Iterator[tuple[Any, Callable[..., str | None], list[Any]]]:
+        """For each button its event, what it does, and its inputs; what it does gives the class that is shown then.
+
+        Args:
+            chosen: says which class is shown.
+        """
+        project = self._project
+
+        def rename(chosen: str, name: str) -> str:
+            return project.rename_class(chosen, name)
+
+        def say(chosen: str, words: str) -> str:
+            project.set_prompt_name(chosen, words.strip() or None)
+            return chosen
+
+        def merge(chosen: str, into: str | None) -> str:
+            if into is None:
+                raise ValueError("Say first which class the pictures are to go into.")
+            merge_classes(project, chosen, into)
+            return into
+
+        def take_away(chosen: str) -> None:
+            take_class_out(project, chosen)
+
+        yield self.rename.click, rename, [chosen, self.name]
+        yield self.say.click, say, [chosen, self.prompt_name]
+        yield self.merge.click, merge, [chosen, self.into]
+        yield self.take_away.click, take_away, [chosen]

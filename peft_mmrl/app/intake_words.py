@@ -1,0 +1,56 @@
+"""What became of dropped files, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from ..data.wording import first_few
+from ..projects.folder_intake import FolderIntake
+from ..projects.intake import Intake
+from .words import classes, pictures
+
+
+MOST_REASONS = 5  # of files that were not taken
+MOST_COUNTS = 30  # of classes
+NOTHING_FOUND = "There was no picture in it."
+
+
+def intake_words(intake: Intake, name: str | None = None) -> str:
+    """What became of dropped files, as HTML.
+
+    Args:
+        intake: of them.
+        name: of the class that they were added to, as people say it; None: none.
+    """
+    to = "" if name is None else f" to “{escape(name)}”"
+    return _note(f"{pictures(len(intake.added))} added{to}." if intake.added else "", intake)
+
+
+def folder_words(intake: FolderIntake, said: Mapping[str, str]) -> str:
+    """What became of dropped files that may have come in folders, as HTML.
+
+    Args:
+        intake: of them.
+        said: how people call the class of each folder.
+    """
+    if not intake.is_sorted:
+        return intake_words(intake, next((said.get(folder, folder) for folder in intake.classes), None))
+    counts = [f"{escape(said.get(folder, folder))} {number}" for folder, number in intake.classes.items()]
+    head = f"{classes(len(counts))} from the folder: {first_few(counts, MOST_COUNTS)}." if counts else ""
+    return _note(head, intake)
+
+
+def refusal_words(error: Exception) -> str:
+    """Why none of the dropped files was taken, as HTML."""
+    return f'<div class="note" role="status"><b>Nothing was taken.</b><br>{escape(str(error))}</div>'
+
+
+def _note(head: str, intake: Intake) -> str:
+    lines = [f"<b>{head}</b>"] if head else []
+    if intake.refused:
+        lines.append(f"<b>{len(intake.refused)} not taken:</b>")
+        lines += [f"{escape(name)}: {escape(reason)}" for name, reason in intake.refused[:MOST_REASONS]]
+        if len(intake.refused) > MOST_REASONS:
+            lines.append(f"… and {len(intake.refused) - MOST_REASONS} more")
+    return '<div class="note" role="status">' + "<br>".join(lines or [NOTHING_FOUND]) + "</div>"

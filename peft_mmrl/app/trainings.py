@@ -1,0 +1,38 @@
+"""Which training is meant: the newest one, unless somebody has chosen another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..projects.project import Project
+from ..projects.project_runs import Run, project_runs
+
+
+NEWEST = "/newest"  # in place of a run's name, which has no stroke
+
+
+def finished(project: Project) -> list[Run]:
+    """The trainings that have ended well, the newest first."""
+    return [run for run in project_runs(project) if run.is_done]
+
+
+def training_choices(runs: list[Run]) -> list[tuple[str, str]]:
+    """What can be chosen from, as words and value: the newest, whichever it will be, and the others by name."""
+    others = [(f"Training “{run.name}”", run.name) for run in runs[1:]]
+    return [*((f"The newest training ({run.name})", NEWEST) for run in runs[:1]), *others]
+
+
+def chosen_training(runs: list[Run], which: Any) -> Run:
+    """The training that a choice means.
+
+    Args:
+        runs: see `finished`.
+        which: the name of one; `NEWEST` or None: the newest.
+
+    Raises:
+        ValueError: it has gone.
+    """
+    found = runs[:1] if which in (None, NEWEST) else [run for run in runs if run.name == which]
+    if not found:
+        raise ValueError("This training is not there any more: choose another one.")
+    return found[0]

@@ -1,0 +1,242 @@
+"""What the page says to a picture and asks about pictures: who answers, how sure that is, what is asked again."""
+
+import os
+import re
+import shutil
+
+import pytest
+from conftest import DEMO_CLIP
+from digits import CLASS_NAMES, load_digits
+
+import peft_mmrl
+from peft_mmrl.projects.picture_answers import PictureAnswer
+from peft_mmrl.projects.project import Project
+
+
+gr = pytest.importorskip("gradio", reason='needs the extra "app": pip install "peft_mmrl[app]"')
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Twelve pictures of each of four digits."""
+    part = load_digits()["train"]
+    rows = {digit: [row for row, label in enumerate(part["label"]) if label == digit][:12] for digit in range(4)}
+    return {CLASS_NAMES[digit]: [part[row]["image"] for row in rows[digit]] for digit in rows}
+
+
+@pytest.fixture
+def project(tmp_path, digits):
+    """Zeros and ones, and a class "two" without pictures."""
+    project = Project.open(tmp_path / "project", DEMO_CLIP)
+    for name in ("zero", "one", "two"):
+        project.add_class(name)
+    for name in ("zero", "one"):
+        for number, picture in enumerate(digits[name][:8]):
+            picture.save(project.pictures / name / f"{number}.png")
+    return project
+
+
+def train(project, name, ended=1):
+    """A training without its steps, that ended at a time."""
+    folder = project.adapters / name
+    if name == "run-1":
+        peft_mmrl.fit(project.pictures, str(DEMO_CLIP), folder, quick=True)
+    else:
+        shutil.copytree(project.adapters / "run-1", folder)
+    os.utime(folder / "run.json", (ended, ended))
+
+
+def tabs(project):
+    from peft_mmrl.app.desk import Desk
+    from peft_mmrl.app.figure import Figure
+    from peft_mmrl.app.improve_tab import ImproveTab
+    from peft_mmrl.app.try_tab import TryTab
+
+    with gr.Blocks(analytics_enabled=False):
+        desk = Desk(project)
+        figure = Figure(desk)
+        return TryTab(desk, figure), ImproveTab(desk, figure)
+
+
+def numbers(html):
+    """What stands beside bars."""
+    return re.findall(r"[^>]+%(?=</span>)", html)
+
+
+def drop(project, picture, name="new.png"):
+    """As the browser drops a picture."""
+    path = project.folder / ".uploads" / "1" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return {"path": str(path)}
+
+
+@pytest.fixture
+def answering(project, monkeypatch):
+    """The tab that tries, and who was asked so far."""
+    tab, asked = tabs(project)[0], []
+    monkeypatch.setattr(
+        tab._desk.workbench, "answer", lambda _, run: asked.append(run) or PictureAnswer("It cannot be opened.")
+    )
+    return tab, asked
+
+
+def test_the_newest_training_answers_unless_the_visitor_has_chosen_another(project, digits, answering):
+    tab, asked = answering
+    given = drop(project, digits["zero"][9])
+
+    def open_tab(which):
+        shown = tab.show(which, given)[0]
+        return shown["value"], shown["visible"], asked[-1], dict(shown["choices"])
+
+    value, visible, run, choices = open_tab(None)
+    assert (visible, run, choices) == (False, None, {})
+    train(project, "run-1")
+    value, visible, run, choices = open_tab(value)  # what the hidden choice was before
+    assert (visible, run) == (True, "run-1")
+    assert list(choices) == ["The newest training (run-1)", "Your pictures at once, without training"]
+    train(project, "run-2", ended=2)
+    tab._ask(value, given)  # nobody has come back to the tab since
+    assert asked[-1] == "run-2"
+    value, visible, run, choices = open_tab(value)
+    assert run == "run-2" and len(choices) == 3
+
+    assert open_tab(choices["Training “run-1”"])[:3] == ("run-1", True, "run-1")
+    at_once = choices["Your pictures at once, without training"]
+    assert open_tab(at_once)[:3] == (at_once, True, None)
+    shutil.rmtree(project.adapters / "run-1")
+    assert open_tab("run-1")[:3] == (value, True, "run-2")  # it has gone
+
+
+def test_a_class_that_is_known_by_name_alone_is_never_said_to_be_sure(project, digits):
+    from peft_mmrl.app.answer_html import answer_html
+
+    trying, _ = tabs(project)
+    workbench = trying._desk.workbench
+    html = answer_html(workbench.answer(digits["two"][0]))
+    assert "This looks like <b>two</b>" in html and "cannot be said" in html
+    assert numbers(html) == [] and " sure." not in html and "by name" in html
+    html = answer_html(workbench.answer(digits["zero"][9]))
+    assert " sure.</p>" in html and len(numbers(html)) == 4  # of zero and one, and the same by their names alone
+
+    train(project, "run-1")
+    for number, picture in enumerate(digits["two"][1:4]):  # which the training has not seen
+        picture.save(project.pictures / "two" / f"{number}.png")
+    workbench.update()
+    html = answer_html(workbench.answer(digits["two"][0], "run-1"))
+    assert "This looks like <b>two</b>" in html and numbers(html) == []
+    assert "two came after this training" in html
+    html = answer_html(workbench.answer(digits["two"][0]))
+    assert "cannot be said" not in html and len(numbers(html)) == 6  # without the training it is known by its pictures
+
+
+def test_before_there_are_pictures_nothing_is_sure(tmp_path, digits):
+    from peft_mmrl.app.answer_html import ALONE, answer_html
+
+    project = Project.open(tmp_path / "project", DEMO_CLIP)
+    project.add_class("zero"), project.add_class("one")
+    html = answer_html(tabs(project)[0]._desk.workbench.answer(digits["zero"][0]))
+    assert "This looks like" in html and numbers(html) == []
+    assert ALONE not in html  # it would say the same
+
+
+def test_an_answer_is_confirmed_by_one_click(project, digits):
+    tab, _ = tabs(project)
+    given = drop(project, digits["zero"][9])
+    shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
+    assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(value="Yes, it is zero", visible=True)
+    assert [folder for _, folder in shown[tab.belongs]["choices"]] == ["", "one", "two"]
+    assert "main view" in shown[tab.maps]["value"] and "token" not in shown[tab.maps]["value"]
+    tab._keep(given, shown[tab.guess], "Thank you")
+    assert (project.pictures / "zero" / "new.png").is_file()
+
+    doubtful = PictureAnswer("zero or one", ranks=[("zero", 0.5), ("one", 0.5)], likely=["zero", "one"])
+    tab._desk.workbench.answer = lambda *_: doubtful
+    shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
+    assert shown[tab.guess] is None and not shown[tab.agree]["visible"]
+    assert [folder for _, folder in shown[tab.belongs]["choices"]] == ["", "one", "two", "zero"]
+
+
+@pytest.mark.parametrize(
+    "token, name", [("class token", "main view"), ("token 1", "added view 1"), ("token 12", "added view 12")]
+)
+def test_maps_are_named_in_plain_words(token, name):
+    from peft_mmrl.app.answer_html import view_name
+
+    assert view_name(token) == name
+
+
+def test_the_guess_of_a_class_that_is_known_by_name_alone_is_not_called_sure(project, digits):
+    from peft_mmrl.app.questions import IN_DOUBT, new_pictures
+
+    for name, prefix in (("two", ""), ("zero", ""), ("two", IN_DOUBT), ("zero", IN_DOUBT)):
+        digits[name][10 + bool(prefix)].save(project.unlabelled / f"{prefix}{name}.png")
+    improve = tabs(project)[1]
+    workbench = improve._desk.workbench
+    workbench.update()
+    asked = {one.picture.split("/")[1]: one for one in new_pictures(workbench)}
+    assert len(asked) == 4
+    for picture, one in asked.items():
+        assert picture.removeprefix(IN_DOUBT) == f"{one.guess}.png"
+        assert (one.sure is None) == (one.guess == "two")
+        assert ("sure" in improve._words(one, {})) == (one.guess != "two")
+
+
+class Visit:
+    """Somebody who answers questions; `round` is what the server keeps for them."""
+
+    def __init__(self, project, kind):
+        from peft_mmrl.app.improve_tab import Round
+
+        self.tab, self.kind = tabs(project)[1], kind
+        self.see(self.tab._begin(kind, Round()))
+
+    def see(self, shown):
+        self.round, self.state = shown[0], shown[2]
+
+    def do(self, what, *given):
+        self.see(what(*given, self.round))
+
+    @property
+    def asked(self):
+        return [one.picture for one in self.round.queue]
+
+
+def test_what_somebody_does_not_know_is_not_asked_again_and_what_they_answered_counts(project, digits):
+    from peft_mmrl.app.improve_tab import LABELS, NEW
+
+    for number, picture in enumerate([*digits["zero"][9:12], *digits["one"][9:12]]):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    first = me.asked[0]
+    me.do(me.tab._skip)
+    me.do(me.tab._put, "zero")
+    digits["three"][0].save(project.unlabelled / "dropped.png")
+    me.do(me.tab._look)  # after a drop
+    assert first not in me.asked and "unlabelled/dropped.png" in me.asked
+    assert me.round.answered == 1 and me.round.last is not None
+    me.do(me.tab._begin, NEW)  # after another tab
+    assert first not in me.asked and me.round.last is not None
+    me.do(me.tab._begin, LABELS)
+    assert me.round.kind == LABELS and me.round.last is None
+    me.do(me.tab._begin, NEW)
+    assert first not in me.asked and me.asked
+    while me.asked:
+        me.do(me.tab._skip)
+    assert "seen them all" in me.state and "All pictures have a class" not in me.state
+    assert Visit(project, NEW).asked  # another visitor, or the page opened anew
+    with pytest.raises(ValueError, match="no questions of kind 'other'"):
+        me.do(me.tab._begin, "other")
+
+
+def test_an_answer_that_is_undone_is_asked_again(project, digits):
+    from peft_mmrl.app.improve_tab import LABELS
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    me = Visit(project, LABELS)
+    assert me.asked == ["pictures/one/wrong.png"]
+    for answer in ("one", "zero"):  # it is right as it is; it belongs elsewhere
+        me.do(me.tab._put, answer)
+        assert me.asked == []
+        me.do(me.tab._undo)
+        assert me.asked == ["pictures/one/wrong.png"] and me.round.answered == 0

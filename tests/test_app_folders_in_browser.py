@@ -1,0 +1,206 @@
+"""The tab of pictures in a real browser: folders that become classes, marks, whole classes, while a training runs."""
+
+import shutil
+
+import numpy as np
+import psutil
+import pytest
+from conftest import DEMO_CLIP
+from PIL import Image
+
+from peft_mmrl.projects.project import Project
+from peft_mmrl.projects.under_training import TrainingRecord, record_of
+
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="needs a browser: `apt-get install chromium`, or Chrome in the PATH"
+)
+PATIENCE = 120_000  # milliseconds, on a busy machine
+
+
+def write_picture(path, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def leaves(tmp_path):
+    """A folder of class folders as people have them."""
+    folder = tmp_path / "leaves"
+    names = [f"oak/{number}.png" for number in range(3)] + ["oak/tree 1/1.png", "elm/1.png", "elm/2.png"]
+    for seed, name in enumerate(names):
+        write_picture(folder / name, seed)
+    for name in (".DS_Store", "oak/.hidden/x.png", "elm/Thumbs.db"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    (folder / "elm" / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path):
+    return Project.open(tmp_path / "work", DEMO_CLIP)
+
+
+@pytest.fixture
+def filled(project, leaves):
+    """The project with classes and pictures."""
+    for name in ("oak", "elm"):
+        shutil.copytree(
+            leaves / name, project.pictures / name, ignore=lambda _, names: {*names} & {".hidden", "broken.png"}
+        )
+    return project
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(project, browser):
+    """The page of the project, on which nothing may go wrong unseen."""
+    from peft_mmrl.app.serving import serve
+
+    served, faults = serve(project), []
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(PATIENCE)
+    page.on("console", lambda said: said.type == "error" and faults.append(said.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(served.local_url)
+    page.locator("#figure").wait_for()
+    yield page
+    page.close()
+    served.close()
+    assert faults == []
+
+
+def see(page, selector, text=None):
+    found = page.locator(f"{selector} >> visible=true", has_text=text).first
+    found.wait_for()
+    return found
+
+
+def drag(page, selector, *paths):
+    """Drop files or folders as an operating system does."""
+    box = see(page, selector, "Drop pictures here" if selector == "#drop" else None).bounding_box()
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 20}
+        devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+
+def counts(project):
+    return {one.name: len(one.pictures) for one in project.classes()}
+
+
+def test_a_chosen_folder_of_class_folders_becomes_classes(project, page, leaves):
+    see(page, "#begin", "Begin here")
+    assert not page.locator("#faults").is_visible()
+    page.locator("#first-folder").locator("xpath=..").locator("input[type=file]").set_input_files(leaves)
+    said = see(page, "#said", "2 classes from the folder: elm 2, oak 4.").inner_text()
+    assert "1 not taken" in said and "elm/broken.png" in said
+    assert "pictures/oak/tree 1/1.png" in project.classes()[1].pictures
+    assert counts(project) == {"elm": 2, "oak": 4}
+    see(page, "#drop", "Drop pictures here")
+
+
+def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
+    see(page, "#begin")
+    drag(page, "#begin", leaves / "oak" / "0.png")
+    see(page, "#said", "in which folders these pictures lay")
+    assert counts(project) == {}
+    drag(page, "#begin", leaves)
+    see(page, "#said", "2 classes from the folder: elm 2, oak 4.")
+    write_picture(leaves / "ash" / "1.png", 50)
+    write_picture(leaves / "oak" / "9.png", 51)
+    see(page, "#classes label", "elm · 2").click()
+    see(page, "#panel-title", "elm")
+    drag(page, "#drop", leaves / "ash", leaves / "oak")  # of several folders each is a class
+    see(page, "#said", "ash 1")
+    assert counts(project) == {"ash": 1, "elm": 2, "oak": 5}
+    write_picture(leaves / "ash" / "2.png", 52)
+    drag(page, "#drop", leaves / "ash")  # of one folder the pictures go into the class that is shown
+    see(page, "#said", "2 pictures added to “elm”")
+    drag(page, "#drop", leaves / "ash" / "1.png")
+    see(page, "#said", "it is there already")
+
+
+@pytest.mark.usefixtures("filled")
+def test_marks_stay_beside_what_is_written_and_are_counted(project, page):
+    shutil.copy(project.pictures / "oak" / "0.png", project.pictures / "elm" / "same.png")
+    see(page, "#classes label", "oak · 4").click()
+    pictures = page.locator("#thumbnails button[aria-pressed]")
+    see(page, "#thumbnails button[aria-pressed]")
+    assert not page.locator("#take-out").is_visible() and not page.locator("#move-to").is_visible()
+    page.wait_for_function("document.querySelectorAll('#thumbnails button[aria-pressed]').length == 4")
+    pictures.nth(0).click()
+    see(page, "#take-out", "Take 1 picture out")
+    pictures.nth(1).click()
+    see(page, "#take-out", "Take 2 pictures out")
+    pictures.nth(1).click()
+    see(page, "#take-out", "Take 1 picture out").click()
+    see(page, "#classes label", "oak · 3")
+    page.locator("#take-out").wait_for(state="hidden")
+    assert project.removed_pictures() == ["removed/oak/0.png"]
+
+    page.locator("#taken-out button").first.click()
+    page.locator("#taken-out button[aria-pressed]").first.click()
+    see(page, "#back", "Put 1 picture back").click()
+    see(page, "#classes label", "oak · 4")
+
+    see(page, "#faults", "elm and oak")
+    fault = page.locator("#fault-pictures button[aria-pressed]").first
+    said = fault.inner_text()
+    assert said in ("oak", "elm")
+    fault.click()
+    see(page, "#take-fault-out", "Take 1 picture out")
+    assert fault.inner_text() == said and fault.get_attribute("aria-pressed") == "true"
+
+
+@pytest.mark.usefixtures("filled")
+def test_classes_are_joined_and_taken_away(project, page):
+    before = counts(project)
+    page.locator("#new-class input, #new-class textarea").fill("ash")
+    page.click("#add-class")
+    see(page, "#classes label", "ash · 0")
+    page.locator("#names button").first.click()
+    see(page, "#take-class", "Take this class away").click()
+    page.locator("#classes label", has_text="ash").wait_for(state="hidden")
+    assert counts(project) == before
+
+    see(page, "#take-class", "Take this class and its 2 pictures out")
+    see(page, "#merge-into input").click()
+    page.get_by_role("option", name="oak").click()
+    page.click("#merge")
+    see(page, "#classes label", "oak · 6")
+    assert counts(project) == {"oak": 6}
+    see(page, "#take-class", "Take this class and its 6 pictures out").click()
+    see(page, "#begin")
+    assert counts(project) == {} and len(project.removed_pictures()) == 6
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_waits_for_the_end_of_a_training_is_said(project, page, leaves):
+    before, me = counts(project), psutil.Process()
+    (project.folder / "logs").mkdir()
+    TrainingRecord([], me.pid, me.create_time()).write(record_of(project.folder, "run-1"))
+    see(page, "#classes label", "oak · 4").click()
+    see(page, "#busy", "A training is running")
+    page.locator("#thumbnails button[aria-pressed]").nth(2).click()
+    see(page, "#take-out", "Take 1 picture out").click()
+    see(page, ".toast-body", "those that are there can be moved, renamed or taken out when it has ended")
+    assert counts(project) == before
+    write_picture(leaves / "new.png", 60)
+    page.locator("#drop input[type=file]").set_input_files(leaves / "new.png")
+    see(page, "#said", "1 picture added to “oak”")
+    record_of(project.folder, "run-1").unlink()
+    see(page, "#classes label", "elm · 2").click()
+    page.locator("#busy").wait_for(state="hidden")
