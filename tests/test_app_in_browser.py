@@ -187,9 +187,9 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
 
     me.tab("Take away")
     me.page.click("#make-adapter")
-    me.see("#file-adapter a")
+    me.see("#file-adapter")
     with me.page.expect_download() as download:
-        me.page.locator("#file-adapter a").first.click()
+        me.page.locator("#file-adapter").first.click()
     download.value.save_as(tmp_path / "adapter.zip")
     names = [name.rpartition("/")[2] for name in zipfile.ZipFile(tmp_path / "adapter.zip").namelist()]
     assert {"adapter_model.safetensors", "adapter_config.json", "decision.safetensors"} <= set(names)
