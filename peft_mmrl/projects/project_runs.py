@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from ..data.folders import LINK, is_hidden, natural_key
 from ..scoring.file_names import key_of_name
 from ..training.checkpoints import is_checkpoint
 from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
-from ..training.under_way import read_under_way
+from ..training.under_way import is_held, read_under_way
 from .better_names import NAMES_FILE, read_better_names
 from .placing import is_plain
 from .project import Project
 from .project_folder import UNSHOWN
-from .under_training import ADAPTERS, LOGS, TrainingRecord, record_of, running_training, training_process
+from .under_training import (
+    ADAPTERS,
+    LOGS,
+    TrainingRecord,
+    end_training,
+    is_trained,
+    lock_of,
+    record_of,
+    running_training,
+)
 
 
 OPTIONS = {  # of `peft-mmrl train` that a project's trainings may have, with the types of their values
@@ -40,6 +47,10 @@ OPTIONS = {  # of `peft-mmrl train` that a project's trainings may have, with th
     "cached_views": int,
     "checkpointing_steps": int,
 }
+HOLDING = (  # what `python -m peft_mmrl` does, with a lock from before it loads torch, which takes seconds
+    "import runpy, sys; from filelock import FileLock; lock = FileLock(sys.argv.pop(1)); lock.acquire(); "
+    "runpy.run_module('peft_mmrl', run_name='__main__', alter_sys=True)"
+)
 SHOWN_LINES = 40
 PHASES = {
     "": "Looking at the pictures.",
@@ -126,7 +137,7 @@ class Run:
         lines, under_way = self._lines(), read_under_way(self.folder)
         record = TrainingRecord.read(record_of(self.project.folder, self.name))
         is_cancelled = record is not None and record.is_cancelled
-        if training_process(self.project.folder, self.name) is not None:
+        if is_trained(self.project.folder, self.name):
             if under_way is None:
                 under_way = {"phase": "writing", "share": 1.0} if self.is_done else {"share": 0.0}
             phase = str(under_way.get("phase", "")).split(" ")[0]
@@ -171,16 +182,13 @@ class Run:
 
     def cancel(self) -> None:
         """Ask the training to stop; the last checkpoint stays. One that has ended stays as it is."""
-        path = record_of(self.project.folder, self.name)
+        folder, path = self.project.folder, record_of(self.project.folder, self.name)
         with self.project.locked():
-            process = training_process(self.project.folder, self.name)
-            if process is None:
-                return
-            record = TrainingRecord.read(path)
-            if record is not None:
-                replace(record, is_cancelled=True).write(path)
-        with suppress(psutil.Error):  # it has just ended
-            process.terminate()  # to the command this is as Ctrl-C
+            if is_trained(folder, self.name):
+                end_training(folder, self.name)
+                record = TrainingRecord.read(path)
+                if record is not None:
+                    replace(record, is_cancelled=True).write(path)
 
     def wait(self, seconds: float) -> Status:
         """Its status when it has ended, or after so many seconds."""
@@ -313,21 +321,22 @@ def _project_arguments(run: Run) -> list[str]:
 
 def _launch(run: Run, options: list[str], *more: str) -> None:
     """Start the command in a session of its own, so that neither Ctrl-C nor the page's end reaches it."""
-    (run.project.folder / LOGS).mkdir(exist_ok=True)
+    project, lock = run.project.folder, lock_of(run.project.folder, run.name)
+    (project / LOGS).mkdir(exist_ok=True)
     arguments = [*_project_arguments(run), *options, *more]
-    command = [sys.executable, "-P", "-m", "peft_mmrl", "train", *arguments]  # -P: no module is taken from the project
+    # -P: no module is taken from the project
+    command = [sys.executable, "-P", "-c", HOLDING, str(lock), "train", *arguments]
     with open(run._log, "wb") as file:
         process = subprocess.Popen(
             command,
-            cwd=run.project.folder,
+            cwd=project,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )
-    created = 0.0
-    with suppress(psutil.Error):  # it has ended at once
-        created = psutil.Process(process.pid).create_time()
-    TrainingRecord(options, process.pid, created).write(record_of(run.project.folder, run.name))
+    TrainingRecord(options, process.pid, platform.node()).write(record_of(project, run.name))
+    while process.poll() is None and not is_held(lock):  # from then on everybody sees that it runs
+        time.sleep(0.02)
     threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie
