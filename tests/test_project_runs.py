@@ -18,11 +18,12 @@ from filelock import FileLock
 from PIL import Image
 
 from peft_mmrl.commands import train
-from peft_mmrl.projects import project_runs
+from peft_mmrl.projects import run_command
 from peft_mmrl.projects.intake import add_pictures, move_pictures, remove_pictures
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run, resume, start
 from peft_mmrl.projects.project_runs import project_runs as runs_of
+from peft_mmrl.projects.run_words import CHANGED, FAILURES
 from peft_mmrl.projects.under_training import TrainingRecord, lock_of, record_of, running_training
 from peft_mmrl.training.under_way import UNDER_WAY_FILE, UNDER_WAY_LOCK, UnderWay, is_held, read_under_way
 
@@ -106,13 +107,29 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
         ("error: photos must have pictures of at least two classes, got 'cat'.\n", "at least two classes"),
         ("error: The classes 'a' and 'A' are the same to the base model: ...\n", "Two classes have the same name"),
         ("epoch 1\nerror: [Errno 28] No space left on device\n", "The disk is full"),
-        ("error: --resume_from_checkpoint: x belongs to another run, with ...\n", project_runs.CHANGED),
+        ("error: --resume_from_checkpoint: x belongs to another run, with ...\n", CHANGED),
         ("error: something else\n", "It ended with an error: something else"),
         (
             "Traceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of memory.\n",
             "too little memory",
         ),
-        ("Traceback (most recent call last):\n  x\nKeyError: 3\n", "It ended with an error: KeyError: 3"),
+        ("Traceback (most recent call last):\n  x\nKeyError: 3\n", "It ended with an error: KeyError: 3."),
+        (
+            "error: The loss is nan in step 2 of epoch 3: lower ... To go on, add --resume_from_checkpoint ...",
+            "went astray",
+        ),
+        ("error: odd There is no checkpoint yet: to start again, ...", "error: odd. It can be started again."),
+        (
+            "usage: peft-mmrl train\npeft-mmrl train: error: unrecognized arguments: --x\n",
+            "unrecognized arguments: --x",
+        ),
+        (
+            "error: The base model 'x' can't be loaded: it must ... We couldn't connect to 'https://...'",
+            "no connection",
+        ),
+        ("error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'", "is nowhere"),
+        ("error: The class name 'x' at position 1 makes a prompt of 99 tokens in the template ...", "Rename it"),
+        ("error: a/b cannot be written: Permission denied.", "see who it belongs to"),
         ("epoch 1: loss 2.1\n", "ended from outside"),
         ("", "ended from outside"),
     ],
@@ -121,6 +138,39 @@ def test_a_failure_is_said_in_words(project, log, words):
     run = pretend(project)
     said(project, log)
     assert run.status().state == "failed" and words in run.status().words
+
+
+def test_every_failure_that_is_known_says_what_to_do():
+    todo = ("tart", "Wait")
+    assert [words for words in FAILURES.values() if not any(word in words for word in todo)] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"base_model": "no/such-model"}, "is nowhere"),
+        ({"base_model": "text"}, "none that can be trained here"),
+        ({"names": "long"}, "Rename it"),
+    ],
+)
+def test_what_the_command_itself_says_is_understood(project, tmp_path, change, part, monkeypatch, capsys):
+    """So that the messages may change, and this says so."""
+    base_model = DEMO_CLIP
+    if change.get("base_model") == "text":
+        base_model = tmp_path / "text"
+        base_model.mkdir()
+        (base_model / "config.json").write_text('{"model_type": "bert"}')
+    elif "base_model" in change:
+        monkeypatch.chdir(tmp_path)
+        base_model = tmp_path / "nowhere"
+    else:
+        (project.pictures / "one").rename(project.pictures / ("very " * 40 + "long"))
+    given = ["--train_dir", project.pictures, "--base_model", base_model, "--output_dir", tmp_path / "a", "--quick"]
+    with pytest.raises(SystemExit) as error:
+        train.main(train.parse_args(list(map(str, given))))
+    run = pretend(project)
+    said(project, f"{error.value.code}\n")
+    assert part in run.status().words
 
 
 def test_a_process_that_has_gone_does_not_stay_in_the_way(project):
@@ -235,7 +285,7 @@ def test_options_that_there_are_not_are_refused_before_anything_is_written(proje
 
 
 def test_what_a_training_would_refuse_is_said_before_it_is_started(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(project_runs.subprocess, "Popen", None)
+    monkeypatch.setattr(run_command.subprocess, "Popen", None)
     (project.pictures / "zero" / "link.png").symlink_to(tmp_path)
     with pytest.raises(ValueError, match=r"'pictures/zero/link.png': a link"):
         start(project)
@@ -270,7 +320,7 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
         started.append((command, kwargs))
         return subprocess.Popen([sys.executable, "-c", ""])
 
-    monkeypatch.setattr(project_runs, "subprocess", _Subprocess(popen))
+    monkeypatch.setattr(run_command, "subprocess", _Subprocess(popen))
     project.set_template("-a {}, with 'quotes'")
     run = start(project, quick=True, method="mmrl++", balance=True, epochs=None)
     (command, kwargs) = started[0]

@@ -52,6 +52,11 @@ def record_of(project: Path, name: str) -> Path:
     return project / LOGS / f"{name}.json"
 
 
+def log_of(project: Path, name: str) -> Path:
+    """What a run says that was started for the project."""
+    return project / LOGS / f"{name}.log"
+
+
 def lock_of(project: Path, name: str) -> Path:
     """What the process of a run that was started for the project holds, from its first moment to its last."""
     return project / LOGS / f"{name}.lock"
