@@ -32,6 +32,7 @@ from .under_training import (
 
 
 SHOWN_LINES = 40
+PREDICTIONS = Path("report") / "predictions.csv"  # in the folder of a run
 BY_COMMAND = "This training was started by a command, and has not ended well"
 
 
@@ -78,6 +79,14 @@ class Run:
     def folder(self) -> Path:
         """Where the adapter is, or is going to be."""
         return self.project.adapters / self.name
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What it says of itself, see `fitting.folder.describe_run`; nothing where that is missing or damaged."""
+        try:
+            return RunFolder(self.folder).description() or {}
+        except ValueError:
+            return {}
 
     @property
     def is_done(self) -> bool:
