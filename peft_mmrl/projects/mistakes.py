@@ -5,10 +5,10 @@ by the decision without training, out of fold: of the planted ones 93 to 96 % ar
 85 %), and about half of those that are named are planted (45 to 53 %; of 4 pictures a third). Of as many as were
 planted, taken from the top, 79 to 83 % are (65 %). The others are pictures that look like another class: worth a look.
 
-Classes known by name alone have no labels, so cleanlab knows nothing of them. Named as well is what looks most like one
-of them, and hardly like its own class. Of 4 pictures of a tenth digit that were put among 4, 8 or 16 pictures of each
-of the others (10 draws each) 58 to 65 % are named without that rule, and 88 to 95 % with it; 56 % of those that it adds
-are planted.
+Classes known by name alone have no labels, so cleanlab knows nothing of them. Named as well is what looks most like
+one of them, and hardly like its own class. Of 4 pictures of a tenth digit that were put among 4, 8 or 16 pictures of
+each of the others (10 draws each) 58 to 65 % are named without that rule, and 88 to 95 % with it; 56 % of those that it
+adds are planted.
 """
 
 from __future__ import annotations
