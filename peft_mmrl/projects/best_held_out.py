@@ -18,7 +18,7 @@ import torch
 
 from .instant import Held, Instant
 from .project import Project
-from .project_runs import PREDICTIONS, Run, project_runs
+from .project_runs import PREDICTIONS, Run, newest_training
 from .since_training import learned_from
 
 
@@ -44,8 +44,7 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
     held = instant.held_out
     if held is None:
         return None
-    runs = (run for run in project_runs(project) if run.is_done)
-    newest = next((run for run in runs if not run.description.get("quick")), None)
+    newest = newest_training(project)
     rows = {} if newest is None else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
     probabilities, taken = held.probabilities.clone(), 0
     for place, (picture, label) in enumerate(zip(held.pictures, held.labels.tolist(), strict=True)):

@@ -7,8 +7,8 @@ planted, taken from the top, 79 to 83 % are (65 %). The others are pictures that
 
 Classes known by name alone have no labels, so cleanlab knows nothing of them. Named as well is what looks most like
 one of them, and hardly like its own class. Of 4 pictures of a tenth digit that were put among 4, 8 or 16 pictures of
-each of the others (10 draws each) 58 to 65 % are named without that rule, and 88 to 95 % with it; 56 % of those that it
-adds are planted.
+each of the others (10 draws each) 58 to 65 % are named without that rule, and 88 to 95 % with it; of those that it
+adds 56 % are planted.
 """
 
 from __future__ import annotations

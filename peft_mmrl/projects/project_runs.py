@@ -181,6 +181,11 @@ def project_runs(project: Project) -> list[Run]:
     return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
 
 
+def newest_training(project: Project) -> Run | None:
+    """The newest run that has ended well and has trained; None: there is none."""
+    return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
+
+
 def _age(project: Project, name: str) -> tuple[float, Any]:
     times = [0.0]
     for path in (project.adapters / name / RUN_FILE, record_of(project.folder, name)):
