@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 
 from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, start
+from ..projects.since_training import learned_from
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .outcome_words import PAGE, changed_pictures, changes_html, outcome_html, read_metrics
+from .outcome_words import PAGE, changed_pictures, changes_html, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
 from .words import duration, pictures
 
@@ -79,7 +80,7 @@ class TrainTab:
         lines = [] if status is None else status.lines
         done = [run for run in runs if run.is_done]
         shown = None if running else next((run for run in done if run.name == which), done[0] if done else None)
-        newest = newest_training(self._project)
+        newest, names = newest_training(self._project), [run.name for run in done]
         return [
             _introduction(newest),
             gr.update(visible=not running, value="Train again" if done else "Train"),
@@ -88,9 +89,7 @@ class TrainTab:
             gr.update(value=progress, visible=status is None or status.state != "done"),
             gr.update(visible=bool(lines)),
             "\n".join(lines),
-            gr.update(
-                choices=[run.name for run in done], value=shown and shown.name, visible=bool(shown and done[1:])
-            ),
+            gr.update(choices=names, value=shown and shown.name, visible=len(done) > 1 and not running),
             *self._outcome(shown),
             gr.Timer(active=running),
             newest and newest.name,
@@ -155,9 +154,7 @@ def _introduction(newest: Run | None) -> str:
     """What a training is, and how long it takes, as HTML."""
     how_long = HOW_LONG
     if newest is not None and newest.seconds is not None:
-        metrics = read_metrics(newest.folder)
-        of = "" if metrics is None else f", with {pictures(metrics['pictures'])},"
-        how_long = f"The last one{of} took {duration(newest.seconds)}."
+        how_long = f"The last one, with {pictures(len(learned_from(newest)))}, took {duration(newest.seconds)}."
     return f"<p>{escape(' '.join([INTRODUCTION, how_long, MEANWHILE]))}</p>"
 
 

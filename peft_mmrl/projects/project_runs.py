@@ -124,9 +124,13 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, where it has ended well and was started from here; None: that is not known."""
+        """How long it took, where it has ended well, at one go, and was started from here; None: that is not known."""
+        path = record_of(self.project.folder, self.name)
+        record = TrainingRecord.read(path)
+        if record is None or record.is_resumed:
+            return None
         try:
-            begun = record_of(self.project.folder, self.name).stat().st_mtime
+            begun = path.stat().st_mtime
             found = (self.folder / RUN_FILE).stat().st_mtime - begun
         except OSError:
             return None

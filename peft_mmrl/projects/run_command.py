@@ -84,7 +84,8 @@ def launch(project: Project, name: str, options: list[str], *more: str) -> None:
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )
-    TrainingRecord(options, process.pid, platform.node()).write(record_of(folder, name))
+    is_resumed = any(option.startswith("--resume_from_checkpoint") for option in more)
+    TrainingRecord(options, process.pid, platform.node(), is_resumed=is_resumed).write(record_of(folder, name))
     while process.poll() is None and not is_held(lock):  # from then on everybody sees that it runs
         time.sleep(0.02)
     threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie

@@ -25,12 +25,14 @@ class TrainingRecord:
         process: the number of its process, which another may have after it.
         computer: that it runs on.
         is_cancelled: whether it was asked to stop.
+        is_resumed: whether it went on from a checkpoint.
     """
 
     options: list[str]
     process: int
     computer: str = ""
     is_cancelled: bool = False
+    is_resumed: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
