@@ -86,14 +86,14 @@ def changes_html(changes: Changes | None) -> str:
     counts = {"added": changes.added, "moved": changes.moved, "taken out": changes.gone}
     said = [(count, what) for what, count in counts.items() if count]
     if not said:
-        words = f"The training does not know {first_few(list(changes.classes))} yet: train again to teach it the name."
+        words = f"The last training does not know {first_few(changes.classes)}: train again to teach it that."
     else:
         (count, what), *others = said
         first = f"{pictures(count)} {'was' if count == 1 else 'were'} {what}"
         one = count == 1 and not others
         what_for = f"learn from {'it' if one else 'them'}" if changes.added or changes.moved else "do without"
         parts = in_words([first, *(f"{count} {what}" for count, what in others)], "and")
-        words = f"{parts} since this training: train again to {what_for}."
+        words = f"{parts} since the last training: train again to {what_for}."
     return f'<p class="note since">{escape(words)}</p>'
 
 

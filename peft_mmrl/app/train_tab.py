@@ -95,6 +95,23 @@ class TrainTab:
             newest and newest.name,
         ]
 
+    def begin(self) -> list[Any]:
+        """Start a training; returns, as the next two, what `show` does."""
+        start(self._project)
+        return self.show()
+
+    def stop(self) -> list[Any]:
+        """Stop the training that runs."""
+        for run in project_runs(self._project)[:1]:
+            run.cancel()
+        return self.show()
+
+    def go_on(self) -> list[Any]:
+        """Go on with the training that was stopped."""
+        for run in project_runs(self._project)[:1]:
+            resume(run)
+        return self.show()
+
     def _changed_since(self) -> str:
         """What the newest training does not know of."""
         try:
@@ -123,26 +140,10 @@ class TrainTab:
             return None
 
     def _connect(self, figure: Figure) -> None:
-        project = self._project
-
-        def begin() -> list[Any]:
-            start(project)
-            return self.show()
-
-        def stop() -> list[Any]:
-            for run in project_runs(project)[:1]:
-                run.cancel()
-            return self.show()
-
-        def go_on() -> list[Any]:
-            for run in project_runs(project)[:1]:
-                resume(run)
-            return self.show()
-
         quiet = {"show_progress": "hidden", **in_turn("train")}
-        self.start.click(told(begin), None, self.outputs, **quiet)
-        self.cancel.click(told(stop), None, self.outputs, **quiet)
-        self.resume.click(told(go_on), None, self.outputs, **quiet)
+        self.start.click(told(self.begin), None, self.outputs, **quiet)
+        self.cancel.click(told(self.stop), None, self.outputs, **quiet)
+        self.resume.click(told(self.go_on), None, self.outputs, **quiet)
         self.which.input(told(self.show), self.which, self.outputs, **quiet)
         selected = self.tab.select(told(self.show), self.which, self.outputs, **quiet)
         for event in (selected, figure.follow(self.newest.change)):
@@ -154,7 +155,7 @@ def _introduction(newest: Run | None) -> str:
     """What a training is, and how long it takes, as HTML."""
     how_long = HOW_LONG
     if newest is not None and newest.seconds is not None:
-        how_long = f"The last one, with {pictures(len(learned_from(newest)))}, took {duration(newest.seconds)}."
+        how_long = f"The last training, with {pictures(len(learned_from(newest)))}, took {duration(newest.seconds)}."
     return f"<p>{escape(' '.join([INTRODUCTION, how_long, MEANWHILE]))}</p>"
 
 
