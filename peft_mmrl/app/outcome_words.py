@@ -90,10 +90,10 @@ def changes_html(changes: Changes | None) -> str:
     else:
         (count, what), *others = said
         first = f"{pictures(count)} {'was' if count == 1 else 'were'} {what}"
-        one = count == 1 and not others
-        what_for = f"learn from {'it' if one else 'them'}" if changes.added or changes.moved else "do without"
+        do = "learn from" if changes.added or changes.moved else "do without"
+        it = "it" if count == 1 and not others else "them"
         parts = in_words([first, *(f"{count} {what}" for count, what in others)], "and")
-        words = f"{parts} since the last training: train again to {what_for}."
+        words = f"{parts} since the last training: train again to {do} {it}."
     return f'<p class="note since">{escape(words)}</p>'
 
 
