@@ -89,7 +89,7 @@ def figure_words(instant: Instant, leads: bool = True) -> str:
             lines.append(f'<p class="figure">{figure}, at once and without training.</p>')
         else:
             lines.append(_note(f"At once, without training: {lower(figure)}."))
-    if instant.zero_shot_accuracy is not None:
+    if leads and instant.zero_shot_accuracy is not None:
         lines.append(_note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
     return "".join([*lines, *map(_note, instant.notes)])
 
