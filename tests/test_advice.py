@@ -84,6 +84,17 @@ def test_classes_without_labels_and_labels_that_are_right_are_no_trouble():
     assert all(mistake.position == 3 and mistake.suggested == 1 for mistake in probable_mistakes(labels, swapped))
 
 
+def test_a_picture_that_looks_like_a_class_known_by_name_alone_is_named_where_it_hardly_looks_like_its_own():
+    labels = np.repeat([0, 1], 6)
+    probabilities = np.array([[0.9, 0.06, 0.04]] * 6 + [[0.06, 0.9, 0.04]] * 6)
+    assert probable_mistakes(labels, probabilities) == []
+    probabilities[3] = [0.02, 0.01, 0.97]  # like nobody's
+    probabilities[8] = [0.1, 0.3, 0.6]  # like its own, too
+    found = probable_mistakes(labels, probabilities)
+    assert (3, 2) in [(one.position, one.suggested) for one in found]
+    assert 8 not in [one.position for one in found]
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities", "message"),
     [

@@ -6,10 +6,11 @@ import json
 import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
-from peft_mmrl.app.outcome_words import changed_pictures, outcome_html
+from peft_mmrl.app.outcome_words import changed_pictures, changes_html, outcome_html, trained_words
 from peft_mmrl.app.words import classes, duration, of_ten, percent, pictures, size
 from peft_mmrl.data.wording import in_words
 from peft_mmrl.projects.picture_answers import PictureAnswer
+from peft_mmrl.projects.since_training import Changes
 
 
 EVIL = '<img src="http://example.com/a.png">'
@@ -115,8 +116,43 @@ def test_what_a_training_did_not_bring_is_said_too(run, changes, said):
     assert said in outcome_html(run)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Next: <b>Try</b> it"),
+        ({"accuracy": 0.7}, "Next: add pictures of &lt;img"),
+        ({"gained": 1, "lost": 9, "macro_recall": 0.5}, "Next: look into <b>Improve</b>"),
+        ({"gained": 0, "lost": 0, "difference_p_value": 1.0, "accuracy": 1.0}, "All 40 are answered as before"),
+        ({"gained": 0, "lost": 0, "difference_p_value": 1.0}, "The same 36 of your 40 pictures are right as before"),
+        ({"untrained_accuracy": 0.8}, "with your pictures, but without training: of 100 new pictures"),
+    ],
+)
+def test_every_result_says_what_comes_next_and_nothing_that_reads_oddly(run, changes, said):
+    (run / "report" / "metrics.json").write_text(json.dumps(METRICS | changes))
+    found = outcome_html(run)
+    assert said in found and found.count("Next: ") == 1
+    assert "<img" not in found and " 0 are now right" not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (None, ""),
+        (Changes(), ""),
+        (Changes(added=1), "1 picture was added since the last training: train again to learn from it."),
+        (Changes(3, 1), "3 pictures were added and 1 moved since the last training: train again to learn from them."),
+        (Changes(gone=2), "2 pictures were taken out since the last training: train again to do without them."),
+        (Changes(classes=("null", EVIL)), "does not know null, &lt;img"),
+    ],
+)
+def test_what_has_changed_since_a_training_is_said(changes, said):
+    found = changes_html(changes)
+    assert said in found and bool(found) == bool(said) and "<img" not in found
+
+
 def test_a_run_without_figures_says_so(tmp_path):
-    assert "too few pictures to check" in outcome_html(tmp_path)
+    assert "too few pictures to check" in outcome_html(tmp_path) and "Next: " in outcome_html(tmp_path)
+    assert trained_words(tmp_path) == "Trained. There were too few pictures to check how good it is."
     assert changed_pictures(tmp_path, 5) == []
 
 

@@ -2,26 +2,30 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import psutil
 import pytest
 from conftest import DEMO_CLIP
+from filelock import FileLock
 from PIL import Image
 
 from peft_mmrl.commands import train
-from peft_mmrl.projects import project_runs
+from peft_mmrl.projects import run_command
 from peft_mmrl.projects.intake import add_pictures, move_pictures, remove_pictures
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run, resume, start
 from peft_mmrl.projects.project_runs import project_runs as runs_of
-from peft_mmrl.projects.under_training import TrainingRecord, record_of, running_training
-from peft_mmrl.training.under_way import UNDER_WAY_FILE, UnderWay, read_under_way
+from peft_mmrl.projects.run_words import CHANGED, FAILURES
+from peft_mmrl.projects.under_training import TrainingRecord, lock_of, record_of, running_training
+from peft_mmrl.training.under_way import UNDER_WAY_FILE, UNDER_WAY_LOCK, UnderWay, is_held, read_under_way
 
 
 LONG = 200  # epochs, of which a test never sees the end
@@ -46,19 +50,23 @@ def waited(condition, seconds=60):
 
 
 def pretend(project, name="run-1", **changes):
-    """The record of a training that is this process."""
+    """What is left of a training that has ended; its process has the number of this test by now."""
     (project.folder / "logs").mkdir(exist_ok=True)
-    me = psutil.Process()
-    given = {"options": ["--x"], "process": me.pid, "created": me.create_time(), "is_cancelled": False, **changes}
+    given = {"options": ["--x"], "process": os.getpid(), "computer": platform.node(), **changes}
     TrainingRecord(**given).write(record_of(project.folder, name))
     return Run(project, name)
 
 
+@pytest.fixture
+def live(project):
+    """A training that is this process."""
+    run = pretend(project)
+    with FileLock(lock_of(project.folder, run.name)):
+        yield run
+
+
 def said(project, text, name="run-1"):
     (project.folder / "logs" / f"{name}.log").write_text(text, encoding="utf-8")
-
-
-GONE = {"created": 1.0}  # the number of a process that is another one by now
 
 
 def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(project):
@@ -99,30 +107,130 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
         ("error: photos must have pictures of at least two classes, got 'cat'.\n", "at least two classes"),
         ("error: The classes 'a' and 'A' are the same to the base model: ...\n", "Two classes have the same name"),
         ("epoch 1\nerror: [Errno 28] No space left on device\n", "The disk is full"),
-        ("error: --resume_from_checkpoint: x belongs to another run, with ...\n", project_runs.CHANGED),
+        ("error: --resume_from_checkpoint: x belongs to another run, with ...\n", CHANGED),
         ("error: something else\n", "It ended with an error: something else"),
         (
             "Traceback (most recent call last):\n  x\ntorch.OutOfMemoryError: CUDA out of memory.\n",
             "too little memory",
         ),
-        ("Traceback (most recent call last):\n  x\nKeyError: 3\n", "It ended with an error: KeyError: 3"),
+        ("Traceback (most recent call last):\n  x\nKeyError: 3\n", "It ended with an error: KeyError: 3."),
+        (
+            "error: The loss is nan in step 2 of epoch 3: lower ... To go on, add --resume_from_checkpoint ...",
+            "went astray",
+        ),
+        ("error: odd There is no checkpoint yet: to start again, ...", "error: odd. It can be started again."),
+        (
+            "usage: peft-mmrl train\npeft-mmrl train: error: unrecognized arguments: --x\n",
+            "unrecognized arguments: --x",
+        ),
+        (
+            "error: The base model 'x' can't be loaded: it must ... We couldn't connect to 'https://...'",
+            "no connection",
+        ),
+        ("error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'", "is nowhere"),
+        ("error: The class name 'x' at position 1 makes a prompt of 99 tokens in the template ...", "Rename it"),
+        ("error: a/b cannot be written: Permission denied.", "see who it belongs to"),
         ("epoch 1: loss 2.1\n", "ended from outside"),
         ("", "ended from outside"),
     ],
 )
 def test_a_failure_is_said_in_words(project, log, words):
-    run = pretend(project, **GONE)
+    run = pretend(project)
     said(project, log)
     assert run.status().state == "failed" and words in run.status().words
 
 
+def test_every_failure_that_is_known_says_what_to_do():
+    todo = ("tart", "Wait")
+    assert [words for words in FAILURES.values() if not any(word in words for word in todo)] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"base_model": "no/such-model"}, "is nowhere"),
+        ({"base_model": "text"}, "none that can be trained here"),
+        ({"names": "long"}, "Rename it"),
+    ],
+)
+def test_what_the_command_itself_says_is_understood(project, tmp_path, change, part, monkeypatch, capsys):
+    """So that the messages may change, and this says so."""
+    base_model = DEMO_CLIP
+    if change.get("base_model") == "text":
+        base_model = tmp_path / "text"
+        base_model.mkdir()
+        (base_model / "config.json").write_text('{"model_type": "bert"}')
+    elif "base_model" in change:
+        monkeypatch.chdir(tmp_path)
+        base_model = tmp_path / "nowhere"
+    else:
+        (project.pictures / "one").rename(project.pictures / ("very " * 40 + "long"))
+    given = ["--train_dir", project.pictures, "--base_model", base_model, "--output_dir", tmp_path / "a", "--quick"]
+    with pytest.raises(SystemExit) as error:
+        train.main(train.parse_args(list(map(str, given))))
+    run = pretend(project)
+    said(project, f"{error.value.code}\n")
+    assert part in run.status().words
+
+
 def test_a_process_that_has_gone_does_not_stay_in_the_way(project):
     """Its number may be another's by now: that of this test, say."""
-    assert pretend(project).status().state == "running" and running_training(project.folder) == "run-1"
-    assert pretend(project, **GONE).status().state == "failed" and running_training(project.folder) is None
-    pretend(project, is_cancelled=True, **GONE)
+    with FileLock(lock_of(project.folder, pretend(project).name)):
+        assert Run(project, "run-1").status().state == "running" and running_training(project.folder) == "run-1"
+    assert Run(project, "run-1").status().state == "failed" and running_training(project.folder) is None
+    pretend(project, is_cancelled=True)
     assert Run(project, "run-1").status().words == "You stopped it. It can be started again."
     Run(project, "run-1").cancel()  # nothing to stop: this test is not
+
+
+def test_a_step_of_the_clock_makes_no_training_look_dead(project, live, monkeypatch):
+    now, boot = time.time(), psutil.boot_time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: now + 3600)
+    assert live.status().state == "running"
+    with pytest.raises(ValueError, match="A training runs already"):
+        start(project)
+
+
+def test_many_may_ask_at_once_and_keep_no_training_from_starting(tmp_path):
+    under_way, answers, done = UnderWay(tmp_path / UNDER_WAY_FILE), [], threading.Event()
+    (tmp_path / UNDER_WAY_LOCK).touch()
+
+    def ask():
+        while not done.is_set():
+            answers.append(is_held(tmp_path / UNDER_WAY_LOCK))
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    waited(lambda: len(answers) > 200)
+    assert not any(answers)
+    under_way.begin("training", 1)
+    assert is_held(tmp_path / UNDER_WAY_LOCK)
+    under_way.end()
+    done.set()
+    for asker in askers:
+        asker.join()
+    assert not (tmp_path / UNDER_WAY_FILE).exists() and not is_held(tmp_path / UNDER_WAY_LOCK)
+
+
+def test_two_trainings_do_not_write_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("peft_mmrl.training.under_way.LOCK_PATIENCE", 0.2)
+    UnderWay(tmp_path / UNDER_WAY_FILE).begin("training", 1)
+    first = UnderWay(tmp_path / UNDER_WAY_FILE)
+    first.begin("training", 1)
+    with pytest.raises(OSError, match="Another run writes into"):
+        UnderWay(tmp_path / UNDER_WAY_FILE).begin("training", 1)
+    first.end()
+    UnderWay(tmp_path / UNDER_WAY_FILE).begin("training", 1)
+
+
+def test_a_training_on_another_computer_is_seen_and_not_stopped_from_here(project, live):
+    pretend(project, computer="elsewhere")
+    with pytest.raises(ValueError, match=r"another computer \(elsewhere\)"):
+        live.cancel()
+    assert not TrainingRecord.read(record_of(project.folder, "run-1")).is_cancelled
 
 
 def test_a_training_of_a_shell_is_seen_too(project, monkeypatch):
@@ -133,17 +241,24 @@ def test_a_training_of_a_shell_is_seen_too(project, monkeypatch):
     assert run.status().state == "stopped" and "by a command" in run.status().words
     with pytest.raises(ValueError, match="started by a command"):
         resume(run)
-    UnderWay(folder / UNDER_WAY_FILE).begin("training", 1)
+    under_way = UnderWay(folder / UNDER_WAY_FILE)
+    under_way.begin("training", 1)
     assert run.status().state == "running" and running_training(project.folder) == "mine"
     with pytest.raises(ValueError, match=r"runs already \(mine\)"):
         start(project)
+    ended = []
+    monkeypatch.setattr(psutil.Process, "terminate", lambda self: ended.append(self.pid))
+    run.cancel()
+    assert ended == [os.getpid()]
+    under_way.end()
+    assert run.status().state == "stopped"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"share": "x"}', '{"process": "x", "share": 1, "created": null}', "null"]
+    "text", ["", "{", "[]", '{"share": "x"}', '{"process": "x", "share": 1, "computer": null}', "null"]
 )
 def test_damaged_files_of_a_run_are_no_fault_of_the_page(project, text):
-    pretend(project, **GONE)
+    pretend(project)
     record_of(project.folder, "run-1").write_text(text)
     (project.adapters / "run-1").mkdir()
     for name in (UNDER_WAY_FILE, "run.json"):
@@ -170,7 +285,7 @@ def test_options_that_there_are_not_are_refused_before_anything_is_written(proje
 
 
 def test_what_a_training_would_refuse_is_said_before_it_is_started(project, tmp_path, monkeypatch):
-    monkeypatch.setattr(project_runs.subprocess, "Popen", None)
+    monkeypatch.setattr(run_command.subprocess, "Popen", None)
     (project.pictures / "zero" / "link.png").symlink_to(tmp_path)
     with pytest.raises(ValueError, match=r"'pictures/zero/link.png': a link"):
         start(project)
@@ -185,7 +300,7 @@ def test_what_a_training_would_refuse_is_said_before_it_is_started(project, tmp_
 
 
 def test_links_in_the_place_of_a_run_are_no_runs(project, tmp_path):
-    pretend(project, **GONE)
+    pretend(project)
     (tmp_path / "run.json").write_text('{"kind": "training", "files": []}')
     for name in ("run-1", "other"):
         (project.adapters / name).symlink_to(tmp_path)
@@ -205,12 +320,12 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
         started.append((command, kwargs))
         return subprocess.Popen([sys.executable, "-c", ""])
 
-    monkeypatch.setattr(project_runs, "subprocess", _Subprocess(popen))
+    monkeypatch.setattr(run_command, "subprocess", _Subprocess(popen))
     project.set_template("-a {}, with 'quotes'")
     run = start(project, quick=True, method="mmrl++", balance=True, epochs=None)
     (command, kwargs) = started[0]
-    assert command[1:5] == ["-P", "-m", "peft_mmrl", "train"] and kwargs["start_new_session"]
-    args = train.parse_args(command[5:])
+    assert command[1:3] == ["-P", "-c"] and command[5] == "train" and kwargs["start_new_session"]
+    args = train.parse_args(command[6:])
     assert args.quick and args.balance and args.method == "mmrl++" and args.epochs is None
     assert (args.train_dir, args.output_dir) == (project.pictures, run.folder)
     assert args.template == ["-a {}, with 'quotes'"] and args.class_names == project.folder / "class_names.csv"
@@ -218,7 +333,7 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
     (run.folder / "checkpoint.new").mkdir(parents=True)  # what a process leaves that is killed at the wrong moment
     elsewhere = project.folder.rename(project.folder.with_name("elsewhere"))
     resume(Run(Project.open(elsewhere), run.name))
-    args = train.parse_args(started[1][0][5:])
+    args = train.parse_args(started[1][0][6:])
     assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.quick and args.balance
 
 
@@ -254,7 +369,7 @@ def test_a_run_says_how_far_it_is_while_it_runs_and_nothing_when_it_has_ended(di
     assert all(found["seconds_left"] >= 0 for found in seen if found["seconds_left"] is not None)
     assert seen[len(shares) // 2]["seconds_left"] is not None
     assert {found["process"] for found in seen} == {os.getpid()}
-    assert not (folder / UNDER_WAY_FILE).exists()
+    assert not [*folder.glob("under_way*")]
     assert UNDER_WAY_FILE not in json.loads((folder / "run.json").read_text())["files"]
 
 
@@ -300,8 +415,7 @@ def test_class_names_may_name_a_class_that_has_no_pictures_yet(project, tmp_path
     assert json.loads((tmp_path / "a" / "run.json").read_text())["classes"] == ["one", "the digit two", "zero"]
 
 
-def test_new_pictures_may_come_while_a_training_runs(project, tmp_path):
-    pretend(project)
+def test_new_pictures_may_come_while_a_training_runs(project, live, tmp_path):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "n.png")
     (name,) = add_pictures(project, [("n.png", tmp_path / "n.png")], None).added
     assert move_pictures(project, [name], "zero") == {name: "pictures/zero/n.png"}

@@ -1,5 +1,6 @@
 """The workbench of a project: what is known at once, and answers from the first pictures on."""
 
+import csv
 import re
 import shutil
 import sqlite3
@@ -202,10 +203,12 @@ def test_a_run_answers_by_its_adapter_which_is_loaded_once_and_again_when_it_was
     workbench.answer(picture, adapter="first run.1")
     assert dict(workbench.answer(picture).ranks) == pytest.approx(dict(plain.ranks))
     assert len(loads) == 2  # one by `load_classifier`
-    held = workbench.predictions_of("first run.1")
-    assert sorted(held.pictures) == sorted(workbench.instant.pictures) and held.classes == sorted(digits)
-    (project.pictures / "zero" / "0.png").rename(project.pictures / "one" / "moved.png")
-    assert len(workbench.predictions_of("first run.1").pictures) == 23
+    with open(folder / "report" / "predictions.csv", newline="") as file:
+        rows = {f"pictures/{row['path']}": row for row in csv.DictReader(file)}
+    held = workbench.held_out()
+    assert sorted(held.pictures) == sorted(rows) and held.classes == sorted(digits)
+    for place, shares in zip(held.pictures, held.probabilities.tolist(), strict=True):
+        assert shares == pytest.approx([float(rows[place][f"probability_{name}"]) for name in held.classes], abs=1e-4)
     put(project, "nine", [])
     workbench.update()
     new = workbench.answer(picture, adapter="first run.1")
@@ -216,7 +219,7 @@ def test_a_run_answers_by_its_adapter_which_is_loaded_once_and_again_when_it_was
     for name in ("../first", "nothing"):
         with pytest.raises((ValueError, OSError)):
             workbench.answer(picture, adapter=name)
-    assert workbench.predictions_of("nothing") is None
+    assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)  # nothing was trained
 
 
 def test_what_to_label_next_comes_with_guesses_and_without_what_cannot_be_read(project, workbench, digits):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..projects.project import Project
+from ..projects.project_runs import newest_training
+from ..projects.since_training import Changes, changes_since
 
 
 if TYPE_CHECKING:
@@ -85,8 +87,19 @@ class Desk:
 
     def gauges(self) -> list[Gauge]:
         """For each class whether more pictures would help most there; none where it cannot be said yet."""
-        held = self.instant().held_out
+        self.instant()
+        held = self.workbench.held_out()
         return [] if held is None else held.gauges()
+
+    def changes(self) -> Changes | None:
+        """What the newest training does not know of; None: there is none, or that cannot be told."""
+        run = newest_training(self.project)
+        if run is None:
+            return None
+        instant = self.instant()
+        folders = {picture.split("/")[1] for picture in instant.pictures}
+        names = [one.prompt_name for one in instant.classes if one.name in folders]
+        return changes_since(run, dict(zip(instant.pictures, instant.digests, strict=False)), names)
 
     def said(self, name: str) -> str:
         """How people call a class; its folder's name where it has gone."""

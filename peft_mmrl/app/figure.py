@@ -1,22 +1,25 @@
-"""The line above all tabs: how many pictures there are, and how well they would do at once, without training."""
+"""The line above all tabs: how many pictures there are, how well the newest training does, and how they do without."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ..projects.project_runs import newest_training
 from .desk import Desk, in_turn, told
+from .outcome_words import changes_html, lower, trained_words
 from .words import classes, of_ten, pictures
 
 
 if TYPE_CHECKING:
     from ..projects.workbench import Instant
 
-LOOKING = '<p class="figure">The pictures are being looked at …</p>'
+LOOKING = "The pictures are being looked at …"
 NOT_KNOWN = "How well they can be told apart cannot be said."
-SOON = '<p class="figure">As soon as two classes have pictures, it says here how well they can be told apart.</p>'
+SOON = "As soon as two classes have pictures, it says here how well they can be told apart."
 
 
 class Figure:
@@ -32,41 +35,68 @@ class Figure:
 
     def after(self, event: Any) -> Any:
         """Bring the line up to date after an event; returns what comes after that."""
+        return self.follow(event.then)
+
+    def follow(self, trigger: Callable[..., Any]) -> Any:
+        """Bring the line up to date at an event; returns what comes after that.
+
+        Args:
+            trigger: makes the listener: `component.change`, say.
+        """
         quiet = {"show_progress": "hidden", **in_turn("figure")}
-        return event.then(self.begin, None, self.line, **quiet).then(told(self.show), None, self.line, **quiet)
+        return trigger(self.begin, None, self.line, **quiet).then(told(self.show), None, self.line, **quiet)
 
     def begin(self) -> str:
         """What can be said at once."""
-        counts = [len(one.pictures) for one in self._desk.project.classes()]
-        return _line(counts, LOOKING if sum(map(bool, counts)) > 1 else "")
+        counts = self._counts()
+        return self._line(counts, _note(LOOKING) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""
-        counts = [len(one.pictures) for one in self._desk.project.classes()]
+        counts = self._counts()
         if sum(map(bool, counts)) < 2:
-            return _line(counts, SOON)
+            return self._line(counts, _note(SOON))
         try:
-            return _line(counts, figure_words(self._desk.instant()))
+            instant, since = self._desk.instant(), changes_html(self._desk.changes())
         except (ValueError, OSError) as error:
-            return _line(counts, f'<p class="figure">{NOT_KNOWN} {escape(str(error))}</p>')
+            return self._line(counts, _note(f"{NOT_KNOWN} {error}"))
+        return self._line(counts, since + figure_words(instant, leads=not self._trained()))
+
+    def _counts(self) -> list[int]:
+        return [len(one.pictures) for one in self._desk.project.classes()]
+
+    def _trained(self) -> str:
+        run = newest_training(self._desk.project)
+        return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder))}</p>'
+
+    def _line(self, counts: list[int], words: str) -> str:
+        if not counts:
+            return _note("No classes yet.")
+        return _note(f"{classes(len(counts))}, {pictures(sum(counts))}") + self._trained() + words
 
 
-def figure_words(instant: Instant) -> str:
-    """What the pictures so far would do, and what CLIP does without them, as HTML."""
+def figure_words(instant: Instant, leads: bool = True) -> str:
+    """What the pictures so far would do, and what CLIP does without them, as HTML.
+
+    Args:
+        instant: what is known at once.
+        leads: whether this is the figure that counts; else there is a training.
+    """
     lines = []
     if instant.accuracy is not None:
-        lines.append(f'<p class="figure">{_of_ten(instant.accuracy)}, at once and without training.</p>')
-    if instant.zero_shot_accuracy is not None:
-        alone = _of_ten(instant.zero_shot_accuracy)
-        lines.append(f'<p class="note">By the names of the classes alone: {alone[0].lower()}{alone[1:]}.</p>')
-    return "".join([*lines, *(f'<p class="note">{escape(note)}</p>' for note in instant.notes)])
+        figure = _of_ten(instant.accuracy)
+        if leads:
+            lines.append(f'<p class="figure">{figure}, at once and without training.</p>')
+        else:
+            lines.append(_note(f"At once, without training: {lower(figure)}."))
+    if leads and instant.zero_shot_accuracy is not None:
+        lines.append(_note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
+    return "".join([*lines, *map(_note, instant.notes)])
 
 
 def _of_ten(rung: dict[str, Any]) -> str:
     return of_ten(rung["accuracy"], rung["low"], rung["high"])
 
 
-def _line(counts: list[int], words: str) -> str:
-    if not counts:
-        return '<p class="note">No classes yet.</p>'
-    return f'<p class="note">{classes(len(counts))}, {pictures(sum(counts))}</p>{words}'
+def _note(words: str) -> str:
+    return f'<p class="note">{escape(words)}</p>'

@@ -8,14 +8,15 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.wording import in_words
+from ..data.wording import first_few, in_words
+from ..projects.project_runs import PREDICTIONS
+from ..projects.since_training import Changes
 from ..reports.verdict import lost_classes, verdict
 from ..training.run_folder import read_json
-from .words import of_ten
+from .words import of_ten, pictures
 
 
 METRICS = Path("report") / "metrics.json"
-PREDICTIONS = Path("report") / "predictions.csv"
 PAGE = Path("report") / "report.html"
 MOST_NAMED = 3
 HEADS = {
@@ -24,6 +25,10 @@ HEADS = {
     "mixed": "Some classes are recognised better, and others worse.",
     "unclear": "Whether it is better than without your pictures cannot be said yet.",
 }
+AS_BEFORE = "It does as well as without your pictures."
+NO_FIGURES = "There were too few pictures to check how good it is"
+GOOD = 0.9  # share of pictures that are recognised, from which on it can be used as it is
+USE = "<b>Try</b> it on new pictures, or <b>Take away</b> what was learned."
 
 
 class Changed(NamedTuple):
@@ -47,14 +52,63 @@ def outcome_html(folder: Path) -> str:
     Args:
         folder: of the run.
     """
-    metrics = read_json(folder / METRICS)
-    if not isinstance(metrics, dict):
-        return '<p class="figure">It is ready to be used. There were too few pictures to check how good it is.</p>'
-    lines = [f'<p class="figure"><b>{HEADS[verdict(metrics)]}</b> {escape(_accuracy(metrics, ""))}.</p>']
-    before = _accuracy(metrics, "zero_shot_")
-    lines.append(f"<p>Before, by the names of the classes alone: {escape(before[0].lower() + before[1:])}.</p>")
-    lines += [f"<p>{escape(line)}</p>" for line in _changes(metrics)]
-    return "".join(lines)
+    metrics = read_metrics(folder)
+    if metrics is None:
+        ready = f'<p class="figure">It is ready to be used. {NO_FIGURES}.</p>'
+        return f"{ready}<p>Next: {USE} With two pictures or more of each class the next training can be checked.</p>"
+    head = AS_BEFORE if _is_as_before(metrics) else HEADS[verdict(metrics)]
+    before = [f"by the names of the classes alone: {lower(_accuracy(metrics, 'zero_shot_'))}"]
+    if "untrained_accuracy" in metrics:
+        before.append(f"with your pictures, but without training: {lower(_accuracy(metrics, 'untrained_'))}")
+    lines = [f'<p class="figure"><b>{head}</b> {escape(_accuracy(metrics, ""))}.</p>']
+    lines += [f"<p>{escape(line)}</p>" for line in (*_changes(metrics), f"Before, {'; '.join(before)}.")]
+    return "".join([*lines, f"<p>Next: {_next_step(metrics)}</p>"])
+
+
+def trained_words(folder: Path) -> str:
+    """What a training came to in a line.
+
+    Args:
+        folder: of the run.
+    """
+    metrics = read_metrics(folder)
+    return f"Trained. {NO_FIGURES}." if metrics is None else f"Trained: {lower(_accuracy(metrics, ''))}."
+
+
+def changes_html(changes: Changes | None) -> str:
+    """What has changed since a training, and that it should be done again; empty where nothing has.
+
+    Args:
+        changes: None: that is not known.
+    """
+    if not changes:
+        return ""
+    counts = {"added": changes.added, "moved": changes.moved, "taken out": changes.gone}
+    said = [(count, what) for what, count in counts.items() if count]
+    if not said:
+        words = f"The last training does not know {first_few(changes.classes)}: train again to teach it that."
+    else:
+        (count, what), *others = said
+        first = f"{pictures(count)} {'was' if count == 1 else 'were'} {what}"
+        do = "learn from" if changes.added or changes.moved else "do without"
+        it = "it" if count == 1 and not others else "them"
+        parts = in_words([first, *(f"{count} {what}" for count, what in others)], "and")
+        words = f"{parts} since the last training: train again to {do} {it}."
+    return f'<p class="note since">{escape(words)}</p>'
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """The figures of a run; None: it has none, or they are damaged."""
+    try:
+        found = read_json(folder / METRICS)
+    except (ValueError, OSError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def lower(words: str) -> str:
+    """A sentence as it stands inside another one."""
+    return words[:1].lower() + words[1:]
 
 
 def _accuracy(metrics: dict[str, Any], of: str) -> str:
@@ -62,16 +116,14 @@ def _accuracy(metrics: dict[str, Any], of: str) -> str:
     return of_ten(share, metrics.get(f"{of}accuracy_low", share), metrics.get(f"{of}accuracy_high", share))
 
 
+def _is_as_before(metrics: dict[str, Any]) -> bool:
+    return not metrics["gained"] and not metrics["lost"]
+
+
 def _changes(metrics: dict[str, Any]) -> Iterator[str]:
-    gained, lost = metrics["gained"], metrics["lost"]
     asked = "All were asked as if they were new: by a copy that had learned without them." if metrics["folds"] else ""
-    chance = "A difference this small can be chance." if verdict(metrics) == "unclear" and gained != lost else ""
-    are = "is" if gained == 1 else "are"
-    changed = f"{gained} {are} now right that had been wrong, and {lost} wrong that were right."
-    yield f"Of your {metrics['pictures']} pictures {changed} {chance} {asked}"
-    rows = [row for row in metrics["per_class"] if row["pictures"]]
-    worst = sorted((row for row in rows if row["recall"] < 1), key=lambda row: row["recall"])[:MOST_NAMED]
-    if worst:
+    yield f"{_changed_counts(metrics)} {asked}"
+    if worst := _worst(metrics):
         named = [
             f"{row['class']} ({round(row['recall'] * row['pictures'])} of {row['pictures']} right)" for row in worst
         ]
@@ -80,7 +132,37 @@ def _changes(metrics: dict[str, Any]) -> Iterator[str]:
         yield "No class stands out as hard."
     if fallen := lost_classes(metrics):
         named = in_words([row["class"] for row in fallen[:MOST_NAMED]], "and")
-        yield f"Much worse than before: {named}. More pictures of them would help."
+        yield f"Much worse than before: {named}."
+
+
+def _changed_counts(metrics: dict[str, Any]) -> str:
+    gained, lost, number = metrics["gained"], metrics["lost"], metrics["pictures"]
+    if _is_as_before(metrics):
+        right = round(metrics["accuracy"] * number)
+        if right == number:
+            return f"All {number} are answered as before, and rightly."
+        return f"The same {right} of your {number} pictures are right as before."
+    chance = " A difference this small can be chance." if verdict(metrics) == "unclear" and gained != lost else ""
+    are = "is" if gained == 1 else "are"
+    changed = f"{gained} {are} now right that had been wrong, and {lost} wrong that were right."
+    return f"Of your {number} pictures {changed}{chance}"
+
+
+def _worst(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the classes that are missed most."""
+    rows = [row for row in metrics["per_class"] if row["pictures"] and row["recall"] < 1]
+    return sorted(rows, key=lambda row: row["recall"])[:MOST_NAMED]
+
+
+def _next_step(metrics: dict[str, Any]) -> str:
+    """What to do now, as HTML."""
+    rows = lost_classes(metrics)[:MOST_NAMED] or _worst(metrics)
+    more = f"add pictures of {escape(in_words([row['class'] for row in rows], 'and'))}"
+    if verdict(metrics) in ("harmed", "mixed"):
+        return f"look into <b>Improve</b> for pictures in a wrong class, {more}, and train again."
+    if metrics["accuracy"] >= GOOD or not rows:
+        return USE
+    return f"{more}, look into <b>Improve</b>, and train again. {USE}"
 
 
 def changed_pictures(folder: Path, most: int) -> list[Changed]:

@@ -37,7 +37,7 @@ def build_page(project: Project, *, read_only: bool = False) -> gr.Blocks:
             if not read_only:
                 pictures = PicturesTab(desk, figure)
                 pictures.after(page.load(told(pictures.show), pictures.chosen, pictures.outputs))
-                TrainTab(desk)
+                TrainTab(desk, figure)
             trying = TryTab(desk, figure)
             begun = page.load(told(trying.show), [trying.which, trying.picture], trying.outputs, preprocess=False)
             if read_only:

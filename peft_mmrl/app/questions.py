@@ -50,8 +50,7 @@ def answers_to(question: Question, workbench: Workbench) -> list[str]:
 
 def doubtful_labels(workbench: Workbench) -> list[Question]:
     """Pictures whose class is probably another one, the likeliest first, but for those that were found to be right."""
-    instant = workbench.instant
-    held = instant.held_out
+    instant, held = workbench.instant, workbench.held_out()
     if held is None:
         return []
     folders = [one.name for one in instant.classes]

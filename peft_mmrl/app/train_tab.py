@@ -7,20 +7,25 @@ from typing import Any
 
 import gradio as gr
 
-from ..projects.project_runs import Run, Status, project_runs, resume, start
+from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, start
+from ..projects.since_training import learned_from
 from .desk import Desk, in_turn, told
-from .outcome_words import PAGE, changed_pictures, outcome_html
+from .figure import Figure
+from .outcome_words import PAGE, changed_pictures, changes_html, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
-from .words import duration
+from .words import duration, pictures
 
 
 MOST_CHANGED = 24
 TITLE_OF_CHANGED = "Pictures that are answered otherwise than before"
 EVERY = 2  # seconds between looks at a training
-INTRODUCTION = (
-    "The program learns your classes from your pictures. It takes minutes with a graphics card, and maybe an hour or "
-    "more without one; you can close this page meanwhile, and come back."
+INTRODUCTION = "The program learns your classes from your pictures."
+HOW_LONG = (
+    "Soon after it has begun it says how many minutes it takes: the more pictures, the more, and many more without a "
+    "graphics card."
 )
+MEANWHILE = "You can stop it at any time, or close this page and come back."
+DETAILS = "For experts: what the program says"
 NOTHING_TRAINED = (
     '<div class="empty">Nothing was trained yet. With pictures of two classes or more you can begin.</div>'
 )
@@ -31,37 +36,41 @@ class TrainTab:
 
     Args:
         desk: whose project is trained.
+        figure: that changes when a training ends.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, figure: Figure) -> None:
         self._desk, self._project = desk, desk.project
         with gr.Tab("Train", id="train") as self.tab:
-            gr.Markdown(INTRODUCTION)
+            self.introduction = gr.HTML(elem_id="introduction", padding=False)
+            self.since = gr.HTML(elem_id="since", padding=False)
             with gr.Row():
                 self.start = gr.Button("Train", variant="primary", size="lg", elem_id="start")
                 self.cancel = gr.Button("Stop", variant="stop", size="lg", visible=False, elem_id="cancel")
                 self.resume = gr.Button("Go on", size="lg", visible=False, elem_id="resume")
             self.progress = gr.HTML(elem_id="progress")
-            with gr.Accordion("What it says meanwhile", open=False, visible=False) as self.details:
+            with gr.Accordion(DETAILS, open=False, visible=False) as self.details:
                 self.lines = gr.Textbox(show_label=False, lines=8, max_lines=8, interactive=False, container=False)
             self.which = gr.Dropdown([], label="Trainings, the newest first", visible=False, elem_id="which-run")
             self.outcome = gr.HTML(elem_id="outcome")
             self.changed = gr.HTML(elem_id="changed")
             self.clock = gr.Timer(EVERY, active=False)
-        self._connect()
+            self.newest = gr.State(None)  # name of the newest training that has ended well
+        self._connect(figure)
 
     @property
     def outputs(self) -> list[Any]:
         """What `show` fills."""
         buttons = [self.start, self.cancel, self.resume]
         told = [self.progress, self.details, self.lines]
-        return [*buttons, *told, self.which, self.outcome, self.changed, self.clock]
+        shown = [self.which, self.outcome, self.changed]
+        return [self.introduction, *buttons, *told, *shown, self.clock, self.newest]
 
     def show(self, which: str | None = None) -> list[Any]:
         """Values of `outputs`, as it is on the disk.
 
         Args:
-            which: run whose outcome is shown; None: the newest that is done.
+            which: run whose outcome is shown; None: the newest that is done, as it is after a training.
         """
         runs = project_runs(self._project)
         status = runs[0].status() if runs else None
@@ -70,18 +79,45 @@ class TrainTab:
         progress = NOTHING_TRAINED if status is None else progress_html(status)
         lines = [] if status is None else status.lines
         done = [run for run in runs if run.is_done]
-        shown = next((run for run in done if run.name == which), done[0] if done else None)
+        shown = None if running else next((run for run in done if run.name == which), done[0] if done else None)
+        newest, names = newest_training(self._project), [run.name for run in done]
         return [
+            _introduction(newest),
             gr.update(visible=not running, value="Train again" if done else "Train"),
             gr.update(visible=running),
             gr.update(visible=may_go_on),
             gr.update(value=progress, visible=status is None or status.state != "done"),
             gr.update(visible=bool(lines)),
             "\n".join(lines),
-            gr.update(choices=[run.name for run in done], value=shown and shown.name, visible=len(done) > 1),
-            *self._outcome(None if running else shown),
+            gr.update(choices=names, value=shown and shown.name, visible=len(done) > 1 and not running),
+            *self._outcome(shown),
             gr.Timer(active=running),
+            newest and newest.name,
         ]
+
+    def begin(self) -> list[Any]:
+        """Start a training; returns, as the next two, what `show` does."""
+        start(self._project)
+        return self.show()
+
+    def stop(self) -> list[Any]:
+        """Stop the training that runs."""
+        for run in project_runs(self._project)[:1]:
+            run.cancel()
+        return self.show()
+
+    def go_on(self) -> list[Any]:
+        """Go on with the training that was stopped."""
+        for run in project_runs(self._project)[:1]:
+            resume(run)
+        return self.show()
+
+    def _changed_since(self) -> str:
+        """What the newest training does not know of."""
+        try:
+            return changes_html(self._desk.changes())
+        except (ValueError, OSError):  # the line above all tabs says why
+            return ""
 
     def _outcome(self, run: Run | None) -> list[Any]:
         if run is None:
@@ -103,30 +139,24 @@ class TrainTab:
         except ValueError:  # a run on other pictures, by a command
             return None
 
-    def _connect(self) -> None:
-        project = self._project
-
-        def begin() -> list[Any]:
-            start(project)
-            return self.show()
-
-        def stop() -> list[Any]:
-            for run in project_runs(project)[:1]:
-                run.cancel()
-            return self.show()
-
-        def go_on() -> list[Any]:
-            for run in project_runs(project)[:1]:
-                resume(run)
-            return self.show()
-
+    def _connect(self, figure: Figure) -> None:
         quiet = {"show_progress": "hidden", **in_turn("train")}
-        self.start.click(told(begin), None, self.outputs, **quiet)
-        self.cancel.click(told(stop), None, self.outputs, **quiet)
-        self.resume.click(told(go_on), None, self.outputs, **quiet)
+        self.start.click(told(self.begin), None, self.outputs, **quiet)
+        self.cancel.click(told(self.stop), None, self.outputs, **quiet)
+        self.resume.click(told(self.go_on), None, self.outputs, **quiet)
         self.which.input(told(self.show), self.which, self.outputs, **quiet)
-        self.tab.select(told(self.show), self.which, self.outputs, **quiet)
+        selected = self.tab.select(told(self.show), self.which, self.outputs, **quiet)
+        for event in (selected, figure.follow(self.newest.change)):
+            event.then(told(self._changed_since), None, self.since, show_progress="hidden")
         self.clock.tick(told(self.show), self.which, self.outputs, **quiet)
+
+
+def _introduction(newest: Run | None) -> str:
+    """What a training is, and how long it takes, as HTML."""
+    how_long = HOW_LONG
+    if newest is not None and newest.seconds is not None:
+        how_long = f"The last training, with {pictures(len(learned_from(newest)))}, took {duration(newest.seconds)}."
+    return f"<p>{escape(' '.join([INTRODUCTION, how_long, MEANWHILE]))}</p>"
 
 
 def progress_html(status: Status) -> str:

@@ -86,7 +86,7 @@ def checkpoint_to_resume(value: str | None, output_dir: Path | None) -> Path | N
 
 def describe_run(options: FitOptions, data: TrainingData, accelerator: Accelerator) -> dict[str, Any]:
     """What makes a training run's result what it is, as JSON."""
-    names = ("method", "base_model", "template", "cached_views", "quick", "decision", "balance")
+    names = ("method", "base_model", "template", "cached_views", "quick", "decision", "balance", "shots")
     run = {"kind": "training", **{name: getattr(options, name) for name in names}, **asdict(options.settings)}
     run |= {"mixed_precision": accelerator.mixed_precision, "processes": accelerator.num_processes}
     run |= {"classes": data.class_names, "split": {name: part["path"][:] for name, part in data.parts().items()}}

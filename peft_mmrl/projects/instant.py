@@ -65,6 +65,7 @@ class Instant:
         predictions: answers to these, out of fold; None: there are no such.
         reference: the pictures as `nearest_pictures` takes them; None: there are none.
         notes: what is missing, and what to do, in plain words.
+        digests: of the contents of the N pictures; empty where they were not looked at.
     """
 
     classes: list[ClassFolder]
@@ -77,6 +78,7 @@ class Instant:
     predictions: Predictions | None = None
     reference: Reference | None = None
     notes: list[str] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:

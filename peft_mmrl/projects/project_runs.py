@@ -3,64 +3,37 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from ..data.folders import LINK, is_hidden, natural_key
 from ..scoring.file_names import key_of_name
 from ..training.checkpoints import is_checkpoint
 from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
 from ..training.under_way import read_under_way
-from .better_names import NAMES_FILE, read_better_names
+from .better_names import read_better_names
 from .placing import is_plain
 from .project import Project
 from .project_folder import UNSHOWN
-from .under_training import ADAPTERS, LOGS, TrainingRecord, record_of, running_training, training_process
+from .run_command import as_arguments, launch
+from .run_words import phase_words, why_failed
+from .under_training import (
+    ADAPTERS,
+    LOGS,
+    TrainingRecord,
+    end_training,
+    is_trained,
+    log_of,
+    record_of,
+    running_training,
+)
 
 
-OPTIONS = {  # of `peft-mmrl train` that a project's trainings may have, with the types of their values
-    "method": str,
-    "epochs": int,
-    "batch_size": int,
-    "learning_rate": float,
-    "shots": int,
-    "folds": int,
-    "seed": int,
-    "fit": str,
-    "balance": bool,
-    "cached_views": int,
-    "checkpointing_steps": int,
-}
 SHOWN_LINES = 40
-PHASES = {
-    "": "Looking at the pictures.",
-    "looking": "Seeing how well it works without training.",
-    "training": "Learning from your pictures.",
-    "fold": "Checking how good it is: learning again without some of the pictures, and asking for those.",
-    "writing": "Writing the report.",
-}
-CHANGED = "Pictures or classes were changed meanwhile, so that it cannot go on. Start a new training."
-GONE = "A picture has gone that was there when the training began. Start a new training."
-FAILURES = {  # parts of messages, and what they mean to somebody who has only pressed a button
-    "at least two classes": "There must be pictures of at least two classes. Add some, then start a new training.",
-    "are the same to the base model": "Two classes have the same name. Rename one, then start a new training.",
-    "belongs to another run": CHANGED,
-    "No space left": "The disk is full. Make room, then start it again.",
-    "there is no such file": GONE,
-    "No such file or directory": GONE,
-    "out of memory": "There is too little memory. Close other programs, then start it again.",
-    "couldn't connect": "The base model is not on this computer yet, and there is no connection to fetch it.",
-    "is not a local folder and is not a valid model identifier": "The base model that this project names is nowhere.",
-}
+PREDICTIONS = Path("report") / "predictions.csv"  # in the folder of a run
+BY_COMMAND = "This training was started by a command, and has not ended well"
 
 
 @dataclass(frozen=True)
@@ -108,6 +81,14 @@ class Run:
         return self.project.adapters / self.name
 
     @property
+    def description(self) -> dict[str, Any]:
+        """What it says of itself, see `fitting.folder.describe_run`; nothing where that is missing or damaged."""
+        try:
+            return RunFolder(self.folder).description() or {}
+        except ValueError:
+            return {}
+
+    @property
     def is_done(self) -> bool:
         """Whether there is an adapter."""
         try:
@@ -123,64 +104,69 @@ class Run:
 
     def status(self) -> Status:
         """How it is just now; it may be asked at any time, by any process."""
+        is_live = is_trained(self.project.folder, self.name)  # asked first: what it says last is read after it
         lines, under_way = self._lines(), read_under_way(self.folder)
         record = TrainingRecord.read(record_of(self.project.folder, self.name))
         is_cancelled = record is not None and record.is_cancelled
-        if training_process(self.project.folder, self.name) is not None:
+        if is_live:
             if under_way is None:
                 under_way = {"phase": "writing", "share": 1.0} if self.is_done else {"share": 0.0}
-            phase = str(under_way.get("phase", "")).split(" ")[0]
-            words = "Stopping." if is_cancelled else PHASES.get(phase, PHASES[""])
+            words = "Stopping." if is_cancelled else phase_words(str(under_way.get("phase", "")))
             return Status("running", words, under_way["share"], under_way.get("seconds_left"), lines)
         if self.is_done:
             return Status("done", "Ready to be used.", 1.0, None, lines)
         share = 0.0 if under_way is None else under_way["share"]
-        if record is not None and not is_cancelled:
-            return Status("failed", self._why(lines), share, None, lines)
-        words = "You stopped it." if is_cancelled else "It was started by a command, and has not ended well."
-        return Status("stopped", f"{words} {self._way_on}", share, None, lines)
+        if record is None:
+            return Status("stopped", f"{BY_COMMAND}: go on with it there, or start a new one.", share, None, lines)
+        if is_cancelled:
+            return Status("stopped", f"You stopped it. {self._way_on}", share, None, lines)
+        return Status("failed", why_failed(lines, self._way_on), share, None, lines)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, where it has ended well, at one go, and was started from here; None: that is not known."""
+        path = record_of(self.project.folder, self.name)
+        record = TrainingRecord.read(path)
+        if record is None or record.is_resumed:
+            return None
+        try:
+            begun = path.stat().st_mtime
+            found = (self.folder / RUN_FILE).stat().st_mtime - begun
+        except OSError:
+            return None
+        return found if self.is_done and found > 0 else None  # a clock may have been set back meanwhile
 
     @property
     def _way_on(self) -> str:
         return "It can go on where it was." if self.can_go_on else "It can be started again."
 
-    def _why(self, lines: list[str]) -> str:
-        """Why a training has failed, and what to do, from what it said."""
-        said = [line for line in lines if line.startswith("error: ")]
-        is_surprise = any(line.startswith("Traceback") for line in lines)
-        if not said and not is_surprise:
-            return (
-                "It was ended from outside: the computer was switched off, say, or had too little memory. "
-                f"{self._way_on}"
-            )
-        last = lines[-1] if is_surprise else said[-1].removeprefix("error: ")
-        known = next((words for part, words in FAILURES.items() if part in last), None)
-        return known or f"It ended with an error: {last} {self._way_on}"
-
-    @property
-    def _log(self) -> Path:
-        """What it says."""
-        return self.project.folder / LOGS / f"{self.name}.log"
-
     def _lines(self) -> list[str]:
         try:
-            text = self._log.read_text(encoding="utf-8", errors="replace")
+            text = log_of(self.project.folder, self.name).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
         return [line for line in text.splitlines() if line.strip()][-SHOWN_LINES:]
 
     def cancel(self) -> None:
-        """Ask the training to stop; the last checkpoint stays. One that has ended stays as it is."""
-        path = record_of(self.project.folder, self.name)
+        """Ask the training to stop; the last checkpoint stays. One that has ended stays as it is.
+
+        Raises:
+            ValueError: it runs elsewhere.
+            OSError: the project cannot be written to.
+        """
+        folder, path = self.project.folder, record_of(self.project.folder, self.name)
         with self.project.locked():
-            process = training_process(self.project.folder, self.name)
-            if process is None:
-                return
             record = TrainingRecord.read(path)
+            if not is_trained(folder, self.name):
+                return
             if record is not None:
-                replace(record, is_cancelled=True).write(path)
-        with suppress(psutil.Error):  # it has just ended
-            process.terminate()  # to the command this is as Ctrl-C
+                replace(record, is_cancelled=True).write(path)  # before, so that it is not taken for a failure
+            try:
+                end_training(folder, self.name)
+            except ValueError:
+                if record is not None:
+                    record.write(path)
+                raise
 
     def wait(self, seconds: float) -> Status:
         """Its status when it has ended, or after so many seconds."""
@@ -199,6 +185,11 @@ def project_runs(project: Project) -> list[Run]:
     return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
 
 
+def newest_training(project: Project) -> Run | None:
+    """The newest run that has ended well and has trained; None: there is none."""
+    return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
+
+
 def _age(project: Project, name: str) -> tuple[float, Any]:
     times = [0.0]
     for path in (project.adapters / name / RUN_FILE, record_of(project.folder, name)):
@@ -215,18 +206,18 @@ def start(project: Project, quick: bool = False, **options: Any) -> Run:
     Args:
         project: whose classes are learned.
         quick: no training: how CLIP as it is decides, fitted in a moment.
-        options: of `peft-mmrl train`, see `OPTIONS`.
+        options: of `peft-mmrl train`, see `run_command.OPTIONS`.
 
     Raises:
         ValueError: there is nothing to learn from, another training runs, or an option that there is not.
         OSError: the project cannot be written to.
     """
-    given = _as_arguments(options)
+    given = as_arguments(options)
     with project.locked():
         _refuse_second(project)
         _check_pictures(project)
         run = Run(project, _free_run(project))
-        _launch(run, [*given, "--quick"] if quick else given)
+        launch(project, run.name, [*given, "--quick"] if quick else given)
     return run
 
 
@@ -243,25 +234,12 @@ def resume(run: Run) -> Run:
             raise ValueError("This training has ended, and its result is there.")
         record = TrainingRecord.read(record_of(run.project.folder, run.name))
         if record is None:
-            raise ValueError("This training was started by a command: go on with it there, or start a new one.")
+            raise ValueError(f"{BY_COMMAND}: go on with it there, or start a new one.")
         _check_pictures(run.project)
         # the latter, since there may be a part of the first checkpoint
-        _launch(run, record.options, "--resume_from_checkpoint=latest" if run.can_go_on else "--overwrite_output_dir")
+        way_on = "--resume_from_checkpoint=latest" if run.can_go_on else "--overwrite_output_dir"
+        launch(run.project, run.name, record.options, way_on)
     return run
-
-
-def _as_arguments(options: dict[str, Any]) -> list[str]:
-    given = []
-    for name, value in options.items():
-        kind = OPTIONS.get(name)
-        if kind is None:
-            raise ValueError(f"There is no option {name!r} for a training here, only {', '.join(OPTIONS)}.")
-        if value is None or value is False:
-            continue
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"`{name}` must be {kind.__name__}, got {value!r}.")
-        given.append(f"--{name}" if value is True else f"--{name}={value}")
-    return given
 
 
 def _refuse_second(project: Project) -> None:
@@ -294,40 +272,3 @@ def _free_run(project: Project) -> str:
     paths = [*project.adapters.glob("*"), *(project.folder / LOGS).glob("*")]
     used = {key_of_name(name) for path in paths for name in (path.name, path.stem)}
     return next(name for number in itertools.count(1) if (name := f"run-{number}") not in used)
-
-
-def _project_arguments(run: Run) -> list[str]:
-    """What the project and its settings are to the command, wherever the folder lies by now."""
-    project, settings = run.project, run.project.settings
-    arguments = [
-        f"--train_dir={project.pictures}",
-        f"--output_dir={run.folder}",
-        f"--base_model={settings.base_model}",
-    ]
-    if settings.template is not None:
-        arguments.append(f"--template={settings.template}")
-    if (project.folder / NAMES_FILE).is_file():
-        arguments.append(f"--class_names={project.folder / NAMES_FILE}")
-    return arguments
-
-
-def _launch(run: Run, options: list[str], *more: str) -> None:
-    """Start the command in a session of its own, so that neither Ctrl-C nor the page's end reaches it."""
-    (run.project.folder / LOGS).mkdir(exist_ok=True)
-    arguments = [*_project_arguments(run), *options, *more]
-    command = [sys.executable, "-P", "-m", "peft_mmrl", "train", *arguments]  # -P: no module is taken from the project
-    with open(run._log, "wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=run.project.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-        )
-    created = 0.0
-    with suppress(psutil.Error):  # it has ended at once
-        created = psutil.Process(process.pid).create_time()
-    TrainingRecord(options, process.pid, created).write(record_of(run.project.folder, run.name))
-    threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie

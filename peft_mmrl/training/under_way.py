@@ -1,24 +1,31 @@
-"""How far a run is, in a small file of its folder while it runs: for whoever waits for it elsewhere."""
+"""How far a run is, in a small file of its folder while it runs: for whoever waits for it elsewhere.
+
+That it runs is told by a lock beside that file, which the system releases when the process ends, however it does: no
+clock and no number of a process, which another may have later, is asked.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
+from filelock import FileLock, Timeout
 
-from .run_folder import read_json, write_json
+from .run_folder import NotWrittenError, read_json, write_json
 
 
-UNDER_WAY_FILE = "under_way.json"
+UNDER_WAY_FILE, UNDER_WAY_LOCK = "under_way.json", "under_way.lock"
 PAUSE = 0.5  # seconds between two writes
+LOCK_PATIENCE = 10.0  # seconds to wait for a lock: for others who ask for it, and for helpers of a run that was killed
+ASKING = 0.1  # seconds in which a lock must be free once: others who ask hold it for less than a thousandth of that
 
 
 class UnderWay:
-    """Keeps the file; what cannot be written ends no run. As a context it is ended by an error.
+    """Keeps the file, and until `end` the lock; what cannot be written ends no run. An error ends it as a context.
 
     Work is counted in trainings on all pictures: a fold is a bit less than one.
 
@@ -28,6 +35,7 @@ class UnderWay:
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.phase = path, ""
+        self.lock: FileLock | None = None
         self.total, self.before, self.work = 1.0, 0.0, 0.0  # of the run, of phases that are over, of this phase
         self.start: tuple[float, float] | None = None  # when work began to be counted, and how much was done then
         self.written = 0.0
@@ -39,7 +47,11 @@ class UnderWay:
             phase: a word for it.
             work: that it is.
             then: work that comes after it.
+
+        Raises:
+            NotWrittenError: another run writes into the folder just now.
         """
+        self._hold()
         self.before += self.work
         self.phase, self.work, self.total = phase, work, self.before + work + then
         self._write(0)
@@ -60,10 +72,28 @@ class UnderWay:
             self.end()
 
     def end(self) -> None:
-        """Take the file away."""
-        if self.path is not None:
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+        """Take file and lock away."""
+        if self.path is None:
+            return
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+        if self.lock is not None:
+            with suppress(OSError):  # while it is held, so that nobody else's is taken away
+                self.path.with_name(UNDER_WAY_LOCK).unlink()
+            self.lock.release()
+            self.lock = None
+
+    def _hold(self) -> None:
+        if self.path is None or self.lock is not None:
+            return
+        lock = FileLock(self.path.with_name(UNDER_WAY_LOCK), timeout=LOCK_PATIENCE, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise NotWrittenError(f"Another run writes into {self.path.parent} just now.") from error
+        except OSError:  # a disk that knows no locks, say
+            return
+        self.lock = lock
 
     def _write(self, share: float) -> None:
         if self.path is None:
@@ -74,14 +104,14 @@ class UnderWay:
             left = (now - self.start[0]) / (done - self.start[1]) * (self.total - done)
         content = {"phase": self.phase, "share": done / self.total if self.total else 1.0, "seconds_left": left}
         self.written = now
-        with suppress(OSError, psutil.Error):
-            write_json(self.path, {**content, "process": os.getpid(), "created": psutil.Process().create_time()})
+        with suppress(OSError):
+            write_json(self.path, {**content, "process": os.getpid(), "computer": platform.node()})
 
 
 def read_under_way(folder: Path) -> dict[str, Any] | None:
-    """`phase`, `share` (0 to 1), `seconds_left` (None: not known yet), `process` and `created` of a folder's run.
+    """`phase`, `share` (0 to 1), `seconds_left` (None: not known yet), `process` and `computer` of a folder's run.
 
-    None where none runs; one that was killed leaves its last state, see `find_process`.
+    None where none runs; one that was killed leaves its last state, see `is_held`.
     """
     with suppress(OSError, ValueError):
         found = read_json(folder / UNDER_WAY_FILE)
@@ -89,11 +119,16 @@ def read_under_way(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def find_process(number: int, created: float) -> psutil.Process | None:
-    """A process, while it runs; the time when it began tells it from a later one of the same number."""
+def is_held(path: Path) -> bool:
+    """Whether a process holds a lock, by its file; where that cannot be told, no."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path, timeout=ASKING, poll_interval=ASKING / 10, thread_local=False)
     try:
-        process = psutil.Process(number)
-        is_it = process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError, TypeError, OSError):
-        return None
-    return process if is_it else None
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
