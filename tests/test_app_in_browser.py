@@ -200,7 +200,8 @@ def test_two_visitors_at_once_lose_nothing_and_see_each_others_work(served, brow
     project, address = served
     one, other = Visitor(browser, address), Visitor(browser, address, width=390)
     one.add_class("zero")
-    other.page.reload()
+    other.tab("Train")
+    other.tab("Pictures")
     other.see("#classes label", "zero · 0").click()
     one.add_class("two")
     one.see("#classes label", "zero · 0").click()
