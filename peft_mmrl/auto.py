@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 from peft import PeftConfig, PeftModel
 from peft.auto import _BaseAutoPeftModel
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -119,3 +122,15 @@ def load_clip(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
         )
     # the files' own dtype may be fp16, which does not train
     return AutoModel.from_pretrained(name, dtype=torch.float32), AutoProcessor.from_pretrained(name)
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether a base model lies on this computer, so that loading it fetches nothing large.
+
+    Args:
+        name: Hub id or folder.
+    """
+    if os.path.isdir(name):
+        return True
+    cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots"
+    return any(cached.glob("*/*model*.safetensors")) or any(cached.glob("*/*model*.bin"))  # a link when it is whole

@@ -3,11 +3,15 @@
 import re
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 from conftest import DEMO_CLIP
 
+from peft_mmrl.projects.intake import add_pictures
 from peft_mmrl.projects.project import Project
+from peft_mmrl.training.checkpoints import is_checkpoint
+from peft_mmrl.training.run_folder import CHECKPOINT
 
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -33,25 +37,25 @@ def digits(tmp_path_factory):
     return found
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
+@pytest.fixture
+def served(tmp_path, monkeypatch):
     """A new project and its page, on which trainings are short."""
     from peft_mmrl.app import train_tab
     from peft_mmrl.app.serving import serve
 
-    project = Project.open(tmp_path_factory.mktemp("work") / "my digits", DEMO_CLIP)
-    with pytest.MonkeyPatch.context() as patch:
-        start = train_tab.start
-        patch.setattr(train_tab, "start", lambda project: start(project, epochs=2, folds=2))
-        page = serve(project)
-        yield project, page.local_url
-        page.close()
+    project, start = Project.open(tmp_path / "my digits", DEMO_CLIP), train_tab.start
+    monkeypatch.setattr(train_tab, "start", lambda project: start(project, epochs=2, folds=2))
+    page = serve(project)
+    yield project, page.local_url
+    page.close()
 
 
 @pytest.fixture(scope="module")
 def browser():
+    """A browser with a camera that shows moving colours, and that may be used without asking."""
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", *camera])
         yield browser
         browser.close()
 
@@ -78,6 +82,8 @@ class Visitor:
         return found
 
     def tab(self, name):
+        """Go to a tab; what was seen of the one before was no wider than the window."""
+        assert self.fits()
         self.page.get_by_role("tab", name=name).click()
 
     def add_class(self, name):
@@ -98,6 +104,7 @@ class Visitor:
         return self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
     def leave(self):
+        assert self.fits()
         assert self.faults == []
         assert self.hosts <= {self.address.rstrip("/"), "data:", "blob:" + self.address.rstrip("/")}
         self.page.close()
@@ -107,9 +114,10 @@ def pictures_of(project, name):
     return len(next(one.pictures for one in project.classes() if one.name == name))
 
 
-def test_the_whole_way(served, browser, digits, tmp_path):
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_the_whole_way(served, browser, digits, tmp_path, width):
     project, address = served
-    me = Visitor(browser, address)
+    me = Visitor(browser, address, width)
     me.see(".empty", "Begin here")
 
     broken, copy = tmp_path / "broken.png", tmp_path / "again.png"
@@ -179,20 +187,88 @@ def test_the_whole_way(served, browser, digits, tmp_path):
 
     me.tab("Take away")
     me.page.click("#make-adapter")
-    me.see("#file-adapter a")
+    me.see("#file-adapter")
     with me.page.expect_download() as download:
-        me.page.locator("#file-adapter a").first.click()
+        me.page.locator("#file-adapter").first.click()
     download.value.save_as(tmp_path / "adapter.zip")
     names = [name.rpartition("/")[2] for name in zipfile.ZipFile(tmp_path / "adapter.zip").namelist()]
     assert {"adapter_model.safetensors", "adapter_config.json", "decision.safetensors"} <= set(names)
     me.leave()
 
 
-def test_a_phone_shows_all_of_it(served, browser, digits):
-    _, address = served
+def test_two_visitors_at_once_lose_nothing_and_see_each_others_work(served, browser, digits):
+    project, address = served
+    one, other = Visitor(browser, address), Visitor(browser, address, width=390)
+    one.add_class("zero")
+    other.tab("Train")
+    other.tab("Pictures")
+    other.see("#classes label", "zero · 0").click()
+    one.add_class("two")
+    one.see("#classes label", "zero · 0").click()
+    one.see("h3", "Pictures of “zero”")
+    one.drop(digits["zero"][:10])
+    other.drop(digits["zero"][10:20])
+    while pictures_of(project, "zero") < 20:
+        one.page.wait_for_timeout(100)
+    one.see("#classes label", "two · 0").click()
+    one.see("h3", "Pictures of “two”")
+    one.drop(digits["two"][:10])
+    one.see("#classes label", "two · 10")
+    for visitor in (one, other):
+        visitor.tab("Train")
+        visitor.tab("Pictures")
+        visitor.see("#classes label", "zero · 20")
+        visitor.see("#classes label", "two · 10")
+
+    for visitor in (one, other):
+        visitor.tab("Train")
+        visitor.see("#start")
+    one.page.click("#start")
+    one.see("#cancel")
+    other.page.click("#start")  # it still shows what was so before
+    other.see(".toast-body", "A training runs already")
+    other.tab("Try")
+    other.tab("Train")
+    other.see("#cancel")
+    for visitor in (one, other):
+        visitor.see("#outcome", "pictures")
+        visitor.leave()
+    assert [path.name for path in project.adapters.iterdir()] == ["run-1"]
+
+
+def test_a_training_is_stopped_and_goes_on(served, browser, digits, monkeypatch):
+    from peft_mmrl.app import train_tab
+    from peft_mmrl.projects.project_runs import start
+
+    project, address = served
+    monkeypatch.setattr(train_tab, "start", lambda project: start(project, epochs=40, folds=2, checkpointing_steps=4))
+    for name in CLASSES[:2]:
+        add_pictures(
+            project, [(f"{row}.png", Path(path)) for row, path in enumerate(digits[name][:8])], project.add_class(name)
+        )
     me = Visitor(browser, address, width=390)
-    for name, seen in {"Pictures": "#classes", "Train": "#start", "Try": "#try-picture", "Improve": "#kind"}.items():
-        me.tab(name)
-        me.see(seen)
-        assert me.fits(), name
+    me.tab("Train")
+    me.see("#start").click()
+    me.see("#cancel")
+    while not is_checkpoint(project.adapters / "run-1" / CHECKPOINT):
+        me.page.wait_for_timeout(100)
+    me.page.click("#cancel")
+    me.see("#progress", "You stopped it. It can go on where it was.")
+    me.see("#resume").click()
+    me.see("#cancel")
+    me.see("#outcome", "pictures")
+    me.leave()
+    assert "of 40 epochs are done" in (project.folder / "logs" / "run-1.log").read_text()
+
+
+def test_the_camera_takes_a_picture_that_is_answered(served, browser):
+    project, address = served
+    for name in CLASSES:
+        project.add_class(name)
+    me = Visitor(browser, address)
+    me.tab("Try")
+    me.page.get_by_label("Capture from camera").click()
+    me.page.get_by_text("Click to Access Webcam").click()
+    me.page.get_by_label("capture photo").click()
+    me.see("#answer", "sure")
     me.leave()
