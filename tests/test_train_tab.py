@@ -10,9 +10,10 @@ import time
 import pytest
 from conftest import DEMO_CLIP
 
+from peft_mmrl.app import desk as desk_module
 from peft_mmrl.app import train_tab
 from peft_mmrl.app.desk import Desk
-from peft_mmrl.app.figure import Figure
+from peft_mmrl.app.figure import LOOKING, Figure
 from peft_mmrl.projects import run_command
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run, project_runs
@@ -170,3 +171,10 @@ def test_the_line_above_the_tabs_tells_of_the_training_and_of_what_has_changed_s
     zero[1].rename(project.removed / "x.png")
     words = "1 picture was moved and 1 taken out since the last training: train again to learn from them."
     assert words in figure.show() and words in tab._changed_since()
+
+
+def test_the_line_says_what_is_fetched_before_pictures_can_be_looked_at(parts, monkeypatch):
+    figure = parts[0]
+    assert LOOKING in figure.begin()
+    monkeypatch.setattr(desk_module, "is_at_hand", lambda name: False)
+    assert "is fetched first, once" in figure.begin()

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 
+import huggingface_hub
 import PIL.Image
 import pytest
 import torch
@@ -14,8 +15,10 @@ from conftest import DEMO_CLIP
 from digits import CLASS_NAMES, load_digits
 
 import peft_mmrl
+from peft_mmrl.auto import is_at_hand
 from peft_mmrl.projects import sights as sights_of
 from peft_mmrl.projects.project import Project
+from peft_mmrl.projects.project_settings import ProjectSettings
 from peft_mmrl.projects.workbench import Workbench
 from peft_mmrl.scoring.rungs import describe_rungs
 
@@ -49,6 +52,37 @@ def put(project, name, pictures, first=0):
 def fill(project, digits, count=6):
     for name, pictures in digits.items():
         put(project, name, pictures[:count])
+
+
+def test_a_model_that_cannot_be_fetched_is_said_in_words_and_not_asked_for_at_every_step(tmp_path, monkeypatch):
+    from peft_mmrl.projects import workbench as module
+
+    asked, hub = [], module.BaseModel
+    monkeypatch.setattr(module, "BaseModel", lambda *given: asked.append(given) or hub(*given))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    workbench = Workbench(Project.create(tmp_path / "project", "me/no-such-clip"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="me/no-such-clip, is not on this computer yet, and there is no connection"):
+            workbench.update()
+    assert len(asked) == 1
+    monkeypatch.setattr(module, "RETRY_AFTER", 0.0)
+    with pytest.raises(OSError, match="no connection"):
+        workbench.update()
+    assert len(asked) == 2
+    ProjectSettings(str(DEMO_CLIP)).write(workbench.project.folder)  # another one is loaded at once
+    assert "no classes yet" in " ".join(workbench.update().notes)
+
+
+def test_a_model_is_at_hand_where_its_weights_lie_in_a_folder_or_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert is_at_hand(DEMO_CLIP) and not is_at_hand("me/clip")
+    snapshot = tmp_path / "models--me--clip" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").touch()
+    assert not is_at_hand("me/clip")
+    (snapshot / "pytorch_model.bin").touch()
+    assert is_at_hand("me/clip")
 
 
 def test_what_is_missing_is_said_at_every_step_and_an_answer_is_given_as_soon_as_there_is_a_choice(
@@ -256,3 +290,19 @@ def test_threads_ask_while_pictures_come_in(project, workbench, digits):
     for asker in askers:
         asker.join()
     assert not errors and len(workbench.instant.pictures) == 24
+
+
+def test_a_damaged_adapter_is_told_of_at_every_try_and_answers_again_once_it_is_whole(project, workbench, digits):
+    fill(project, digits)
+    folder = project.adapters / "mine"
+    peft_mmrl.fit(project.pictures, output_dir=folder, base_model=DEMO_CLIP, quick=True)
+    picture = digits["zero"][11]
+    assert workbench.answer(picture, "mine").ranks
+    config, content = folder / "adapter_config.json", (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(b"damaged")
+    for _ in range(2):
+        with pytest.raises((OSError, ValueError), match="adapter"):
+            workbench.answer(picture, "mine")
+    (folder / "adapter_model.safetensors").write_bytes(content)
+    config.touch()
+    assert workbench.answer(picture, "mine").ranks

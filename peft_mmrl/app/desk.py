@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from ..auto import is_at_hand
 from ..projects.project import Project
 from ..projects.project_runs import newest_training
 from ..projects.since_training import Changes, changes_since
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 TELLING = 15.0  # seconds that an error is shown
 UNEXPECTED = "Something went wrong that should not have. The window in which this program was started says more."
+FETCHING = (
+    "The model that recognises pictures is fetched first, once: some hundred megabytes, maybe some minutes. The "
+    "window in which this program was started shows how far it is."
+)
 LONGEST_REST = 15.0  # seconds that a process waits at its end for what it is doing
 
 
@@ -80,6 +85,11 @@ class Desk:
 
                 self._workbench = Workbench(self.project)
             return self._workbench
+
+    @property
+    def fetches(self) -> bool:
+        """Whether CLIP is fetched from the Hub when it is first needed, which takes minutes."""
+        return not is_at_hand(self.project.settings.base_model)
 
     def instant(self) -> Instant:
         """What the pictures so far would do without training, brought up to date."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..projects.project_runs import newest_training
-from .desk import Desk, in_turn, told
+from .desk import FETCHING, Desk, in_turn, told
 from .outcome_words import changes_html, lower, trained_words
 from .words import classes, of_ten, pictures
 
@@ -43,13 +43,15 @@ class Figure:
         Args:
             trigger: makes the listener: `component.change`, say.
         """
-        quiet = {"show_progress": "hidden", **in_turn("figure")}
-        return trigger(self.begin, None, self.line, **quiet).then(told(self.show), None, self.line, **quiet)
+        # what can be said at once waits for no look at pictures that is under way: that may be fetching CLIP
+        begun = trigger(self.begin, None, self.line, show_progress="hidden", **in_turn("figure at once"))
+        return begun.then(told(self.show), None, self.line, show_progress="hidden", **in_turn("figure"))
 
     def begin(self) -> str:
         """What can be said at once."""
         counts = self._counts()
-        return self._line(counts, _note(LOOKING) if sum(map(bool, counts)) > 1 else "")
+        words = FETCHING if self._desk.fetches else LOOKING
+        return self._line(counts, _note(words) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""

@@ -10,7 +10,7 @@ import gradio as gr
 from ..projects.intake import add_pictures
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
-from .desk import Desk, in_turn, told
+from .desk import FETCHING, Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
@@ -94,6 +94,8 @@ class TryTab:
         hidden = [None, *[gr.update(visible=False)] * (len(self._answered) - 2)]
         if given is None:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
+        if self._desk.fetches:
+            gr.Info(FETCHING)
         runs = finished(self._project)
         run = None if which == AT_ONCE or not (which or runs) else chosen_training(runs, which).name
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)

@@ -7,6 +7,7 @@ decision without training is fitted anew whenever pictures or classes change, by
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -22,6 +23,16 @@ from .picture_answers import PictureAnswer
 from .project import Project
 from .sights import BaseModel, OnProgress, Sights
 from .suggestions import suggest
+
+
+RETRY_AFTER = (
+    30.0  # seconds before a base model is asked for again: to find out that there is no connection takes as long
+)
+NO_CONNECTION = "couldn't connect"  # says transformers
+NOT_FETCHED = (
+    "The model that recognises pictures, {}, is not on this computer yet, and there is no connection to fetch it. "
+    "Connect this computer to the internet for the first time: later it is not needed."
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class Workbench:
         self.project = project
         self._loading, self._updating = threading.Lock(), threading.RLock()
         self._base: BaseModel | None = None
+        self._refused: tuple[str, float, Exception] | None = None  # name, when, and why a base model was not loaded
         self._instant: Instant | None = None
         self._state: Any = None  # what that was made of
 
@@ -64,8 +76,22 @@ class Workbench:
         name = self.project.settings.base_model
         with self._loading:
             if self._base is None or self._base.name != name:
-                self._base, self._instant = BaseModel(self.project, name), None
+                self._base, self._instant = self._load(name), None
             return self._base
+
+    def _load(self, name: str) -> BaseModel:
+        """A base model; where that has just failed, the same error at once."""
+        if self._refused is not None:
+            refused, when, error = self._refused
+            if refused == name and time.monotonic() < when + RETRY_AFTER:
+                raise error
+        try:
+            return BaseModel(self.project, name)
+        except (OSError, ValueError) as error:
+            if NO_CONNECTION in str(error):
+                error = OSError(NOT_FETCHED.format(name))
+            self._refused = name, time.monotonic(), error
+            raise error from None
 
     # --- at once ----------------------------------------------------------------------------------------------------
 
