@@ -307,6 +307,15 @@ def test_links_in_the_place_of_a_run_are_no_runs(project, tmp_path):
     assert runs_of(project) == []
 
 
+def test_runs_come_the_newest_first_and_those_of_one_time_by_their_number(project):
+    for name in ("run-2", "run-10", "run-1", "old"):
+        path = project.adapters / name / "run.json"
+        path.parent.mkdir()
+        path.write_text('{"kind": "training", "files": []}')
+        os.utime(path, (1e9, 1e9 - (name == "old")))  # as in a copy of a project
+    assert [run.name for run in runs_of(project)] == ["run-10", "run-2", "run-1", "old"]
+
+
 @pytest.mark.parametrize("name", ["..", "../../x", "a/b", "", "a\0", "/etc"])
 def test_no_name_of_a_run_leads_elsewhere(project, name):
     with pytest.raises(ValueError):

@@ -128,6 +128,8 @@ def test_other_forms_say_the_same_and_a_file_that_is_there_is_kept(run, digit_fo
     with pytest.raises(SystemExit, match="--output .*next.csv is there already"):
         call(*given, "--output", tmp_path / "next.csv")
     assert (tmp_path / "next.csv").read_text() == before
+    with pytest.raises(SystemExit, match="there is no folder .*missing"):
+        call(*given, "--output", tmp_path / "missing" / "next.csv")
 
 
 def test_pictures_that_were_trained_on_are_not_suggested(run, digit_folders, capsys):

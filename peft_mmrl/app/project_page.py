@@ -29,17 +29,18 @@ def build_page(project: Project, *, read_only: bool = False) -> gr.Blocks:
         project: what is worked on.
         read_only: pictures can be tried, and nothing else.
     """
-    name, desk = project.folder.name, Desk(project, read_only)
+    name, desk, quiet = project.folder.name, Desk(project, read_only), {"show_progress": "hidden"}
     with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f"<h1>{escape(name)}</h1>", padding=False)
         figure = Figure(desk)
         with gr.Tabs():
             if not read_only:
                 pictures = PicturesTab(desk, figure)
-                pictures.after(page.load(told(pictures.show), pictures.chosen, pictures.outputs))
+                pictures.after(page.load(told(pictures.show), pictures.chosen, pictures.outputs, **quiet))
                 TrainTab(desk, figure)
             trying = TryTab(desk, figure)
-            begun = page.load(told(trying.show), [trying.which, trying.picture], trying.outputs, preprocess=False)
+            asked = [trying.which, trying.picture]
+            begun = page.load(told(trying.show), asked, trying.outputs, preprocess=False, **quiet)
             if read_only:
                 figure.after(begun)
             else:

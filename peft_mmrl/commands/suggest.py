@@ -54,6 +54,8 @@ def main(args: argparse.Namespace) -> None:
             check_pictures_given(args.pictures)
             if args.output is not None and args.output.exists():
                 raise ValueError(f"--output {args.output} is there already: name another file.")
+            if args.output is not None and not args.output.parent.is_dir():
+                raise ValueError(f"--output {args.output}: there is no folder {args.output.parent}. Make it first.")
             from_extra("skactiveml.pool")
             reference = Reference.load(args.adapter, ADVICE_ON_RUN)
             accelerator = make_accelerator(mixed_precision=args.mixed_precision)

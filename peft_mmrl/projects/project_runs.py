@@ -182,7 +182,8 @@ def project_runs(project: Project) -> list[Run]:
     names |= {path.name for path in project.adapters.glob("*") if (path / RUN_FILE).is_file()}
     names = {name for name in names if is_plain(name) and not is_hidden(name)}
     names = {name for name in names if not (project.adapters / name).is_symlink()}
-    return [Run(project, name) for name in sorted(names, key=lambda name: _age(project, name))]
+    by_name = sorted(names, key=natural_key, reverse=True)  # in a copy of a project all may be of one time
+    return [Run(project, name) for name in sorted(by_name, key=lambda name: _time_of(project, name), reverse=True)]
 
 
 def newest_training(project: Project) -> Run | None:
@@ -190,14 +191,14 @@ def newest_training(project: Project) -> Run | None:
     return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
 
 
-def _age(project: Project, name: str) -> tuple[float, Any]:
+def _time_of(project: Project, name: str) -> float:
     times = [0.0]
     for path in (project.adapters / name / RUN_FILE, record_of(project.folder, name)):
         try:
             times.append(path.stat().st_mtime)
         except OSError:
             continue
-    return -max(times), natural_key(name)
+    return max(times)
 
 
 def start(project: Project, quick: bool = False, **options: Any) -> Run:
