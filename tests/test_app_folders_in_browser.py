@@ -3,13 +3,13 @@
 import shutil
 
 import numpy as np
-import psutil
+import filelock
 import pytest
 from conftest import DEMO_CLIP
 from PIL import Image
 
 from peft_mmrl.projects.project import Project
-from peft_mmrl.projects.under_training import TrainingRecord, record_of
+from peft_mmrl.projects.under_training import lock_of
 
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
@@ -189,9 +189,10 @@ def test_classes_are_joined_and_taken_away(project, page):
 
 @pytest.mark.usefixtures("filled")
 def test_what_waits_for_the_end_of_a_training_is_said(project, page, leaves):
-    before, me = counts(project), psutil.Process()
+    before = counts(project)
     (project.folder / "logs").mkdir()
-    TrainingRecord([], me.pid, me.create_time()).write(record_of(project.folder, "run-1"))
+    training = filelock.FileLock(lock_of(project.folder, "run-1"))  # as its process holds it
+    training.acquire()
     see(page, "#classes label", "oak · 4").click()
     see(page, "#busy", "A training is running")
     page.locator("#thumbnails button[aria-pressed]").nth(2).click()
@@ -201,6 +202,6 @@ def test_what_waits_for_the_end_of_a_training_is_said(project, page, leaves):
     write_picture(leaves / "new.png", 60)
     page.locator("#drop input[type=file]").set_input_files(leaves / "new.png")
     see(page, "#said", "1 picture added to “oak”")
-    record_of(project.folder, "run-1").unlink()
+    training.release()
     see(page, "#classes label", "elm · 2").click()
     page.locator("#busy").wait_for(state="hidden")
