@@ -2,8 +2,8 @@
 
 import shutil
 
-import numpy as np
 import filelock
+import numpy as np
 import pytest
 from conftest import DEMO_CLIP
 from PIL import Image
