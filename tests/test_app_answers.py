@@ -240,3 +240,39 @@ def test_an_answer_that_is_undone_is_asked_again(project, digits):
         assert me.asked == []
         me.do(me.tab._undo)
         assert me.asked == ["pictures/one/wrong.png"] and me.round.answered == 0
+
+
+def test_an_undo_that_is_refused_leaves_the_answer_as_it_was(project, digits, monkeypatch):
+    from peft_mmrl.app import improve_tab
+    from peft_mmrl.app.improve_tab import LABELS
+    from peft_mmrl.projects.agreed import is_agreed
+
+    def refuse(*_):
+        raise ValueError("A training is looking at these pictures just now.")
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    me = Visit(project, LABELS)
+    me.do(me.tab._put, "zero")
+    with monkeypatch.context() as training, pytest.raises(ValueError, match="training"):
+        training.setattr(improve_tab, "move_pictures", refuse)
+        me.do(me.tab._undo)
+    assert is_agreed(project, ["pictures/zero/wrong.png"]) == [True]
+    me.do(me.tab._undo)
+    me.tab._project.path("pictures/one/wrong.png").rename(project.pictures / "zero" / "wrong.png")
+    assert is_agreed(project, ["pictures/zero/wrong.png"]) == [False]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("The dropped file is gone.")])
+def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits, monkeypatch, error):
+    from peft_mmrl.app import improve_tab
+
+    def refuse(*_):
+        raise error
+
+    tab, given = tabs(project)[1], [drop(project, digits["zero"][9])["path"]]
+    with monkeypatch.context() as full:
+        full.setattr(improve_tab, "take_in", refuse)
+        zone, said = tab._drop(given)
+    assert zone is None and said["visible"]
+    assert "Nothing was taken" in said["value"] and str(error) in said["value"]
+    assert "1 picture added" in tab._drop(given)[1]["value"]

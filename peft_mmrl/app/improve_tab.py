@@ -14,7 +14,7 @@ from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .intake_words import intake_words
+from .intake_words import intake_words, refusal_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
@@ -182,10 +182,11 @@ class ImproveTab:
         """Put the picture that was answered last back to where it lay, and ask for it again."""
         if now.last is None:
             raise ValueError("There is no answer to undo.")
-        picture, before = now.last
-        take_back(self._project, picture)
-        if picture.split("/")[1] != before:
-            move_pictures(self._project, [picture], before)
+        answered, before = now.last
+        folder = answered.split("/")[1]
+        # first, since it may be refused
+        picture = answered if folder == before else move_pictures(self._project, [answered], before)[answered]
+        take_back(self._project, picture, folder)
         return self._look(replace(now, answered=max(now.answered - 1, 0), last=None))
 
     def _press(self, key: int, now: Round) -> list[Any]:
@@ -204,7 +205,11 @@ class ImproveTab:
         return self._next(now, answered=now.answered + 1, last=None)
 
     def _drop(self, files: list[str] | None) -> list[Any]:
-        return [None, gr.update(value=intake_words(take_in(self._project, files, None)), visible=True)]
+        try:
+            words = intake_words(take_in(self._project, files, None))
+        except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
+            words = refusal_words(error)
+        return [None, gr.update(value=words, visible=True)]
 
     def _connect(self, figure: Figure) -> None:
         def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:
