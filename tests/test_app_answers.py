@@ -276,3 +276,56 @@ def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits
     assert zone is None and said["visible"]
     assert "Nothing was taken" in said["value"] and str(error) in said["value"]
     assert "1 picture added" in tab._drop(given)[1]["value"]
+
+
+@pytest.mark.parametrize("answer", ["zero", "one", None])
+def test_a_question_about_a_picture_that_has_gone_meanwhile_gives_way_to_the_next(project, digits, answer, capsys):
+    from peft_mmrl.app.improve_tab import GONE, NEW
+
+    for number, picture in enumerate(digits["zero"][9:12]):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    first, *others = me.asked
+    project.path(first).rename(project.pictures / "one" / "by another tab.png")
+    me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
+    assert me.asked == others and me.round.answered == 0 and GONE in capsys.readouterr().out
+    me.do(me.tab._put, "zero")
+    project.path(me.round.last[0]).unlink()
+    me.do(me.tab._undo)  # which cannot be offered any more either
+    assert me.round.last is None and me.round.answered == 1 and me.asked
+
+
+def test_how_many_are_left_is_told_truly(project, digits):
+    from peft_mmrl.app.improve_tab import ASKED_NEXT, LABELS, NEW
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    assert "1 picture to look at. " in Visit(project, LABELS).state
+    unknown = [picture for name in ("one", "two", "three") for picture in digits[name][8:12]] + digits["three"][:8]
+    for number, picture in enumerate(unknown):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    assert len(me.asked) == ASKED_NEXT
+    assert f"{ASKED_NEXT} pictures to look at next, of {len(unknown)} without a class." in me.state
+    seen = set(me.asked)
+    for _ in range(ASKED_NEXT):  # then come others, which were not asked before
+        me.do(me.tab._skip)
+    assert me.asked and not seen & set(me.asked) and "seen them all" not in me.state
+
+
+def test_pictures_that_are_never_asked_about_are_not_said_to_have_a_class(project, digits):
+    from peft_mmrl.app.improve_tab import NEW, NOTHING, REST
+
+    assert NOTHING[NEW] in Visit(project, NEW).state
+    digits["zero"][0].save(project.unlabelled / "copy.png")
+    assert REST in Visit(project, NEW).state
+
+
+def test_thanks_hold_for_whatever_was_answered(project, digits):
+    from peft_mmrl.app.improve_tab import LABELS
+
+    for answer in ("one", None):  # confirmed; taken out
+        digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+        me = Visit(project, LABELS)
+        me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
+        assert "1 picture answered" in me.state and "learn" not in me.state
+        (project.folder / "agreed.json").unlink(missing_ok=True)
