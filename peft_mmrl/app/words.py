@@ -1,6 +1,8 @@
-"""Numbers in words that need no knowledge of the field."""
+"""Numbers in words that need no knowledge of the field, and the small print."""
 
 from __future__ import annotations
+
+from ..data.wording import counted
 
 
 def of_ten(share: float, low: float, high: float) -> str:
@@ -23,12 +25,12 @@ def percent(share: float) -> str:
 
 def pictures(number: int) -> str:
     """ "1 picture", "2 pictures"."""
-    return f"{number:,} picture{'' if number == 1 else 's'}"
+    return counted(number, "picture")
 
 
 def classes(number: int) -> str:
     """ "1 class", "2 classes"."""
-    return f"{number:,} class{'' if number == 1 else 'es'}"
+    return counted(number, "class", "classes")
 
 
 def duration(seconds: float) -> str:
@@ -37,7 +39,7 @@ def duration(seconds: float) -> str:
         return "less than a minute"
     minutes = round(seconds / 60)
     if minutes < 100:
-        return f"about {minutes} minute{'' if minutes == 1 else 's'}"
+        return f"about {counted(minutes, 'minute')}"
     return f"about {round(minutes / 60)} hours"
 
 
