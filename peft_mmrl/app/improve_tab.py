@@ -18,7 +18,7 @@ from .intake_words import intake_words, refusal_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
-from .words import percent, pictures
+from .words import note, percent, pictures
 
 
 LABELS, NEW = "labels", "new"
@@ -148,7 +148,7 @@ class ImproveTab:
             kind = "primary" if folder == one.guess else "secondary"
             buttons[key] = gr.update(value=f"{said.get(folder, folder)} [{key + 1}]", visible=True, variant=kind)
         others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
-        left = f'<p class="note">{self._done(now)}{self._left(now)} The keys in brackets answer, too.</p>'
+        left = note(f"{self._done(now)}{self._left(now)} The keys in brackets answer, too.")
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
         return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]

@@ -16,7 +16,7 @@ from ..projects.take_away import take_away
 from .desk import Desk, told
 from .places import TO_SAVE, own_folder
 from .trainings import NEWEST, chosen_training, finished, training_choices
-from .words import size
+from .words import note, size
 
 
 NOTHING_TO_TAKE = (
@@ -75,7 +75,7 @@ class TakeAwayTab:
                 files = []
                 for kind, (title, words, how) in WHAT.items():
                     with gr.Column(elem_classes="card"):
-                        gr.HTML(f'<h3>{title}</h3><p>{words}</p><p class="note">{how}</p>')
+                        gr.HTML(f"<h3>{title}</h3><p>{words}</p>{note(how)}")
                         with gr.Row():
                             make = gr.Button(MAKE, min_width=160, elem_id=f"make-{kind}")
                             file = gr.DownloadButton(

@@ -46,3 +46,15 @@ def duration(seconds: float) -> str:
 def size(num_bytes: int) -> str:
     """Of a file: "0.8 MB"."""
     return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{max(num_bytes / 1e6, 0.1):.1f} MB"
+
+
+def note(html: str, kind: str = "", *, is_news: bool = False) -> str:
+    """Small print, as HTML.
+
+    Args:
+        html: what it says.
+        kind: a further class of the style sheet.
+        is_news: whether it has just come about: screen readers tell it then.
+    """
+    role = ' role="status"' if is_news else ""
+    return f'<p class="{f"note {kind}".strip()}"{role}>{html}</p>'
