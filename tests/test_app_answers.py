@@ -280,7 +280,7 @@ def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits
 
 @pytest.mark.parametrize("answer", ["zero", "one", None])
 def test_a_question_about_a_picture_that_has_gone_meanwhile_gives_way_to_the_next(project, digits, answer, capsys):
-    from peft_mmrl.app.improve_tab import GONE, NEW
+    from peft_mmrl.app.improve_tab import NEW, NOT_ASKED
 
     for number, picture in enumerate(digits["zero"][9:12]):
         picture.save(project.unlabelled / f"{number}.png")
@@ -288,7 +288,7 @@ def test_a_question_about_a_picture_that_has_gone_meanwhile_gives_way_to_the_nex
     first, *others = me.asked
     project.path(first).rename(project.pictures / "one" / "by another tab.png")
     me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
-    assert me.asked == others and me.round.answered == 0 and GONE in capsys.readouterr().out
+    assert me.asked == others and me.round.answered == 0 and NOT_ASKED in capsys.readouterr().out
     me.do(me.tab._put, "zero")
     project.path(me.round.last[0]).unlink()
     me.do(me.tab._undo)  # which cannot be offered any more either

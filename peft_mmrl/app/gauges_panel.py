@@ -14,7 +14,7 @@ from .words import note
 if TYPE_CHECKING:
     from ..projects.gauges import Gauge
 
-BARS = "A full bar: all pictures of the class are recognised, each judged without its own help."
+FULL_BAR = "A full bar: all pictures of the class are recognised, each judged without its own help."
 
 
 class GaugesPanel:
@@ -48,7 +48,7 @@ def gauges_html(found: list[Gauge]) -> str:
         f'<span class="words">{escape(one.words)}</span>'
         for one in found
     )
-    return f"<h3>Where more pictures would help</h3>{note(BARS)}<div class='classes'>{rows}</div>"
+    return f"<h3>Where more pictures would help</h3>{note(FULL_BAR)}<div class='classes'>{rows}</div>"
 
 
 def _percent(share: float | None) -> str:

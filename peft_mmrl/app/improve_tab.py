@@ -36,7 +36,7 @@ REST = (
 )
 PASSED = "You have seen them all. What you did not know is asked again when this page is opened anew."
 ANSWERED = "<b>Thank you: {} answered.</b> The next training, in <b>Train</b>, goes by your answers."
-GONE = "That picture was moved or taken out meanwhile: it is not asked about any more."
+NOT_ASKED = "That picture was moved or taken out meanwhile: it is not asked about any more."
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class ImproveTab:
         return self._project.path(picture).is_file()
 
     def _pass_over(self, now: Round) -> list[Any]:
-        gr.Info(GONE)
+        gr.Info(NOT_ASKED)
         return self._next(now)
 
     def _put(self, folder: str, now: Round) -> list[Any]:
@@ -207,7 +207,7 @@ class ImproveTab:
             raise ValueError("There is no answer to undo.")
         answered, before = now.last
         if not self._is_there(answered):
-            gr.Info(GONE)
+            gr.Info(NOT_ASKED)
             return self._look(replace(now, last=None))
         folder = answered.split("/")[1]
         # first, since it may be refused
