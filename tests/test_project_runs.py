@@ -127,7 +127,10 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
             "error: The base model 'x' can't be loaded: it must ... We couldn't connect to 'https://...'",
             "no connection",
         ),
-        ("error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'", "is nowhere"),
+        (
+            "error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'",
+            "neither on this computer nor on the internet",
+        ),
         ("error: The class name 'x' at position 1 makes a prompt of 99 tokens in the template ...", "Rename it"),
         ("error: a/b cannot be written: Permission denied.", "see who it belongs to"),
         ("epoch 1: loss 2.1\n", "ended from outside"),
