@@ -240,3 +240,92 @@ def test_an_answer_that_is_undone_is_asked_again(project, digits):
         assert me.asked == []
         me.do(me.tab._undo)
         assert me.asked == ["pictures/one/wrong.png"] and me.round.answered == 0
+
+
+def test_an_undo_that_is_refused_leaves_the_answer_as_it_was(project, digits, monkeypatch):
+    from peft_mmrl.app import improve_tab
+    from peft_mmrl.app.improve_tab import LABELS
+    from peft_mmrl.projects.agreed import is_agreed
+
+    def refuse(*_):
+        raise ValueError("A training is looking at these pictures just now.")
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    me = Visit(project, LABELS)
+    me.do(me.tab._put, "zero")
+    with monkeypatch.context() as training, pytest.raises(ValueError, match="training"):
+        training.setattr(improve_tab, "move_pictures", refuse)
+        me.do(me.tab._undo)
+    assert is_agreed(project, ["pictures/zero/wrong.png"]) == [True]
+    me.do(me.tab._undo)
+    me.tab._project.path("pictures/one/wrong.png").rename(project.pictures / "zero" / "wrong.png")
+    assert is_agreed(project, ["pictures/zero/wrong.png"]) == [False]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("The dropped file is gone.")])
+def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits, monkeypatch, error):
+    from peft_mmrl.app import improve_tab
+
+    def refuse(*_):
+        raise error
+
+    tab, given = tabs(project)[1], [drop(project, digits["zero"][9])["path"]]
+    with monkeypatch.context() as full:
+        full.setattr(improve_tab, "take_in", refuse)
+        zone, said = tab._drop(given)
+    assert zone is None and said["visible"]
+    assert "Nothing was taken" in said["value"] and str(error) in said["value"]
+    assert "1 picture added" in tab._drop(given)[1]["value"]
+
+
+@pytest.mark.parametrize("answer", ["zero", "one", None])
+def test_a_question_about_a_picture_that_has_gone_meanwhile_gives_way_to_the_next(project, digits, answer, capsys):
+    from peft_mmrl.app.improve_tab import NEW, NOT_ASKED
+
+    for number, picture in enumerate(digits["zero"][9:12]):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    first, *others = me.asked
+    project.path(first).rename(project.pictures / "one" / "by another tab.png")
+    me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
+    assert me.asked == others and me.round.answered == 0 and NOT_ASKED in capsys.readouterr().out
+    me.do(me.tab._put, "zero")
+    project.path(me.round.last[0]).unlink()
+    me.do(me.tab._undo)  # which cannot be offered any more either
+    assert me.round.last is None and me.round.answered == 1 and me.asked
+
+
+def test_how_many_are_left_is_told_truly(project, digits):
+    from peft_mmrl.app.improve_tab import ASKED_NEXT, LABELS, NEW
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    assert "1 picture to look at. " in Visit(project, LABELS).state
+    unknown = [picture for name in ("one", "two", "three") for picture in digits[name][8:12]] + digits["three"][:8]
+    for number, picture in enumerate(unknown):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    assert len(me.asked) == ASKED_NEXT
+    assert f"{ASKED_NEXT} pictures to look at next, of {len(unknown)} without a class." in me.state
+    seen = set(me.asked)
+    for _ in range(ASKED_NEXT):  # then come others, which were not asked before
+        me.do(me.tab._skip)
+    assert me.asked and not seen & set(me.asked) and "seen them all" not in me.state
+
+
+def test_pictures_that_are_never_asked_about_are_not_said_to_have_a_class(project, digits):
+    from peft_mmrl.app.improve_tab import NEW, NOTHING, REST
+
+    assert NOTHING[NEW] in Visit(project, NEW).state
+    digits["zero"][0].save(project.unlabelled / "copy.png")
+    assert REST in Visit(project, NEW).state
+
+
+def test_thanks_hold_for_whatever_was_answered(project, digits):
+    from peft_mmrl.app.improve_tab import LABELS
+
+    for answer in ("one", None):  # confirmed; taken out
+        digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+        me = Visit(project, LABELS)
+        me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
+        assert "1 picture answered" in me.state and "learn" not in me.state
+        (project.folder / "agreed.json").unlink(missing_ok=True)

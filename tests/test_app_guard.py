@@ -12,7 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from peft_mmrl.app import guard
-from peft_mmrl.app.guard import LARGEST_REQUEST, WRONG_PASSWORD_PAUSE, Guard, named_files
+from peft_mmrl.app.guard import LARGEST_REQUEST, MOST_WAITING, WRONG_PASSWORD_PAUSE, Guard, named_files
 from peft_mmrl.app.serving import THIS_MACHINE, check_address, is_this_machine
 
 
@@ -204,8 +204,25 @@ def test_calls_and_uploads_are_limited_in_size(client):
     assert client.post("/gradio_api/upload", content=iter([b"of unknown length"])).status_code == 411
 
 
+@pytest.mark.parametrize("length", ["", "x", "-1", "1e3", "\u00b2".encode(), "\u0663".encode(), "9" * 5000])
+def test_a_length_that_is_none_is_refused(client, length):
+    assert client.post(JOIN, content=b"{}", headers={"content-length": length}).status_code == 411
+
+
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "https://127.0.0.1.evil.example", "http://127.0.0.1:7861", "null"]
+    "origin",
+    [
+        "http://evil.example",
+        "https://127.0.0.1.evil.example",
+        "http://127.0.0.1:7861",
+        "null",
+        "",
+        "http://[",
+        "http://[evil]",
+        "http://[::1",
+        "http://127.0.0.1:7860\u2100".encode(),
+        b"\xff\xfe",
+    ],
 )
 def test_another_page_can_do_nothing_here(client, origin):
     for asked in (JOIN, "/gradio_api/upload", "/login"):
@@ -324,10 +341,41 @@ def test_whoever_comes_from_elsewhere_does_not_wait_for_them(monkeypatch):
     assert door.knock_at_once(door.knock("wrong"))[-1] == "wrong"  # and later it goes on
 
 
+def test_where_many_wait_the_next_is_told_at_once_and_nothing(monkeypatch):
+    door = Door(monkeypatch)
+    tries = [door.knock(f"wrong {number}") for number in range(3 * MOST_WAITING)]
+    answered = door.knock_at_once(*tries, door.knock("right"))
+    assert all("Too many" in one for one in answered[: 2 * MOST_WAITING + 1])
+    assert len(door.paused) == MOST_WAITING and "right" not in answered
+    assert door.knock_at_once(door.knock("right"))[-1] == "right"  # and soon it goes on
+
+
 def test_addresses_that_a_tunnel_says_are_not_believed(monkeypatch):
     door = Door(monkeypatch)
-    tries = [door.knock(f"wrong {n}", address=f"10.0.0.{n}", **{"x-forwarded-for": f"10.0.0.{n}"}) for n in range(3)]
-    assert door.knock_at_once(*tries) == [word for n in range(3) for word in ("pause", f"wrong {n}")]
+    tries = [door.knock(f"wrong {n}", "127.0.0.1", **{"x-forwarded-for": f"10.0.0.{n}"}) for n in range(3)]
+    own = door.knock("right", "127.0.0.1")
+    assert door.knock_at_once(*tries, own) == ["right", *(w for n in range(3) for w in ("pause", f"wrong {n}"))]
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "queue"),
+    [
+        ("10.0.0.9", {}, "10.0.0.9"),
+        ("10.0.0.9", {"x-forwarded-for": "10.0.0.1"}, "10.0.0.9"),  # a neighbour who pretends to come over a tunnel
+        ("::ffff:10.0.0.9", {"x-forwarded-for": "10.0.0.1"}, "10.0.0.9"),
+        ("2001:db8::1", {}, "2001:db8::/64"),
+        ("2001:db8::ffff:ffff:ffff:ffff", {"x-forwarded-for": "::1"}, "2001:db8::/64"),
+        ("2001:db8:0:1::1", {}, "2001:db8:0:1::/64"),
+        ("fe80::1%eth0", {}, "fe80::/64"),
+        ("127.0.0.1", {}, "127.0.0.1"),
+        *((own, {"x-forwarded-for": "10.0.0.1"}, guard.TUNNEL) for own in ("127.0.0.1", "::1", "::ffff:127.0.0.1")),
+        ("a socket", {"x-forwarded-for": "10.0.0.1"}, "a socket"),
+    ],
+)
+def test_nobody_chooses_the_queue_that_their_passwords_wait_in(address, headers, queue):
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    assert guard.queue_of({"type": "http", "headers": raw, "client": (address, 1234)}) == queue
+    assert guard.queue_of({"type": "http", "headers": raw, "client": None}) == ""
 
 
 def test_every_path_in_a_call_is_found():

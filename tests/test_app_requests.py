@@ -244,6 +244,16 @@ def test_no_whole_picture_is_served(place, client):
     assert client.get(f"/gradio_api/file={place / 'secret.txt'}").status_code == 403
 
 
+def test_whoever_comes_over_a_tunnel_does_not_choose_the_queue_of_their_passwords(client, monkeypatch):
+    from peft_mmrl.app import guard
+
+    queues, queue_of = [], guard.queue_of
+    monkeypatch.setattr(guard, "queue_of", lambda scope: queues.append(queue_of(scope)) or queues[-1])
+    for headers in ({}, {"x-forwarded-for": "10.0.0.1"}, {"x-forwarded-for": "10.0.0.2, 127.0.0.1"}):
+        client.post("/login", data={"username": "a", "password": "b"}, headers=headers)
+    assert queues == ["127.0.0.1", guard.TUNNEL, guard.TUNNEL]
+
+
 def test_nothing_is_told_to_gradio(page):
     assert not page.analytics_enabled
     assert page.share_url is None

@@ -7,7 +7,7 @@ import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
 from peft_mmrl.app.outcome_words import changed_pictures, changes_html, outcome_html, trained_words
-from peft_mmrl.app.words import classes, duration, of_ten, percent, pictures, size
+from peft_mmrl.app.words import classes, duration, note, of_ten, percent, pictures, size
 from peft_mmrl.data.wording import in_words
 from peft_mmrl.projects.picture_answers import PictureAnswer
 from peft_mmrl.projects.since_training import Changes
@@ -159,3 +159,8 @@ def test_a_run_without_figures_says_so(tmp_path):
 def test_pictures_that_changed_are_those_that_became_right_or_wrong(run):
     assert [one.path for one in changed_pictures(run, 5)] == ["a.png", "b.png"]
     assert [one.path for one in changed_pictures(run, 1)] == ["a.png"]
+
+
+def test_small_print_is_read_out_where_it_is_new():
+    assert note("a <b>b</b>") == '<p class="note">a <b>b</b></p>'
+    assert note("a", "since", is_news=True) == '<p class="note since" role="status">a</p>'

@@ -12,10 +12,11 @@ FILES = sorted([*(ROOT / "peft_mmrl").rglob("*.py"), *(ROOT / "examples").rglob(
 
 
 def names_of(file):
-    """Constants that a file sets at its top level."""
+    """Constants that a file sets at its top level, one or several in a line."""
     for node in ast.parse(file.read_text()).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        yield from (target.id for target in targets if isinstance(target, ast.Name) and target.id.isupper())
+        for target in getattr(node, "targets", [getattr(node, "target", None)]):
+            names = [] if target is None else [one for one in ast.walk(target) if isinstance(one, ast.Name)]
+            yield from (one.id for one in names if isinstance(one.ctx, ast.Store) and one.id.isupper())
 
 
 def several(places):

@@ -23,7 +23,7 @@ from peft_mmrl.projects.intake import add_pictures, move_pictures, remove_pictur
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run, resume, start
 from peft_mmrl.projects.project_runs import project_runs as runs_of
-from peft_mmrl.projects.run_words import CHANGED, FAILURES
+from peft_mmrl.projects.run_words import CHANGED, FAILURES, PHASES
 from peft_mmrl.projects.under_training import TrainingRecord, lock_of, record_of, running_training
 from peft_mmrl.training.under_way import UNDER_WAY_FILE, UNDER_WAY_LOCK, UnderWay, is_held, read_under_way
 
@@ -127,7 +127,10 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
             "error: The base model 'x' can't be loaded: it must ... We couldn't connect to 'https://...'",
             "no connection",
         ),
-        ("error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'", "is nowhere"),
+        (
+            "error: The base model 'x' can't be loaded: it must ... Incorrect path: 'x'",
+            "neither on this computer nor on the internet",
+        ),
         ("error: The class name 'x' at position 1 makes a prompt of 99 tokens in the template ...", "Rename it"),
         ("error: a/b cannot be written: Permission denied.", "see who it belongs to"),
         ("epoch 1: loss 2.1\n", "ended from outside"),
@@ -145,11 +148,16 @@ def test_every_failure_that_is_known_says_what_to_do():
     assert [words for words in FAILURES.values() if not any(word in words for word in todo)] == []
 
 
+@pytest.mark.parametrize("term", ["CLIP", "base model", "project.json", "Hub", "adapter", "checkpoint", "prompt"])
+def test_what_a_training_says_of_itself_needs_no_knowledge_of_the_field(term):
+    assert [words for words in (*PHASES.values(), *FAILURES.values()) if term in words] == []
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"base_model": "no/such-model"}, "is nowhere"),
-        ({"base_model": "text"}, "none that can be trained here"),
+        ({"base_model": "no/such-model"}, "neither on this computer nor on the internet"),
+        ({"base_model": "text"}, "cannot be trained here"),
         ({"names": "long"}, "Rename it"),
     ],
 )

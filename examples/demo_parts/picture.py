@@ -30,7 +30,7 @@ BAR_COLORS = {
     "mmrl++_papers": "#9db4dd",
 }
 RIGHT, WRONG = "#1a7f37", "#cf222e"
-COLUMNS, ROWS = 8, 2
+ACROSS, DOWN = 8, 2
 
 
 def draw(path: Path, task: Task, logits: dict[str, torch.Tensor], shots: int) -> None:
@@ -54,9 +54,9 @@ def draw(path: Path, task: Task, logits: dict[str, torch.Tensor], shots: int) ->
     before, after = (logits[name].argmax(dim=1) for name in ("zero_shot", "mmrl"))
     digits = torch.tensor(task.test["label"][:])
     fixed, broken = ((after == digits) & (before != digits), (after != digits) & (before == digits))
-    grid = top.subgridspec(ROWS, COLUMNS, hspace=0.75, wspace=0.15)
-    for position, index in enumerate(choose(fixed, broken, ROWS * COLUMNS)):
-        axes = figure.add_subplot(grid[position // COLUMNS, position % COLUMNS])
+    grid = top.subgridspec(DOWN, ACROSS, hspace=0.75, wspace=0.15)
+    for position, index in enumerate(choose(fixed, broken, DOWN * ACROSS)):
+        axes = figure.add_subplot(grid[position // ACROSS, position % ACROSS])
         picture = Image.open(BytesIO(task.test[index]["image"]["bytes"]))
         draw_digit(axes, picture, int(digits[index]), int(before[index]), int(after[index]))
     figure.text(

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ..data.wording import in_words
-from .words import percent
+from .words import note, percent
 
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def answer_html(answer: PictureAnswer) -> str:
     """What a picture shows, how sure that is, and what CLIP says to it without the project's pictures."""
     if not answer.ranks:
         return f'<p class="figure">{escape(answer.words)}</p>'
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in answer.notes)
+    notes = "".join(note(escape(words)) for words in answer.notes)
     alone = ""
     if answer.ranks != answer.zero_shot:  # else there are no pictures that could make a difference
         alone = f"<h3>{ALONE}</h3>{_bars(answer.zero_shot, 'other', answer.by_name)}"
@@ -58,5 +58,5 @@ def _bars(ranks: Ranks, kind: str, by_name: frozenset[str]) -> str:
         rows += f'<span class="name">{escape(name)}</span><span class="bar">'
         rows += f'<i class="{look}" style="width:{100 * share:.1f}%"></i></span><span>{number}</span>'
     more = len(ranks) - MOST_BARS
-    rest = f'<p class="note">… and {more} less likely ones</p>' if more > 0 else ""
+    rest = note(f"… and {more} less likely ones") if more > 0 else ""
     return f'<div class="answers">{rows}</div>{rest}'

@@ -29,7 +29,7 @@ class ClassPanel:
                 "Use these words",
                 "prompt-name",
                 "say",
-                info="Better words help: “siamese cat” says more than “class 7” or “siam01”.",
+                info="The page shows these. Better words help: “siamese cat” says more than “class 7” or “siam01”.",
             )
             with gr.Row(equal_height=True, elem_classes="line", visible=False) as self.joining:
                 self.into = gr.Dropdown(

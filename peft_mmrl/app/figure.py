@@ -11,7 +11,7 @@ import gradio as gr
 from ..projects.project_runs import newest_training
 from .desk import FETCHING, Desk, in_turn, told
 from .outcome_words import changes_html, lower, trained_words
-from .words import classes, of_ten, pictures
+from .words import classes, note, of_ten, pictures
 
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ class Figure:
         """What can be said at once."""
         counts = self._counts()
         words = FETCHING if self._desk.fetches else LOOKING
-        return self._line(counts, _note(words) if sum(map(bool, counts)) > 1 else "")
+        return self._line(counts, note(words) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""
         counts = self._counts()
         if sum(map(bool, counts)) < 2:
-            return self._line(counts, _note(SOON))
+            return self._line(counts, note(SOON))
         try:
             instant, since = self._desk.instant(), changes_html(self._desk.changes())
         except (ValueError, OSError) as error:
-            return self._line(counts, _note(f"{NOT_KNOWN} {error}"))
+            return self._line(counts, note(escape(f"{NOT_KNOWN} {error}")))
         return self._line(counts, since + figure_words(instant, leads=not self._trained()))
 
     def _counts(self) -> list[int]:
@@ -73,8 +73,8 @@ class Figure:
 
     def _line(self, counts: list[int], words: str) -> str:
         if not counts:
-            return _note("No classes yet.")
-        return _note(f"{classes(len(counts))}, {pictures(sum(counts))}") + self._trained() + words
+            return note("No classes yet.")
+        return note(f"{classes(len(counts))}, {pictures(sum(counts))}") + self._trained() + words
 
 
 def figure_words(instant: Instant, leads: bool = True) -> str:
@@ -90,15 +90,11 @@ def figure_words(instant: Instant, leads: bool = True) -> str:
         if leads:
             lines.append(f'<p class="figure">{figure}, at once and without training.</p>')
         else:
-            lines.append(_note(f"At once, without training: {lower(figure)}."))
+            lines.append(note(f"At once, without training: {lower(figure)}."))
     if leads and instant.zero_shot_accuracy is not None:
-        lines.append(_note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
-    return "".join([*lines, *map(_note, instant.notes)])
+        lines.append(note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
+    return "".join([*lines, *(note(escape(words)) for words in instant.notes)])
 
 
 def _of_ten(rung: dict[str, Any]) -> str:
     return of_ten(rung["accuracy"], rung["low"], rung["high"])
-
-
-def _note(words: str) -> str:
-    return f'<p class="note">{escape(words)}</p>'

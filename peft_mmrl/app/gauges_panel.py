@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from .desk import Desk, told
+from .words import note
 
 
 if TYPE_CHECKING:
     from ..projects.gauges import Gauge
+
+FULL_BAR = "A full bar: all pictures of the class are recognised, each judged without its own help."
 
 
 class GaugesPanel:
@@ -45,10 +48,7 @@ def gauges_html(found: list[Gauge]) -> str:
         f'<span class="words">{escape(one.words)}</span>'
         for one in found
     )
-    head = (
-        "<h3>Where more pictures would help</h3><p class='note'>A full bar: all pictures of the class are recognised, "
-    )
-    return f"{head}each judged without its own help.</p><div class='classes'>{rows}</div>"
+    return f"<h3>Where more pictures would help</h3>{note(FULL_BAR)}<div class='classes'>{rows}</div>"
 
 
 def _percent(share: float | None) -> str:

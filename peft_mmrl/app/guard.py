@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,6 +26,9 @@ FILE_ADDRESS = "/gradio_api/file="
 ACTIONS = re.compile(r"/login/?|/gradio_api/(queue/join|upload|cancel|reset)/?")
 UPLOAD, LOGIN = "/gradio_api/upload", "/login"
 WRONG_PASSWORD_PAUSE = 1.0  # seconds
+MOST_WAITING = 10  # answers to passwords in a queue
+TUNNEL = "tunnel"  # name of the queue of all who come over one
+LENGTH = re.compile("[0-9]{1,18}")  # Python makes no number of thousands of digits
 LARGEST_REQUEST = 4 * 2**20  # bytes of anything but an upload
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -41,6 +45,13 @@ class Refused(Exception):
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)
         self.status = status
+
+
+class LoginQueue:
+    """Answers to passwords that wait for each other."""
+
+    def __init__(self) -> None:
+        self.lock, self.length = asyncio.Lock(), 0
 
 
 class Guard:
@@ -69,7 +80,7 @@ class Guard:
     ) -> None:
         self._app, self._uploads, self._served, self._reports = app, uploads, [uploads, *served], reports
         self._largest_upload, self._names, self._addresses = largest_upload, names, addresses
-        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[str, LoginQueue] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -97,22 +108,26 @@ class Guard:
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a password on, and give the answers one after the other, a wrong one after a pause: many take long.
 
-        Answers to others do not wait, else whoever tries many would lock everybody out. Only those who come over a
-        tunnel share one queue, since the address that they give may be any.
+        Answers to others do not wait, else whoever tries many would lock everybody out; and where many wait already,
+        the next one is told nothing, else they would lock out those of their own queue for hours.
         """
-        client = scope.get("client") or [""]
-        asking = self._asking.setdefault(
-            "" if "x-forwarded-for" in Headers(scope=scope) else client[0], asyncio.Lock()
-        )
+        queue, answer = self._queues.setdefault(queue_of(scope), LoginQueue()), []
 
-        async def send_in_turn(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                async with asking:  # not for as long as somebody takes to send the password
-                    if message["status"] >= 400:
-                        await asyncio.sleep(WRONG_PASSWORD_PAUSE)
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, keep)  # not in turn: it takes as long as somebody takes to send the password
+        if queue.length >= MOST_WAITING:
+            raise Refused(429, "Too many passwords are tried at once. Wait a few seconds.")
+        queue.length += 1
+        try:
+            async with queue.lock:
+                if any(message.get("status", 200) >= 400 for message in answer):
+                    await asyncio.sleep(WRONG_PASSWORD_PAUSE)
+        finally:
+            queue.length -= 1
+        for message in answer:
             await send(message)
-
-        await self._app(scope, receive, send_in_turn)
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -121,7 +136,7 @@ class Guard:
             raise Refused(403, "This page is open to this machine alone.")  # also a name that leads here: rebinding
         origin = headers.get("origin")
         # Gradio lets any page read what it asks for with the visitor's cookie, unless the page is local
-        if origin is not None and urlsplit(origin).netloc not in {host, *self._addresses}:
+        if origin is not None and _host_and_port(origin) not in {host, *self._addresses}:
             raise Refused(403, "Only the page itself may ask for this.")
         if scope["method"] in ("GET", "HEAD"):
             if path.startswith(FILE_ADDRESS):
@@ -150,9 +165,10 @@ class Guard:
         raise Refused(403, "This file is not shown.")
 
     def _check_size(self, headers: Headers, most: int) -> None:
-        if "transfer-encoding" in headers or not headers.get("content-length", "").isdecimal():
+        length = LENGTH.fullmatch(headers.get("content-length", ""))
+        if "transfer-encoding" in headers or length is None:
             raise Refused(411, "A request says how long it is.")
-        if int(headers["content-length"]) > most:
+        if int(length[0]) > most:
             raise Refused(413, f"This is more than {most // 2**20} MB at once.")
 
     async def _checked_body(self, receive: Receive) -> Receive:
@@ -201,10 +217,34 @@ class Guard:
         yield b"referrer-policy", b"no-referrer"
 
 
+def queue_of(scope: Scope) -> str:
+    """Name of the queue that somebody's passwords wait in: of one address, but with two exceptions.
+
+    Whoever has one IPv6 address has as many as they like, all in one network. And those who come over a tunnel, which
+    ends on this machine, say themselves which address they have.
+    """
+    host = (scope.get("client") or [""])[0]
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback and "x-forwarded-for" in Headers(scope=scope):
+        return TUNNEL
+    return str(address if address.version == 4 else IPv6Network(f"{address}/64", strict=False))
+
+
 def _hostname(host: str) -> str | None:
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:  # brackets that hold no address
+        return None
+
+
+def _host_and_port(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
         return None
 
 

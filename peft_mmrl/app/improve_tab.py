@@ -14,15 +14,15 @@ from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .intake_words import intake_words
+from .intake_words import intake_words, refusal_words
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
-from .words import percent, pictures
+from .words import note, percent, pictures
 
 
 LABELS, NEW = "labels", "new"
-ASK = {LABELS: doubtful_labels, NEW: new_pictures}
+ASKED_NEXT = 10  # pictures without a class, before the program chooses anew by what it was told
 NOTHING = {
     LABELS: "No picture is surely in a wrong class, as far as the others can tell.",
     NEW: "All pictures have a class. Drop others above whose class you do not know, or have not said yet: the program "
@@ -30,8 +30,13 @@ NOTHING = {
 }
 TOO_FEW = "The program can ask here as soon as two classes have two pictures each."
 NO_CLASSES = "There are no classes yet. Begin with the tab <b>Pictures</b>."
+REST = (
+    "Those that still have no class look the same as others that have one, or cannot be opened: nothing would be "
+    "learned from them."
+)
 PASSED = "You have seen them all. What you did not know is asked again when this page is opened anew."
-ANSWERED = "<b>Thank you: {} answered.</b> Go to <b>Train</b> and train again: it learns from all of them."
+ANSWERED = "<b>Thank you: {} answered.</b> The next training, in <b>Train</b>, goes by your answers."
+NOT_ASKED = "That picture was moved or taken out meanwhile: it is not asked about any more."
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,17 @@ class ImproveTab:
         instant = self._desk.workbench.update()
         if kind == LABELS and instant.held_out is None:
             return self._show(before, TOO_FEW)
-        found = ASK[kind](self._desk.workbench)
+        if kind == LABELS:
+            found = doubtful_labels(self._desk.workbench)
+        else:  # those that were skipped may be chosen again, and leave out no others
+            found = new_pictures(self._desk.workbench, ASKED_NEXT + len(before.skipped))
         queue = [one for one in found if one.picture not in before.skipped]
-        return self._show(replace(before, queue=queue), PASSED if found else NOTHING[kind])
+        nothing = REST if kind == NEW and self._project.unlabelled_pictures() else NOTHING[kind]
+        return self._show(replace(before, queue=queue), PASSED if found else nothing)
 
     def _begin(self, kind: str, before: Round) -> list[Any]:
         """Ask questions of a kind, for which nothing was answered yet."""
-        if kind not in ASK:
+        if kind not in NOTHING:
             raise ValueError(f"There are no questions of kind {kind!r}.")
         return self._look(Round(kind, skipped=before.skipped, last=before.last if kind == before.kind else None))
 
@@ -139,8 +148,7 @@ class ImproveTab:
             kind = "primary" if folder == one.guess else "secondary"
             buttons[key] = gr.update(value=f"{said.get(folder, folder)} [{key + 1}]", visible=True, variant=kind)
         others = [(name, folder) for folder, name in said.items() if folder not in now.keys]
-        left = f"{pictures(len(now.queue))} to look at. The keys in brackets answer, too."
-        left = f'<p class="note">{self._done(now)}{left}</p>'
+        left = note(f"{self._done(now)}{self._left(now)} The keys in brackets answer, too.")
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
         return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]
@@ -149,6 +157,11 @@ class ImproveTab:
         if now.last is None:
             return ""
         return f"The last one is in <b>{escape(self._desk.said(now.last[0].split('/')[1]))}</b> now. "
+
+    def _left(self, now: Round) -> str:
+        left = f"{pictures(len(now.queue))} to look at"
+        without = len(self._project.unlabelled_pictures()) if now.kind == NEW else 0
+        return f"{left} next, of {without:,} without a class." if without > len(now.queue) else f"{left}."
 
     def _words(self, one: Question, said: dict[str, str]) -> str:
         guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
@@ -164,14 +177,24 @@ class ImproveTab:
     def _next(self, now: Round, **changes: Any) -> list[Any]:
         """What comes after an answer: the next one that still lies where it lay, or a new look."""
         rest = now.queue[1:]
-        while rest and not self._project.path(rest[0].picture).is_file():
+        while rest and not self._is_there(rest[0].picture):
             rest = rest[1:]
         after = replace(now, queue=rest, **changes)
         return self._show(after) if rest else self._look(after)
 
+    def _is_there(self, picture: str) -> bool:
+        """Whether a picture lies where it lay: another tab of the browser may have moved it."""
+        return self._project.path(picture).is_file()
+
+    def _pass_over(self, now: Round) -> list[Any]:
+        gr.Info(NOT_ASKED)
+        return self._next(now)
+
     def _put(self, folder: str, now: Round) -> list[Any]:
         """Answer with a class."""
         one = now.asked
+        if not self._is_there(one.picture):
+            return self._pass_over(now)
         picture = one.picture
         if folder != one.lies_in:
             picture = move_pictures(self._project, [picture], folder)[picture]
@@ -182,10 +205,14 @@ class ImproveTab:
         """Put the picture that was answered last back to where it lay, and ask for it again."""
         if now.last is None:
             raise ValueError("There is no answer to undo.")
-        picture, before = now.last
-        take_back(self._project, picture)
-        if picture.split("/")[1] != before:
-            move_pictures(self._project, [picture], before)
+        answered, before = now.last
+        if not self._is_there(answered):
+            gr.Info(NOT_ASKED)
+            return self._look(replace(now, last=None))
+        folder = answered.split("/")[1]
+        # first, since it may be refused
+        picture = answered if folder == before else move_pictures(self._project, [answered], before)[answered]
+        take_back(self._project, picture, folder)
         return self._look(replace(now, answered=max(now.answered - 1, 0), last=None))
 
     def _press(self, key: int, now: Round) -> list[Any]:
@@ -200,11 +227,17 @@ class ImproveTab:
         return self._next(now, skipped=now.skipped | {now.asked.picture})
 
     def _take_out(self, now: Round) -> list[Any]:
+        if not self._is_there(now.asked.picture):
+            return self._pass_over(now)
         remove_pictures(self._project, [now.asked.picture])
         return self._next(now, answered=now.answered + 1, last=None)
 
     def _drop(self, files: list[str] | None) -> list[Any]:
-        return [None, gr.update(value=intake_words(take_in(self._project, files, None)), visible=True)]
+        try:
+            words = intake_words(take_in(self._project, files, None))
+        except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
+            words = refusal_words(error)
+        return [None, gr.update(value=words, visible=True)]
 
     def _connect(self, figure: Figure) -> None:
         def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:

@@ -8,7 +8,7 @@ from html import escape
 from ..data.wording import first_few
 from ..projects.folder_intake import FolderIntake
 from ..projects.intake import Intake
-from .words import classes, pictures
+from .words import classes, note, pictures
 
 
 MOST_REASONS = 5  # of files that were not taken
@@ -24,7 +24,7 @@ def intake_words(intake: Intake, name: str | None = None) -> str:
         name: of the class that they were added to, as people say it; None: none.
     """
     to = "" if name is None else f" to “{escape(name)}”"
-    return _note(f"{pictures(len(intake.added))} added{to}." if intake.added else "", intake)
+    return _told(f"{pictures(len(intake.added))} added{to}." if intake.added else "", intake)
 
 
 def folder_words(intake: FolderIntake, said: Mapping[str, str]) -> str:
@@ -38,19 +38,19 @@ def folder_words(intake: FolderIntake, said: Mapping[str, str]) -> str:
         return intake_words(intake, next((said.get(folder, folder) for folder in intake.classes), None))
     counts = [f"{escape(said.get(folder, folder))} {number}" for folder, number in intake.classes.items()]
     head = f"{classes(len(counts))} from the folder: {first_few(counts, MOST_COUNTS)}." if counts else ""
-    return _note(head, intake)
+    return _told(head, intake)
 
 
 def refusal_words(error: Exception) -> str:
     """Why none of the dropped files was taken, as HTML."""
-    return f'<div class="note" role="status"><b>Nothing was taken.</b><br>{escape(str(error))}</div>'
+    return note(f"<b>Nothing was taken.</b><br>{escape(str(error))}", is_news=True)
 
 
-def _note(head: str, intake: Intake) -> str:
+def _told(head: str, intake: Intake) -> str:
     lines = [f"<b>{head}</b>"] if head else []
     if intake.refused:
         lines.append(f"<b>{len(intake.refused)} not taken:</b>")
         lines += [f"{escape(name)}: {escape(reason)}" for name, reason in intake.refused[:MOST_REASONS]]
         if len(intake.refused) > MOST_REASONS:
             lines.append(f"… and {len(intake.refused) - MOST_REASONS} more")
-    return '<div class="note" role="status">' + "<br>".join(lines or [NOTHING_FOUND]) + "</div>"
+    return note("<br>".join(lines or [NOTHING_FOUND]), is_news=True)

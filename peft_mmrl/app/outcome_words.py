@@ -13,7 +13,7 @@ from ..projects.project_runs import PREDICTIONS
 from ..projects.since_training import Changes
 from ..reports.verdict import lost_classes, verdict
 from ..training.run_folder import read_json
-from .words import of_ten, pictures
+from .words import note, of_ten, pictures
 
 
 METRICS = Path("report") / "metrics.json"
@@ -94,7 +94,7 @@ def changes_html(changes: Changes | None) -> str:
         it = "it" if count == 1 and not others else "them"
         parts = in_words([first, *(f"{count} {what}" for count, what in others)], "and")
         words = f"{parts} since the last training: train again to {do} {it}."
-    return f'<p class="note since">{escape(words)}</p>'
+    return note(escape(words), "since")
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from .intake_words import folder_words, refusal_words
 from .look import typed_line
 from .marking import Marking
 from .uploads import take_in_folders
+from .words import note
 
 
 MOST_THUMBNAILS = 60
@@ -29,10 +30,11 @@ EMPTY = (
     '<p class="empty"><b>Begin here.</b> What is to be told apart? Type the name of the first kind above, say “oak '
     "leaf”, and press <b>Add class</b>. Then add a second one.</p>"
 )
-SUB_FOLDERS = '<p class="note">Where a folder holds folders of pictures, each of these becomes a class.</p>'
-WHILE_TRAINING = (
-    '<p class="note" role="status"><b>A training is running.</b> Pictures and classes can be added meanwhile. To '
-    "move, rename or take out those that are there, wait until it has ended, or stop it in <b>Train</b>.</p>"
+SUB_FOLDERS = note("Where a folder holds folders of pictures, each of these becomes a class.")
+WHILE_TRAINING = note(
+    "<b>A training is running.</b> Pictures and classes can be added meanwhile. To move, rename or take out those "
+    "that are there, wait until it has ended, or stop it in <b>Train</b>.",
+    is_news=True,
 )
 
 

@@ -108,6 +108,8 @@ def serve(
         names=None if share or not is_this_machine(host) else {*THIS_MACHINE, host},
         addresses=addresses,
     )
+    # else uvicorn puts what `x-forwarded-for` says in place of the address that `Guard` is asked from
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
     gradio.set_static_paths([shown])
     page = build_page(project, read_only=read_only)
     page.launch(

@@ -16,7 +16,7 @@ from ..projects.take_away import take_away
 from .desk import Desk, told
 from .places import TO_SAVE, own_folder
 from .trainings import NEWEST, chosen_training, finished, training_choices
-from .words import size
+from .words import note, size
 
 
 NOTHING_TO_TAKE = (
@@ -26,8 +26,9 @@ NOTHING_TO_TAKE = (
 WHAT = {  # title, words for people, and for those who know the field
     "program": (
         "A program for other computers",
-        "It names pictures without this page and without network, with two names where it cannot tell. It never says "
-        "“none of your classes”, and learns no more there: for that come back here.",
+        "It names pictures without this page and without network. Where it cannot tell, it gives the names that come "
+        "into question, if there were enough pictures to check how sure it may be. It never says “none of your "
+        "classes”, and learns no more there: for that come back here.",
         "Unpack it. It needs Python and <code>pip install onnxruntime pillow</code>, and runs by "
         "<code>python classify.py PICTURES</code>.",
     ),
@@ -55,7 +56,7 @@ LOG_IN = (
     "that may write, and type {} in a terminal on the computer where this program runs. It asks for the token."
 )
 LOG_IN_COMMAND = "hf auth login"
-NO_NAME = "Give it a name: yours on the Hub, a stroke, and one for the classifier, like my-name/leaves."
+NO_NAME = 'Give it a name: yours on the Hub, a slash ("/"), and one for the classifier, like my-name/leaves.'
 
 
 class TakeAwayTab:
@@ -74,7 +75,7 @@ class TakeAwayTab:
                 files = []
                 for kind, (title, words, how) in WHAT.items():
                     with gr.Column(elem_classes="card"):
-                        gr.HTML(f'<h3>{title}</h3><p>{words}</p><p class="note">{how}</p>')
+                        gr.HTML(f"<h3>{title}</h3><p>{words}</p>{note(how)}")
                         with gr.Row():
                             make = gr.Button(MAKE, min_width=160, elem_id=f"make-{kind}")
                             file = gr.DownloadButton(

@@ -15,6 +15,7 @@ import PIL.ImageDraw
 from ..data import PictureError, read_picture
 from ..projects.project import Project
 from .places import THUMBNAILS
+from .words import note
 
 
 THUMBNAIL_SIDE = 160  # pixels of the longer side
@@ -55,20 +56,20 @@ def address(path: str) -> str:
     return f"/gradio_api/file={quote(path)}"
 
 
-def pictures_html(items: Iterable[tuple[str, str]], title: str, note: str = "") -> str:
+def pictures_html(items: Iterable[tuple[str, str]], title: str, words: str = "") -> str:
     """Small pictures with words below each, under a heading; nothing where there are none.
 
     Args:
         items: for each picture its address, and the words as HTML.
         title: of all.
-        note: below the title.
+        words: below the title.
     """
     figures = "".join(
-        f'<figure><img src="{source}" alt=""><figcaption>{words}</figcaption></figure>' for source, words in items
+        f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>' for source, caption in items
     )
     if not figures:
         return ""
-    return f'<h3>{title}</h3><p class="note">{note}</p><div class="pictures">{figures}</div>'
+    return f'<h3>{title}</h3>{note(words)}<div class="pictures">{figures}</div>'
 
 
 def save_small(picture: PIL.Image.Image, path: Path) -> None:

@@ -8,7 +8,7 @@ from ..projects.project import Project
 from ..projects.project_runs import Run, project_runs
 
 
-NEWEST = "/newest"  # in place of a run's name, which has no stroke
+NEWEST = "/newest"  # in place of a run's name, which has no slash
 
 
 def finished(project: Project) -> list[Run]:

@@ -16,6 +16,7 @@ from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
 from .trainings import NEWEST, chosen_training, finished, training_choices
 from .uploads import uploaded
+from .words import note
 
 
 AT_ONCE = ""  # the choice of no training
@@ -24,7 +25,7 @@ NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pic
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
 MAPS = "The redder a place, the closer it was looked at."
 ADDED = " The main view decides most; the others were added by the training."
-TEACH = "<h3>Is that right?</h3>" + '<p class="note">The picture is added to the class that you choose.</p>'
+TEACH = "<h3>Is that right?</h3>" + note("The picture is added to the class that you choose.")
 OTHER, ANY = "No, it is …", "It is …"
 TITLE_OF_NEAREST = "Those of your pictures that are most like it"
 
@@ -152,5 +153,5 @@ class TryTab:
             words = f"It was not taken: {escape(intake.refused[0][1])}"
         return [
             gr.update(visible=bool(intake.refused)),
-            gr.update(value=f'<p class="note" role="status">{words}</p>', visible=True),
+            gr.update(value=note(words, is_news=True), visible=True),
         ]

@@ -1,6 +1,8 @@
-"""Numbers in words that need no knowledge of the field."""
+"""Numbers in words that need no knowledge of the field, and the small print."""
 
 from __future__ import annotations
+
+from ..data.wording import counted
 
 
 def of_ten(share: float, low: float, high: float) -> str:
@@ -23,12 +25,12 @@ def percent(share: float) -> str:
 
 def pictures(number: int) -> str:
     """ "1 picture", "2 pictures"."""
-    return f"{number:,} picture{'' if number == 1 else 's'}"
+    return counted(number, "picture")
 
 
 def classes(number: int) -> str:
     """ "1 class", "2 classes"."""
-    return f"{number:,} class{'' if number == 1 else 'es'}"
+    return counted(number, "class", "classes")
 
 
 def duration(seconds: float) -> str:
@@ -37,10 +39,22 @@ def duration(seconds: float) -> str:
         return "less than a minute"
     minutes = round(seconds / 60)
     if minutes < 100:
-        return f"about {minutes} minute{'' if minutes == 1 else 's'}"
+        return f"about {counted(minutes, 'minute')}"
     return f"about {round(minutes / 60)} hours"
 
 
 def size(num_bytes: int) -> str:
     """Of a file: "0.8 MB"."""
     return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{max(num_bytes / 1e6, 0.1):.1f} MB"
+
+
+def note(html: str, kind: str = "", *, is_news: bool = False) -> str:
+    """Small print, as HTML.
+
+    Args:
+        html: what it says.
+        kind: a further class of the style sheet.
+        is_news: whether it has just come about: screen readers tell it then.
+    """
+    role = ' role="status"' if is_news else ""
+    return f'<p class="{f"note {kind}".strip()}"{role}>{html}</p>'

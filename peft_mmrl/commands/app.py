@@ -6,12 +6,15 @@
     peft-mmrl app leaves --share --password "..."            # for others anywhere, over Gradio's servers
 
 Drop pictures, train, try, correct, take the classifier away. All of it lies in the project's folder: `pictures/` with
-a folder per class, `unlabelled/`, `removed/`, and `adapters/` with a folder per training, as `train` writes it.
-Pictures are only ever moved inside the project, never deleted; a plain folder of class folders is copied into a
-project beside it, `leaves-project`, and stays as it is. Closing the page loses nothing, and a training goes on.
+a folder per class, `unlabelled/`, `removed/`, `adapters/` with a folder per training, as `train` writes it, `logs/`
+with what trainings said, `project.json` (the base model), `class_names.csv` (better names of classes) and
+`agreed.json` (labels that somebody found right). Pictures are only ever moved inside the project, never deleted; a
+plain folder of class folders is copied into a project beside it, `leaves-project`, and stays as it is. Closing the
+page loses nothing, and a training goes on.
 
-The page is open to this machine alone and asks no other host for anything. It needs the extra "app" of this package:
-pip install "peft_mmrl[app]".
+The page is open to this machine alone, but for --host and --share. It asks no other host but the Hugging Face Hub:
+for the base model, which is fetched once, and where you upload; --share goes over Gradio's servers. It needs the
+extra "app" of this package: pip install "peft_mmrl[app]".
 """
 
 from __future__ import annotations

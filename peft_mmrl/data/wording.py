@@ -1,4 +1,4 @@
-"""How messages list many things: the first of them, and how many more there are."""
+"""How messages count things and list many: the first of them, and how many more there are."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def first_few(texts: Sequence[str], most: int = 10) -> str:
 def in_words(names: Sequence[str], joint: str = "or") -> str:
     """`cat`, `cat or fox`, `cat, fox or dog`."""
     return f" {joint} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 file`, `1,200 files`; `several` is said of several where that is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from ..data import TrainingData, deal_folds
+from ..data.wording import counted
 from ..training import Epoch, num_views
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from .options import FitOptions
@@ -91,7 +92,7 @@ class Plan:
         if training is None:
             return line
         minutes = math.ceil(self.seconds(training) / 60)
-        return f"{line}; about {minutes} minute{'s' if minutes != 1 else ''}"
+        return f"{line}; about {counted(minutes, 'minute')}"
 
     def __str__(self) -> str:
         counts = self.data.pictures_per_class().values()

@@ -23,7 +23,7 @@ from ..scoring.reference import Reference, absolute_paths
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 
 
-PAGE, LINES = "why.html", "why.jsonl"
+WHY_PAGE, WHY_LINES = "why.html", "why.jsonl"
 MOST_OF_A_KIND = 4  # pictures, the first that the report shows: each takes 2 to 3 s on a busy CPU core (ViT-B/16)
 PICTURES_IN_A_PASS = 4
 
@@ -83,9 +83,9 @@ class Why:
         )
         reasons = self._reasons(keys, image)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LINES).write_text("".join(map(page.line, reasons)), encoding="utf-8")
-        (folder / PAGE).write_text(page.render(reasons), encoding="utf-8")
-        return PAGE
+        (folder / WHY_LINES).write_text("".join(map(page.line, reasons)), encoding="utf-8")
+        (folder / WHY_PAGE).write_text(page.render(reasons), encoding="utf-8")
+        return WHY_PAGE
 
     def _reasons(self, keys: list[str], image: Callable[[str], dict[str, Any]]) -> list[Reason]:
         """Of pictures, in their order."""

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 ADAPTER_FILES = (CARD_FILE, CONFIG_NAME, "adapter_model.*", DECISION_FILE, CONFIDENCE_FILE, "pictures/*")
 WAITS = (1, 2, 4)  # seconds before the Hub is asked again
 NO_PERMISSION = (
-    "the access token does not allow to write there. What stands before the stroke must be your name on the Hub, or "
-    "that of an organisation of yours, and the token must have write access."
+    'the access token does not allow to write there. What stands before the slash ("/") must be your name on the Hub, '
+    "or that of an organisation of yours, and the token must have write access."
 )
 Result = TypeVar("Result")
 

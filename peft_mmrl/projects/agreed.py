@@ -28,13 +28,18 @@ def agree(project: ProjectFolder, picture: str) -> None:
         _write(project, {*_read(project), key})
 
 
-def take_back(project: ProjectFolder, picture: str) -> None:
-    """Forget that a picture was found to be in its right class.
+def take_back(project: ProjectFolder, picture: str, name: str | None = None) -> None:
+    """Forget that a picture was found to be of a class, be it there still or not.
+
+    Args:
+        project: that it belongs to.
+        picture: where it is now.
+        name: of the class's folder; None: that it is in now.
 
     Raises:
         as `agree`.
     """
-    key = _key(project, picture)
+    key = _key(project, picture, name)
     with project.locked():
         _write(project, _read(project) - {key})
 
@@ -82,10 +87,10 @@ def _write(project: ProjectFolder, keys: Iterable[str]) -> None:
     write_json(project.folder / AGREED_FILE, sorted(keys))
 
 
-def _key(project: ProjectFolder, picture: str) -> str:
-    """The class's folder and the content: a new name of the file, or a copy of it, is not asked for again."""
+def _key(project: ProjectFolder, picture: str, name: str | None = None) -> str:
+    """Of a class's folder (None: its own) and the content: a new name of the file, or a copy, is not asked again."""
     try:
         digest = hashlib.sha256(project.path(picture).read_bytes()).hexdigest()
     except OSError:
         raise ValueError(f"{picture!r} is not there any more: it was moved or taken out meanwhile.") from None
-    return f"{picture.split('/')[1]}:{digest[:32]}"
+    return f"{name or picture.split('/')[1]}:{digest[:32]}"

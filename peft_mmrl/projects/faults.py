@@ -13,7 +13,7 @@ from ..data.copies import Alikeness
 from ..data.folders import LINK, is_litter
 from ..data.pictures import PictureFacts
 from ..data.sources import labelled
-from ..data.wording import first_few, in_words
+from ..data.wording import counted, first_few, in_words
 from ..tuner.names import how_they_differ, name_keys, same_names
 from .better_names import read_better_names
 from .project import Project
@@ -79,7 +79,7 @@ def _unreadable_and_alike(project: Project, classes: Sequence[ClassFolder]) -> l
     faults = [
         Fault(
             "unreadable",
-            f"{_count(len(bad), 'file')} cannot be opened as a picture: {reason}.",
+            f"{counted(len(bad), 'file')} cannot be opened as a picture: {reason}.",
             "Save the picture anew as JPEG or PNG and add it again; take this file out.",
             bad,
         )
@@ -112,14 +112,14 @@ def _alike(
         how = "the same file" if equal else "nearly the same picture"
         if len(classes) > 1:
             where = in_words(classes, "and")
-            words = f"{_count(len(members), 'picture')} in {where} are {how}: one of the labels is wrong."
+            words = f"{counted(len(members), 'picture')} in {where} are {how}: one of the labels is wrong."
             advice = "Keep it where it belongs, and take it out of the other class."
             faults.append(Fault("two classes", words, advice, named, classes))
         elif equal:
             words = f"{classes[0]} has {how} {len(members)} times."
             faults.append(Fault("equal copies", words, "Keep one and take the others out.", named, classes))
         else:
-            words = f"{_count(len(members), 'picture')} of {classes[0]} are nearly the same."
+            words = f"{counted(len(members), 'picture')} of {classes[0]} are nearly the same."
             advice = "They teach as much as one. Take the others out where you have more different ones."
             faults.append(Fault("near copies", words, advice, named, classes))
     order = ["two classes", "equal copies", "near copies"]
@@ -154,7 +154,9 @@ def _few(classes: Sequence[ClassFolder]) -> list[Fault]:
         faults.append(Fault("few pictures", words, f"Add pictures: {FEW} at least, {ENOUGH} are good.", classes=empty))
     for one in filled:
         if len(one.pictures) < FEW:
-            words = f"{one.name} has {_count(len(one.pictures), 'picture')}: too few to learn it well, or to check it."
+            words = (
+                f"{one.name} has {counted(len(one.pictures), 'picture')}: too few to learn it well, or to check it."
+            )
             advice = f"Add more, as different as you can find: {FEW} at least, {ENOUGH} are good."
             faults.append(Fault("few pictures", words, advice, one.pictures, [one.name]))
     return faults
@@ -185,12 +187,8 @@ def _left_out(project: Project, skipped: Iterable[tuple[Path, str]]) -> list[Fau
     return [
         Fault(
             "left out",
-            f"{_count(len(names), 'file')} in the folder of pictures not used ({reason}): {first_few(names, 5)}.",
+            f"{counted(len(names), 'file')} in the folder of pictures not used ({reason}): {first_few(names, 5)}.",
             advice,
         )
         for reason, names in reasons.items()
     ]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

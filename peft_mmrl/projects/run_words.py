@@ -16,7 +16,8 @@ MEMORY = "There is too little memory. Close other programs, then start it again.
 WRITING = (
     "The project's folder cannot be written to: see who it belongs to, and that its disk is there. Then start again."
 )
-NAME = "The name of a class, with the words around it, is too long or strange for CLIP. Rename it, then start again."
+NAME = "The name of a class is too long, or has signs that cannot be read. Rename it, then start again."
+NEW_PROJECT = "begin a new project from the folder “pictures” of this one, and start a training there."
 FAILURES = {  # parts of messages, and what they mean; the first one counts that is found
     "at least two classes": "There must be pictures of at least two classes. Add some, then start a new training.",
     "are the same to the base model": "Two classes have the same name. Rename one, then start a new training.",
@@ -28,12 +29,12 @@ FAILURES = {  # parts of messages, and what they mean; the first one counts that
     "Permission denied": WRITING,
     "Read-only file system": WRITING,
     "there is no such file": GONE,
-    "couldn't connect": "The base model is not on this computer yet, and there is no connection to fetch it. Connect, "
-    "then start it again.",
-    "is not a CLIP that MMRL adapts": "The base model that this project names in project.json is none that can be "
-    "trained here. Name another one there, then start a new training.",
-    "The base model": "The base model that this project names in project.json is nowhere: neither on this computer, "
-    "nor on the Hugging Face Hub. Name another one there, then start a new training.",
+    "couldn't connect": "The model that recognises pictures is not on this computer yet, and it cannot be fetched, as "
+    "there is no connection to the internet. Connect, then start it again.",
+    "is not a CLIP that MMRL adapts": "The model that was chosen for this project is of a kind that cannot be trained "
+    f"here: {NEW_PROJECT}",
+    "The base model": "The model that was chosen for this project is neither on this computer nor on the internet. If "
+    f"its folder was moved, move it back and start again; otherwise {NEW_PROJECT}",
     "No such file or directory": GONE,
     "out of memory": MEMORY,
     "llocate memory": MEMORY,  # "can't allocate", "Cannot allocate", "Unable to allocate"

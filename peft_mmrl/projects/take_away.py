@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..fitting.why import LINES, PAGE
+from ..fitting.why import WHY_LINES, WHY_PAGE
 from ..hub.upload import ADAPTER_FILES
 from ..scoring.held_out import COVERAGE, Confidence
 from .project_runs import Run
@@ -22,7 +22,7 @@ KINDS = {  # what a zip holds, and the command that makes it
     "bundle": "bundle",
 }
 ADAPTER_AND_REPORT = (*ADAPTER_FILES, "report/*")  # not what tells which pictures were trained on, and where they lie
-LEFT_OUT = (PAGE, LINES)  # of the report: they name training pictures
+LEFT_OUT = (WHY_PAGE, WHY_LINES)  # of the report: they name training pictures
 LONGEST_COMMAND = 1800  # seconds that a command may take
 
 

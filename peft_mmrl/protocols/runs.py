@@ -22,7 +22,7 @@ from ..training.run_folder import FILES, RUN_FILE, UNFINISHED, RunFolder, read_j
 from .tasks import Results
 
 
-SPLIT_FILE, RESULT_FILE, ADAPTER = "split.json", "result.json", "adapter"
+SPLIT_FILE, RESULT_FILE, ADAPTER_FOLDER = "split.json", "result.json", "adapter"
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def complete(
                 with writing(folder.path / SPLIT_FILE):
                     save_split(folder.path / SPLIT_FILE, parts)
             with folder.finish(run.description()) if is_main else nullcontext():
-                keep = folder.path / UNFINISHED / ADAPTER if save_adapters else None
+                keep = folder.path / UNFINISHED / ADAPTER_FOLDER if save_adapters else None
                 scores = score(run.data, parts["train"], partial(_fit, run, accelerator, keep))
                 if is_main:
                     result = {"scores": scores[run.method]}

@@ -17,7 +17,7 @@ from ..scoring.labelled import Predictions
 from .results import confused_pairs, fits_matrix, occurring
 
 
-AFTER, BEFORE, GRID, INK = "#1f6feb", "#8a94a0", "#d9dee3", "#1f2328"
+AFTER, BEFORE, GRID_COLOUR, INK = "#1f6feb", "#8a94a0", "#d9dee3", "#1f2328"
 DPI = 160
 LARGEST_MATRIX_WITH_NUMBERS = 15  # classes
 MOST_PAIRS = 20
@@ -30,7 +30,7 @@ def style(families: list[str]) -> AbstractContextManager[None]:
         families: fonts for the class names, see `fonts.families_for`.
     """
     colors = {f"{part}.color": INK for part in ("text", "xtick", "ytick")} | {"axes.labelcolor": INK}
-    axes = {"axes.edgecolor": GRID, "axes.titlesize": 11, "axes.titlelocation": "left"}
+    axes = {"axes.edgecolor": GRID_COLOUR, "axes.titlesize": 11, "axes.titlelocation": "left"}
     spines = {"axes.spines.top": False, "axes.spines.right": False}
     fonts = {"font.family": families, "font.size": 9, "legend.frameon": False}
     return matplotlib.rc_context(colors | axes | spines | fonts)
@@ -102,7 +102,7 @@ def draw_per_class(rows: list[dict[str, Any]], names: list[str]) -> Figure:
     axes = figure.subplots()
     before, after = ([100 * row[name] for row in rows] for name in ("zero_shot_recall", "recall"))
     places = np.arange(len(rows))
-    axes.hlines(places, before, after, color=GRID, linewidth=3, zorder=1)
+    axes.hlines(places, before, after, color=GRID_COLOUR, linewidth=3, zorder=1)
     axes.scatter(before, places, color=BEFORE, label="before", zorder=2)
     axes.scatter(after, places, color=AFTER, label="after training", zorder=3)
     axes.set_yticks(places, [names[row["label"]] for row in rows])
@@ -166,7 +166,7 @@ def _line(axes: Axes, records: list[dict[str, Any]], name: str) -> None:
     axes.plot(
         epochs, values, color=AFTER, marker="o" if len(records) < 25 else None, markersize=3, label="in training"
     )
-    axes.grid(axis="y", color=GRID)
+    axes.grid(axis="y", color=GRID_COLOUR)
     axes.set_xlabel("epoch: all training pictures once")
     axes.xaxis.get_major_locator().set_params(integer=True)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Self
 
 from ..data.progress import progress_bar
+from ..data.wording import counted
 
 
 TIMED_STEPS = 5
@@ -49,7 +50,7 @@ class Telling:
         if self.steps == TIMED_STEPS:
             seconds = (time.perf_counter() - self.start) / self.steps * (self.total - self.done - self.steps)
             minutes = math.ceil(seconds / 60)
-            self._say(f"{self.total} steps, about {minutes} minute{'s' if minutes != 1 else ''} to go")
+            self._say(f"{self.total} steps, about {counted(minutes, 'minute')} to go")
 
     def epoch(self, number: int, num_epochs: int, loss: float) -> None:
         """Tell of an epoch where no bar does."""
