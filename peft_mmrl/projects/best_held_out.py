@@ -2,8 +2,9 @@
 
 Measured on the demo's digits (6 or 12 pictures of each, a tenth of the labels planted wrong, 8 draws): of as many
 pictures as were planted, taken from the top of those whose labels are doubted, 94 % were planted by the answers of a
-training's folds, and 82 % by those without training; both name 98 % of them, among 11 and 15 pictures on average. So
-a training's answers count where there are such, and those without training, which know all that has changed since, for
+training's folds, and 82 % by those without training; both name 98 % of them, among 11 and 15 pictures on average. (All
+classes had pictures, and the training knew them all: with classes that are newer than it, nothing was measured.) So a
+training's answers count where there are such, and those without training, which know all that has changed since, for
 the others.
 """
 
@@ -19,7 +20,7 @@ import torch
 from .instant import Held, Instant
 from .project import Project
 from .project_runs import PREDICTIONS, Run, newest_training
-from .since_training import learned_from
+from .since_training import is_of_all, learned_from
 
 
 COLUMN = "probability_"  # of a class in there
@@ -32,7 +33,8 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
     A training is asked for a picture where its folds have answered it, and where its content and its class are still
     those of that time. Of classes that it does not know (new ones, those known by name alone, renamed ones) the
     decision without training says how likely they are, and the training shares out the rest. It is not asked at all
-    where it was a quick one, or where it knows less than half of the pictures that are held out.
+    where it was a quick one, where its figures are of other pictures than those that it learned from (`--eval_dir`),
+    whose paths say nothing here, or where it knows less than half of the pictures that are held out.
 
     Args:
         project: whose runs are looked at.
@@ -45,7 +47,8 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
     if held is None:
         return None
     newest = newest_training(project)
-    rows = {} if newest is None else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
+    is_asked = newest is not None and is_of_all(newest)
+    rows = {} if not is_asked else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
     probabilities, taken = held.probabilities.clone(), 0
     for place, (picture, label) in enumerate(zip(held.pictures, held.labels.tolist(), strict=True)):
         said, shares = rows.get(picture, (None, {}))
