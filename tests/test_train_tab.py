@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,20 @@ def test_a_training_is_begun_stopped_goes_on_and_is_begun_anew_by_the_buttons(pr
     assert [run.name for run in project_runs(project)] == ["run-2", "run-1"] and len(trainings) == 3
     tab.stop()
     stopped(tab)
+
+
+def test_a_training_that_runs_is_shown_and_stopped_also_where_another_run_is_newer(project, tab, trainings):
+    tab.begin()
+    later = time.time() + 60
+    finish(project, "mine")  # by a command
+    os.utime(project.adapters / "mine" / "run.json", (later, later))
+    assert [run.name for run in project_runs(project)] == ["mine", "run-1"]
+    values = tab.show()
+    assert visible(tab, values) == ["cancel"] and shown(tab, values)["clock"].active
+    with pytest.raises(ValueError, match="A training runs already"):
+        tab.begin()
+    tab.stop()
+    assert visible(tab, stopped(tab)) == ["start"] and Run(project, "run-1").status().state == "stopped"
 
 
 def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(project, tab, trainings):

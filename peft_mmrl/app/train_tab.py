@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, start
+from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
 from .desk import Desk, in_turn, told
 from .figure import Figure
@@ -72,13 +72,13 @@ class TrainTab:
         Args:
             which: run whose outcome is shown; None: the newest that is done, as it is after a training.
         """
-        runs = project_runs(self._project)
-        status = runs[0].status() if runs else None
+        now = run_of_now(self._project)
+        status = None if now is None else now.status()
         running = status is not None and status.state == "running"
-        may_go_on = status is not None and status.state in ("stopped", "failed") and runs[0].can_go_on
+        may_go_on = status is not None and status.state in ("stopped", "failed") and now.can_go_on
         progress = NOTHING_TRAINED if status is None else progress_html(status)
         lines = [] if status is None else status.lines
-        done = [run for run in runs if run.is_done]
+        done = [run for run in project_runs(self._project) if run.is_done]
         shown = None if running else next((run for run in done if run.name == which), done[0] if done else None)
         newest, names = newest_training(self._project), [run.name for run in done]
         return [
@@ -102,13 +102,13 @@ class TrainTab:
 
     def stop(self) -> list[Any]:
         """Stop the training that runs."""
-        for run in project_runs(self._project)[:1]:
+        if (run := run_of_now(self._project)) is not None:
             run.cancel()
         return self.show()
 
     def go_on(self) -> list[Any]:
         """Go on with the training that was stopped."""
-        for run in project_runs(self._project)[:1]:
+        if (run := run_of_now(self._project)) is not None:
             resume(run)
         return self.show()
 

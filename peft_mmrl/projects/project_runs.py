@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,19 @@ def project_runs(project: Project) -> list[Run]:
 def newest_training(project: Project) -> Run | None:
     """The newest run that has ended well and has trained; None: there is none."""
     return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
+
+
+def run_of_now(project: Project) -> Run | None:
+    """The run that is trained just now, whatever has been written since by others, or else the newest one.
+
+    Returns:
+        None: there is none.
+    """
+    name = running_training(project.folder)
+    if name is not None:
+        with suppress(ValueError):  # a name, or a link, that leads elsewhere: nothing is done there
+            return Run(project, name)
+    return next(iter(project_runs(project)), None)
 
 
 def _time_of(project: Project, name: str) -> float:
