@@ -101,6 +101,58 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
     assert description["quick"] and description["classes"] == ["one", "the digit two", "zero"]
 
 
+def stopped_at_checkpoint(project, **changes):
+    """A training of a project that was stopped; its checkpoint knows the pictures that there are."""
+    run = pretend(project, is_cancelled=True)
+    paths = [picture.removeprefix("pictures/") for one in project.classes() for picture in one.pictures]
+    of = {"base_model": project.settings.base_model, "template": None, "split": {"train": paths}}
+    (run.folder / "checkpoint").mkdir(parents=True)
+    progress = {"run": of | {"classes": ["one", "the digit two", "zero"]} | changes}
+    (run.folder / "checkpoint" / "progress.json").write_text(json.dumps(progress))
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda project, picture: add_pictures(project, [("n.png", picture)], "zero"),
+        lambda project, picture: remove_pictures(project, ["pictures/zero/0.png"]),
+        lambda project, picture: move_pictures(project, ["pictures/zero/0.png"], "one"),
+        lambda project, picture: project.set_prompt_name("zero", "the digit zero"),
+        lambda project, picture: project.rename_class("zero", "null"),
+        lambda project, picture: project.set_template("a drawing of a {}."),
+        lambda project, picture: (project.folder / "class_names.csv").write_text("ten,10\n"),
+    ],
+)
+def test_a_training_goes_on_only_with_the_pictures_and_classes_that_its_checkpoint_knows(project, tmp_path, change):
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "n.png")
+    run = stopped_at_checkpoint(project)
+    assert run.can_go_on and run.status().words == "You stopped it. It can go on where it was."
+    change(project, tmp_path / "n.png")
+    assert not run.can_go_on and run.status().words == f"You stopped it. {CHANGED}"
+    with pytest.raises(ValueError):
+        resume(run)
+    assert (run.folder / "checkpoint" / "progress.json").is_file()
+
+
+def test_what_a_training_does_not_look_at_keeps_none_from_going_on(project):
+    run = stopped_at_checkpoint(project)
+    project.add_class("four")
+    (project.pictures / "zero" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    assert run.can_go_on
+    shutil.rmtree(run.folder / "checkpoint")
+    first = [one.pictures[0].removeprefix("pictures/") for one in project.classes() if one.pictures]
+    few = stopped_at_checkpoint(project, shots=1, split={"train": first})
+    assert few.can_go_on
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": []}', '{"run": {"split": {"train": 3}}}', '{"x": 1}'])
+def test_a_checkpoint_that_tells_nothing_is_none(project, text):
+    run = stopped_at_checkpoint(project)
+    (run.folder / "checkpoint" / "progress.json").write_text(text)
+    assert not run.can_go_on and run.status().words == "You stopped it. It can be started again."
+
+
 @pytest.mark.parametrize(
     ("log", "words"),
     [

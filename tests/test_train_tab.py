@@ -127,7 +127,9 @@ def test_a_training_is_begun_stopped_goes_on_and_is_begun_anew_by_the_buttons(pr
     tab.begin()
     checkpoint = project_runs(project)[0].folder / "checkpoint"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "progress.json").write_text("{}")
+    paths = [picture.removeprefix("pictures/") for one in project.classes() for picture in one.pictures]
+    of = {"base_model": project.settings.base_model, "classes": ["one", "two", "zero"], "split": {"train": paths}}
+    (checkpoint / "progress.json").write_text(json.dumps({"run": of}))
     tab.stop()
     values = stopped(tab)
     assert visible(tab, values) == ["start", "resume"] and not shown(tab, values)["clock"].active

@@ -11,15 +11,15 @@ from typing import Any
 
 from ..data.folders import LINK, is_hidden, natural_key
 from ..scoring.file_names import key_of_name
-from ..training.checkpoints import is_checkpoint
 from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
 from ..training.under_way import read_under_way
 from .better_names import read_better_names
+from .going_on import is_as_then, run_of_checkpoint
 from .placing import is_plain
 from .project import Project
 from .project_folder import UNSHOWN
 from .run_command import as_arguments, launch
-from .run_words import phase_words, why_failed
+from .run_words import CHANGED, phase_words, why_failed
 from .under_training import (
     ADAPTERS,
     LOGS,
@@ -99,9 +99,10 @@ class Run:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether `resume` has something to go on from."""
+        """Whether `resume` has something to go on from, which pictures and classes still fit."""
         record = TrainingRecord.read(record_of(self.project.folder, self.name))
-        return record is not None and not self.is_done and is_checkpoint(self.folder / CHECKPOINT)
+        checkpoint = None if record is None or self.is_done else run_of_checkpoint(self.folder / CHECKPOINT)
+        return checkpoint is not None and is_as_then(self.project, checkpoint)
 
     def status(self) -> Status:
         """How it is just now; it may be asked at any time, by any process."""
@@ -139,7 +140,10 @@ class Run:
 
     @property
     def _way_on(self) -> str:
-        return "It can go on where it was." if self.can_go_on else "It can be started again."
+        if self.can_go_on:
+            return "It can go on where it was."
+        is_lost = run_of_checkpoint(self.folder / CHECKPOINT) is not None
+        return CHANGED if is_lost else "It can be started again."
 
     def _lines(self) -> list[str]:
         try:
@@ -240,7 +244,8 @@ def resume(run: Run) -> Run:
     """Go on with a run that was stopped or has failed, or begin it again where there is no checkpoint.
 
     Raises:
-        ValueError: it is done, it was started by a command, or another training runs.
+        ValueError: it is done, it was started by a command, another training runs, or pictures or classes were changed
+            since its checkpoint, which is kept.
         OSError: the project cannot be written to.
     """
     with run.project.locked():
@@ -251,8 +256,11 @@ def resume(run: Run) -> Run:
         if record is None:
             raise ValueError(f"{BY_COMMAND}: go on with it there, or start a new one.")
         _check_pictures(run.project)
-        # the latter, since there may be a part of the first checkpoint
-        way_on = "--resume_from_checkpoint=latest" if run.can_go_on else "--overwrite_output_dir"
+        checkpoint = run_of_checkpoint(run.folder / CHECKPOINT)
+        if checkpoint is not None and not is_as_then(run.project, checkpoint):
+            raise ValueError(CHANGED)
+        # the former, since there may be a part of the first checkpoint
+        way_on = "--overwrite_output_dir" if checkpoint is None else "--resume_from_checkpoint=latest"
         launch(run.project, run.name, record.options, way_on)
     return run
 
