@@ -97,8 +97,7 @@ class Desk:
 
     def gauges(self) -> list[Gauge]:
         """For each class whether more pictures would help most there; none where it cannot be said yet."""
-        self.instant()
-        held = self.workbench.held_out()
+        held = self.workbench.held_out(self.instant())
         return [] if held is None else held.gauges()
 
     def changes(self) -> Changes | None:

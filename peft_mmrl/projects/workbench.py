@@ -174,7 +174,13 @@ class Workbench:
             for row in chosen
         ]
 
-    def held_out(self) -> Held | None:
-        """Answers to the pictures, each by a model that was fitted without it, see `best_held_out`; None: there are
-        none."""
-        return best_held_out(self.project, self.instant)
+    def held_out(self, instant: Instant | None = None) -> Held | None:
+        """Answers to the pictures, each by a model that was fitted without it, see `best_held_out`.
+
+        Args:
+            instant: whose pictures and classes these are, for those who read both; None: what is known now.
+
+        Returns:
+            None: there are none.
+        """
+        return best_held_out(self.project, self.instant if instant is None else instant)
