@@ -165,5 +165,6 @@ def test_a_training_that_knows_too_little_is_not_asked(project):
     shutil.rmtree(run.folder)
     run = trained(project, contents(project))
     assert not workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)
-    (run.folder / "report" / "predictions.csv").write_text("path,label\n\0")
-    assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)
+    for text in ("path,label\n\0", "path,label,probability_zero\nzero/0.png,zero\n", "path,label\n1,2,3\n"):
+        (run.folder / "report" / "predictions.csv").write_text(text)
+        assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)

@@ -9,9 +9,10 @@ import gradio as gr
 
 from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
+from ..reports.reading import REPORT, REPORT_FILE
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .outcome_words import PAGE, changed_pictures, changes_html, outcome_html
+from .outcome_words import changed_pictures, changes_html, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
 from .words import duration, pictures
 
@@ -122,7 +123,7 @@ class TrainTab:
     def _outcome(self, run: Run | None) -> list[Any]:
         if run is None:
             return ["", ""]
-        page = run.folder / PAGE
+        page = run.folder / REPORT / REPORT_FILE
         link = f'<p><a href="{address(str(page))}" target="_blank">Open the whole report</a></p>'
         items = []
         for one in changed_pictures(run.folder, MOST_CHANGED):

@@ -10,20 +10,17 @@ the others.
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 
+from ..reports.reading import REPORT, read_predictions
 from .instant import Held, Instant
 from .project import Project
-from .project_runs import PREDICTIONS, Run, newest_training
+from .project_runs import Run, newest_training
 from .since_training import is_of_all, learned_from
 
 
-COLUMN = "probability_"  # of a class in there
 FEWEST = 0.5  # share of the pictures that a training must have answered to be asked at all
 
 
@@ -68,25 +65,9 @@ def _rows_of(run: Run, digests: dict[str, str]) -> dict[str, tuple[str, dict[str
         run: a training.
         digests: content of the project's pictures, by path.
     """
-    path = run.folder / PREDICTIONS
-    try:
-        found = _read(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}
     known = learned_from(run)
     return {
-        f"pictures/{path}": row for path, row in found.items() if known.get(path) == digests.get(f"pictures/{path}")
+        f"pictures/{row.path}": (row.label, row.shares)
+        for row in read_predictions(run.folder / REPORT)
+        if known.get(row.path) == digests.get(f"pictures/{row.path}")
     }
-
-
-@lru_cache(maxsize=2)
-def _read(path: Path, changed: int) -> dict[str, tuple[str, dict[str, float]]]:
-    """For each picture its class and the probabilities by class; of more than 100 classes there are none."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return {
-            row["path"]: (
-                row["label"],
-                {name.removeprefix(COLUMN): float(row[name]) for name in row if name.startswith(COLUMN)},
-            )
-            for row in csv.DictReader(file)
-        }
