@@ -2,8 +2,8 @@
 
 import csv
 import json
-import math
 import logging
+import math
 import re
 import tracemalloc
 import warnings
@@ -149,9 +149,7 @@ def test_what_was_written_is_read_again(folder, predictions):
         assert [row.shares[name] for name in NAMES] == pytest.approx(after.tolist(), abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"pictures": 3}', "folder"]
-)
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"pictures": 3}', "folder"])
 def test_metrics_that_are_damaged_are_none(tmp_path, content):
     path = tmp_path / "metrics.json"
     path.mkdir() if content == "folder" else content is None or path.write_bytes(content)

@@ -15,9 +15,10 @@ from peft_mmrl.app import desk as desk_module
 from peft_mmrl.app import train_tab
 from peft_mmrl.app.desk import Desk
 from peft_mmrl.app.figure import LOOKING, Figure
+from peft_mmrl.app.trainings import NEWEST, chosen_training
 from peft_mmrl.projects import run_command
 from peft_mmrl.projects.project import Project
-from peft_mmrl.projects.project_runs import Run, project_runs
+from peft_mmrl.projects.project_runs import Run, finished_runs, newest_training, project_runs
 
 
 gr = pytest.importorskip("gradio")
@@ -87,7 +88,7 @@ def stopped(tab):
     return values
 
 
-def finish(project, name="run-1"):
+def finish(project, name="run-1", **changes):
     """Let a run be one that has ended well."""
     run = Run(project, name)
     (run.folder / "report").mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,7 @@ def finish(project, name="run-1"):
     digests = dict(zip(*_contents(project), strict=True))
     description = {"kind": "training", "files": ["adapter_model.safetensors"], "classes": ["one", "two", "zero"]}
     description |= {"split": {"train": [path.removeprefix("pictures/") for path in paths]}}
-    (run.folder / "run.json").write_text(json.dumps(description))
+    (run.folder / "run.json").write_text(json.dumps(description | changes))
     (run.folder / "trained_on.json").write_text(json.dumps({"files": [digests[path] for path in paths], "looks": []}))
     (run.folder / "report" / "metrics.json").write_text(json.dumps(METRICS))
     with open(run.folder / "report" / "predictions.csv", "w", newline="") as file:
@@ -171,6 +172,21 @@ def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(projec
     values = shown(tab, tab.show(None))
     assert values["which"]["value"] == values["newest"] == "run-2" and values["which"]["visible"]
     assert shown(tab, tab.show("run-1"))["which"]["value"] == "run-1"
+
+
+def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(project, tab):
+    finish(project, "quick", quick=True)
+    assert newest_training(project).name == shown(tab, tab.show())["newest"] == "quick"
+    finish(project, "run-1")
+    finish(project, "run-2")
+    for number, name in enumerate(("run-1", "run-2", "quick")):
+        os.utime(project.adapters / name / "run.json", (number, number))
+    assert [run.name for run in project_runs(project)] == ["quick", "run-2", "run-1"]
+    runs = finished_runs(project)
+    assert [run.name for run in runs] == ["run-2", "run-1", "quick"]
+    values = shown(tab, tab.show())
+    assert newest_training(project).name == chosen_training(runs, NEWEST).name == values["newest"] == "run-2"
+    assert values["which"]["value"] == "run-2" and chosen_training(runs, "quick").name == "quick"
 
 
 def test_the_line_above_the_tabs_tells_of_the_training_and_of_what_has_changed_since(project, parts):

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, run_of_now, start
+from ..projects.project_runs import Run, Status, finished_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
 from ..reports.reading import REPORT, REPORT_FILE
 from .desk import Desk, in_turn, told
@@ -79,9 +79,9 @@ class TrainTab:
         may_go_on = status is not None and status.state in ("stopped", "failed") and now.can_go_on
         progress = NOTHING_TRAINED if status is None else progress_html(status)
         lines = [] if status is None else status.lines
-        done = [run for run in project_runs(self._project) if run.is_done]
+        done = finished_runs(self._project)
         shown = None if running else next((run for run in done if run.name == which), done[0] if done else None)
-        newest, names = newest_training(self._project), [run.name for run in done]
+        newest, names = next(iter(done), None), [run.name for run in done]
         return [
             _introduction(newest),
             gr.update(visible=not running, value="Train again" if done else "Train"),

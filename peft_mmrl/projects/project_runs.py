@@ -33,7 +33,6 @@ from .under_training import (
 
 
 SHOWN_LINES = 40
-PREDICTIONS = Path("report") / "predictions.csv"  # in the folder of a run
 BY_COMMAND = "This training was started by a command, and has not ended well"
 
 
@@ -96,6 +95,11 @@ class Run:
             return bool(RunFolder(self.folder).files())
         except ValueError:
             return False
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it was fitted without training."""
+        return bool(self.description.get("quick"))
 
     @property
     def can_go_on(self) -> bool:
@@ -191,9 +195,14 @@ def project_runs(project: Project) -> list[Run]:
     return [Run(project, name) for name in sorted(by_name, key=lambda name: _time_of(project, name), reverse=True)]
 
 
+def finished_runs(project: Project) -> list[Run]:
+    """The runs that have ended well, the newest first; after them those that were fitted without training."""
+    return sorted((run for run in project_runs(project) if run.is_done), key=lambda run: run.is_quick)
+
+
 def newest_training(project: Project) -> Run | None:
-    """The newest run that has ended well and has trained; None: there is none."""
-    return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
+    """What the page calls the newest training: the first one of `finished_runs`; None: there is none."""
+    return next(iter(finished_runs(project)), None)
 
 
 def run_of_now(project: Project) -> Run | None:
