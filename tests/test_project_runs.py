@@ -95,10 +95,10 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
     status = run.wait(60)
     assert status.state == "failed" and "ended from outside" in status.words and "go on" in status.words
     move_pictures(project, ["pictures/zero/0.png"], "one")
-    assert start(project, quick=True).wait(60).state == "done"
+    assert start(project, epochs=1, folds=0).wait(60).state == "done"
     assert [one.name for one in runs_of(project)] == ["run-2", "run-1"]
     description = json.loads((project.adapters / "run-2" / "run.json").read_text())
-    assert description["quick"] and description["classes"] == ["one", "the digit two", "zero"]
+    assert description["epochs"] == 1 and description["classes"] == ["one", "the digit two", "zero"]
 
 
 def stopped_at_checkpoint(project, **changes):
@@ -383,11 +383,11 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
 
     monkeypatch.setattr(run_command, "subprocess", _Subprocess(popen))
     project.set_template("-a {}, with 'quotes'")
-    run = start(project, quick=True, method="mmrl++", balance=True, epochs=None)
+    run = start(project, folds=3, method="mmrl++", balance=True, epochs=None)
     (command, kwargs) = started[0]
     assert command[1:3] == ["-P", "-c"] and command[5] == "train" and kwargs["start_new_session"]
     args = train.parse_args(command[6:])
-    assert args.quick and args.balance and args.method == "mmrl++" and args.epochs is None
+    assert args.folds == 3 and args.balance and args.method == "mmrl++" and args.epochs is None
     assert (args.train_dir, args.output_dir) == (project.pictures, run.folder)
     assert args.template == ["-a {}, with 'quotes'"] and args.class_names == project.folder / "class_names.csv"
     run.wait(10)
@@ -395,7 +395,7 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
     elsewhere = project.folder.rename(project.folder.with_name("elsewhere"))
     resume(Run(Project.open(elsewhere), run.name))
     args = train.parse_args(started[1][0][6:])
-    assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.quick and args.balance
+    assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.folds == 3 and args.balance
 
 
 class _Subprocess:

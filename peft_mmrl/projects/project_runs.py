@@ -228,12 +228,11 @@ def _time_of(project: Project, name: str) -> float:
     return max(times)
 
 
-def start(project: Project, quick: bool = False, **options: Any) -> Run:
+def start(project: Project, **options: Any) -> Run:
     """Begin a training.
 
     Args:
         project: whose classes are learned.
-        quick: no training: how CLIP as it is decides, fitted in a moment.
         options: of `peft-mmrl train`, see `run_command.OPTIONS`.
 
     Raises:
@@ -245,7 +244,7 @@ def start(project: Project, quick: bool = False, **options: Any) -> Run:
         _refuse_second(project)
         _check_pictures(project)
         run = Run(project, _free_run(project))
-        launch(project, run.name, [*given, "--quick"] if quick else given)
+        launch(project, run.name, given)
     return run
 
 
