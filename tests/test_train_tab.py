@@ -211,3 +211,10 @@ def test_the_line_says_what_is_fetched_before_pictures_can_be_looked_at(parts, m
     assert LOOKING in figure.begin()
     monkeypatch.setattr(desk_module, "is_at_hand", lambda name: False)
     assert "is fetched first, once" in figure.begin()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 99}', '{"version": 1, "base_model": ""}'])
+def test_the_line_says_that_the_settings_are_damaged(project, parts, text):
+    (project.folder / "project.json").write_text(text)
+    for said in (parts[0].begin(), parts[0].show()):
+        assert "3 classes, 18 pictures" in said and "project.json" in said

@@ -21,7 +21,8 @@ from ..projects.since_training import Changes, changes_since
 
 if TYPE_CHECKING:
     from ..projects.gauges import Gauge
-    from ..projects.workbench import Instant, Workbench
+    from ..projects.instant import Instant
+    from ..projects.workbench import Workbench
 
 TELLING = 15.0  # seconds that an error is shown
 UNEXPECTED = "Something went wrong that should not have. The window in which this program was started says more."

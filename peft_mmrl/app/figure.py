@@ -15,7 +15,7 @@ from .words import classes, of_ten, pictures
 
 
 if TYPE_CHECKING:
-    from ..projects.workbench import Instant
+    from ..projects.instant import Instant
 
 LOOKING = "The pictures are being looked at …"
 NOT_KNOWN = "How well they can be told apart cannot be said."
@@ -44,13 +44,16 @@ class Figure:
             trigger: makes the listener: `component.change`, say.
         """
         # what can be said at once waits for no look at pictures that is under way: that may be fetching CLIP
-        begun = trigger(self.begin, None, self.line, show_progress="hidden", **in_turn("figure at once"))
+        begun = trigger(told(self.begin), None, self.line, show_progress="hidden", **in_turn("figure at once"))
         return begun.then(told(self.show), None, self.line, show_progress="hidden", **in_turn("figure"))
 
     def begin(self) -> str:
         """What can be said at once."""
         counts = self._counts()
-        words = FETCHING if self._desk.fetches else LOOKING
+        try:
+            words = FETCHING if self._desk.fetches else LOOKING
+        except (ValueError, OSError) as error:  # the project's settings are damaged
+            words = f"{NOT_KNOWN} {error}"
         return self._line(counts, _note(words) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
