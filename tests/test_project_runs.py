@@ -267,6 +267,18 @@ def test_many_may_ask_at_once_and_keep_no_training_from_starting(tmp_path):
     assert not (tmp_path / UNDER_WAY_FILE).exists() and not is_held(tmp_path / UNDER_WAY_LOCK)
 
 
+def test_to_ask_makes_no_lock_where_a_run_has_just_taken_its_own_away(tmp_path, monkeypatch):
+    path, acquire = tmp_path / UNDER_WAY_LOCK, FileLock.acquire
+
+    def late(self):
+        path.unlink()  # by the run, after somebody saw the file
+        return acquire(self)
+
+    path.touch()
+    monkeypatch.setattr(FileLock, "acquire", late)
+    assert not is_held(path) and not path.exists()
+
+
 def test_two_trainings_do_not_write_into_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("peft_mmrl.training.under_way.LOCK_PATIENCE", 0.2)
     UnderWay(tmp_path / UNDER_WAY_FILE).begin("training", 1)
@@ -474,6 +486,25 @@ def test_class_names_may_name_a_class_that_has_no_pictures_yet(project, tmp_path
     given += ["--base_model", DEMO_CLIP, "--output_dir", tmp_path / "a"]
     train.main(train.parse_args(list(map(str, given))))
     assert json.loads((tmp_path / "a" / "run.json").read_text())["classes"] == ["one", "the digit two", "zero"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"begun": 1000.0}, 90),
+        ({"begun": 1000.0, "is_cancelled": True}, 90),  # too late, which wrote the record anew
+        ({"begun": 1000.0, "is_resumed": True}, None),
+        ({"begun": 2000.0}, None),  # the clock was set back
+        ({"begun": None}, None),
+        ({"begun": "long ago"}, None),
+    ],
+)
+def test_how_long_a_training_took_counts_from_its_beginning(project, changes, seconds):
+    run = pretend(project, **changes)
+    run.folder.mkdir()
+    (run.folder / "run.json").write_text('{"files": ["adapter_model.safetensors"]}')
+    os.utime(run.folder / "run.json", (1090, 1090))
+    assert run.seconds == seconds
 
 
 def test_new_pictures_may_come_while_a_training_runs(project, live, tmp_path):

@@ -131,14 +131,12 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """How long it took, where it has ended well, at one go, and was started from here; None: that is not known."""
-        path = record_of(self.project.folder, self.name)
-        record = TrainingRecord.read(path)
+        record = TrainingRecord.read(record_of(self.project.folder, self.name))
         if record is None or record.is_resumed:
             return None
         try:
-            begun = path.stat().st_mtime
-            found = (self.folder / RUN_FILE).stat().st_mtime - begun
-        except OSError:
+            found = (self.folder / RUN_FILE).stat().st_mtime - record.begun
+        except (OSError, TypeError):  # of an older version, or damaged
             return None
         return found if self.is_done and found > 0 else None  # a clock may have been set back meanwhile
 
