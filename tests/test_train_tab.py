@@ -174,8 +174,10 @@ def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(projec
     assert shown(tab, tab.show("run-1"))["which"]["value"] == "run-1"
 
 
-def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(project, tab):
+def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(project, parts):
+    figure, tab = parts
     finish(project, "quick", quick=True)
+    assert "Fitted without training: of 10 new pictures" in figure.begin() and "Trained" not in figure.begin()
     assert newest_training(project).name == shown(tab, tab.show())["newest"] == "quick"
     finish(project, "run-1")
     finish(project, "run-2")
@@ -185,6 +187,7 @@ def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(
     runs = finished_runs(project)
     assert [run.name for run in runs] == ["run-2", "run-1", "quick"]
     values = shown(tab, tab.show())
+    assert "Trained: of 10 new pictures" in figure.begin()
     assert newest_training(project).name == chosen_training(runs, NEWEST).name == values["newest"] == "run-2"
     assert values["which"]["value"] == "run-2" and chosen_training(runs, "quick").name == "quick"
 

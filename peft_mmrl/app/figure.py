@@ -72,7 +72,7 @@ class Figure:
 
     def _trained(self) -> str:
         run = newest_training(self._desk.project)
-        return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder))}</p>'
+        return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder, run.is_quick))}</p>'
 
     def _line(self, counts: list[int], words: str) -> str:
         if not counts:

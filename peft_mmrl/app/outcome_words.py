@@ -61,14 +61,16 @@ def outcome_html(folder: Path) -> str:
     return "".join([*lines, f"<p>Next: {_next_step(metrics)}</p>"])
 
 
-def trained_words(folder: Path) -> str:
+def trained_words(folder: Path, is_quick: bool = False) -> str:
     """What a training came to in a line.
 
     Args:
         folder: of the run.
+        is_quick: whether it was fitted without training.
     """
+    done = "Fitted without training" if is_quick else "Trained"
     metrics = read_metrics(folder / REPORT)
-    return f"Trained. {NO_FIGURES}." if metrics is None else f"Trained: {lower(_accuracy(metrics, ''))}."
+    return f"{done}. {NO_FIGURES}." if metrics is None else f"{done}: {lower(_accuracy(metrics, ''))}."
 
 
 def changes_html(changes: Changes | None) -> str:
