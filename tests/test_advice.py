@@ -148,10 +148,9 @@ def test_words_and_numbers_say_the_same():
     assert (
         good.recall == 1 and not good.is_most and good.words == "4 of 4 pictures of cat are recognised: that is good."
     )
-    assert bad.recall == 0.25 and bad.interval[0] < 0.25 < bad.interval[1]
-    assert bad.helps == pytest.approx((1 - 0.425) / 2)
-    assert single.recall is None and single.interval is None and "cannot be checked" in single.words
-    assert empty.helps == 1 and empty.is_most and "first ones help most" in empty.words
+    assert bad.recall == 0.25
+    assert single.recall is None and "cannot be checked" in single.words
+    assert empty.is_most and "first ones help most" in empty.words
     found = gauges(labels[4:], probabilities[4:], ["cat", "dog", "fox", "elk"])
     assert [gauge.is_most for gauge in found] == [True, False, True, True]
     with pytest.raises(ValueError, match="shape"):

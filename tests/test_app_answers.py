@@ -182,6 +182,41 @@ def test_the_guess_of_a_class_that_is_known_by_name_alone_is_not_called_sure(pro
         assert ("sure" in improve._words(one, {})) == (one.guess != "two")
 
 
+def before(workbench, name, change, monkeypatch):
+    """Let another tab change the project just before a method of the workbench is called."""
+    method = getattr(workbench, name)
+
+    def changed(*given, **named):
+        change()
+        workbench.update()
+        return method(*given, **named)
+
+    monkeypatch.setattr(workbench, name, changed)
+
+
+def test_what_is_asked_is_of_one_time_also_where_another_tab_changes_the_classes_meanwhile(
+    project, digits, monkeypatch
+):
+    from peft_mmrl.app.questions import IN_DOUBT, doubtful_labels, new_pictures
+
+    digits["zero"][9].save(project.pictures / "one" / "wrong.png")
+    improve = tabs(project)[1]
+    workbench = improve._desk.workbench
+    workbench.update()
+    asked = doubtful_labels(workbench)
+    assert ("pictures/one/wrong.png", "one", "zero") in [(one.picture, one.lies_in, one.guess) for one in asked]
+    before(workbench, "held_out", lambda: project.add_class("aleph"), monkeypatch)  # comes before the others
+    assert doubtful_labels(workbench) == asked
+
+    digits["zero"][10].save(project.unlabelled / f"{IN_DOUBT}zero.png")
+    folders = project.class_folders()
+    before(workbench, "answer", lambda: [project.rename_class(name, f"{name} it is") for name in folders], monkeypatch)
+    (one,) = new_pictures(workbench)
+    assert one.guess is None and one.sure is None
+    words = improve._words(one, project.prompt_names())
+    assert "What is this?" in words and "guess" not in words and "None" not in words
+
+
 class Visit:
     """Somebody who answers questions; `round` is what the server keeps for them."""
 

@@ -156,6 +156,16 @@ def test_a_run_without_figures_says_so(tmp_path):
     assert changed_pictures(tmp_path, 5) == []
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"\xff\xfe", b"path,label\n1,2,3\n", b"path,label,predicted\n1\n"]
+)
+def test_damaged_files_of_a_report_are_no_fault_of_the_page(run, content):
+    for name in ("metrics.json", "predictions.csv"):
+        (run / "report" / name).write_bytes(content)
+    assert "too few pictures to check" in outcome_html(run) and "too few" in trained_words(run)
+    assert changed_pictures(run, 5) == []
+
+
 def test_pictures_that_changed_are_those_that_became_right_or_wrong(run):
     assert [one.path for one in changed_pictures(run, 5)] == ["a.png", "b.png"]
     assert [one.path for one in changed_pictures(run, 1)] == ["a.png"]

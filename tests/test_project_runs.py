@@ -95,10 +95,62 @@ def test_a_training_is_started_seen_stopped_and_goes_on_and_its_result_is_there(
     status = run.wait(60)
     assert status.state == "failed" and "ended from outside" in status.words and "go on" in status.words
     move_pictures(project, ["pictures/zero/0.png"], "one")
-    assert start(project, quick=True).wait(60).state == "done"
+    assert start(project, epochs=1, folds=0).wait(60).state == "done"
     assert [one.name for one in runs_of(project)] == ["run-2", "run-1"]
     description = json.loads((project.adapters / "run-2" / "run.json").read_text())
-    assert description["quick"] and description["classes"] == ["one", "the digit two", "zero"]
+    assert description["epochs"] == 1 and description["classes"] == ["one", "the digit two", "zero"]
+
+
+def stopped_at_checkpoint(project, **changes):
+    """A training of a project that was stopped; its checkpoint knows the pictures that there are."""
+    run = pretend(project, is_cancelled=True)
+    paths = [picture.removeprefix("pictures/") for one in project.classes() for picture in one.pictures]
+    of = {"base_model": project.settings.base_model, "template": None, "split": {"train": paths}}
+    (run.folder / "checkpoint").mkdir(parents=True)
+    progress = {"run": of | {"classes": ["one", "the digit two", "zero"]} | changes}
+    (run.folder / "checkpoint" / "progress.json").write_text(json.dumps(progress))
+    return run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda project, picture: add_pictures(project, [("n.png", picture)], "zero"),
+        lambda project, picture: remove_pictures(project, ["pictures/zero/0.png"]),
+        lambda project, picture: move_pictures(project, ["pictures/zero/0.png"], "one"),
+        lambda project, picture: project.set_prompt_name("zero", "the digit zero"),
+        lambda project, picture: project.rename_class("zero", "null"),
+        lambda project, picture: project.set_template("a drawing of a {}."),
+        lambda project, picture: (project.folder / "class_names.csv").write_text("ten,10\n"),
+    ],
+)
+def test_a_training_goes_on_only_with_the_pictures_and_classes_that_its_checkpoint_knows(project, tmp_path, change):
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "n.png")
+    run = stopped_at_checkpoint(project)
+    assert run.can_go_on and run.status().words == "You stopped it. It can go on where it was."
+    change(project, tmp_path / "n.png")
+    assert not run.can_go_on and run.status().words == f"You stopped it. {CHANGED}"
+    with pytest.raises(ValueError):
+        resume(run)
+    assert (run.folder / "checkpoint" / "progress.json").is_file()
+
+
+def test_what_a_training_does_not_look_at_keeps_none_from_going_on(project):
+    run = stopped_at_checkpoint(project)
+    project.add_class("four")
+    (project.pictures / "zero" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    assert run.can_go_on
+    shutil.rmtree(run.folder / "checkpoint")
+    first = [one.pictures[0].removeprefix("pictures/") for one in project.classes() if one.pictures]
+    few = stopped_at_checkpoint(project, shots=1, split={"train": first})
+    assert few.can_go_on
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": []}', '{"run": {"split": {"train": 3}}}', '{"x": 1}'])
+def test_a_checkpoint_that_tells_nothing_is_none(project, text):
+    run = stopped_at_checkpoint(project)
+    (run.folder / "checkpoint" / "progress.json").write_text(text)
+    assert not run.can_go_on and run.status().words == "You stopped it. It can be started again."
 
 
 @pytest.mark.parametrize(
@@ -223,6 +275,18 @@ def test_many_may_ask_at_once_and_keep_no_training_from_starting(tmp_path):
     assert not (tmp_path / UNDER_WAY_FILE).exists() and not is_held(tmp_path / UNDER_WAY_LOCK)
 
 
+def test_to_ask_makes_no_lock_where_a_run_has_just_taken_its_own_away(tmp_path, monkeypatch):
+    path, acquire = tmp_path / UNDER_WAY_LOCK, FileLock.acquire
+
+    def late(self):
+        path.unlink()  # by the run, after somebody saw the file
+        return acquire(self)
+
+    path.touch()
+    monkeypatch.setattr(FileLock, "acquire", late)
+    assert not is_held(path) and not path.exists()
+
+
 def test_two_trainings_do_not_write_into_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("peft_mmrl.training.under_way.LOCK_PATIENCE", 0.2)
     UnderWay(tmp_path / UNDER_WAY_FILE).begin("training", 1)
@@ -339,11 +403,11 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
 
     monkeypatch.setattr(run_command, "subprocess", _Subprocess(popen))
     project.set_template("-a {}, with 'quotes'")
-    run = start(project, quick=True, method="mmrl++", balance=True, epochs=None)
+    run = start(project, folds=3, method="mmrl++", balance=True, epochs=None)
     (command, kwargs) = started[0]
     assert command[1:3] == ["-P", "-c"] and command[5] == "train" and kwargs["start_new_session"]
     args = train.parse_args(command[6:])
-    assert args.quick and args.balance and args.method == "mmrl++" and args.epochs is None
+    assert args.folds == 3 and args.balance and args.method == "mmrl++" and args.epochs is None
     assert (args.train_dir, args.output_dir) == (project.pictures, run.folder)
     assert args.template == ["-a {}, with 'quotes'"] and args.class_names == project.folder / "class_names.csv"
     run.wait(10)
@@ -351,7 +415,7 @@ def test_the_command_line_says_what_the_command_would(project, monkeypatch):
     elsewhere = project.folder.rename(project.folder.with_name("elsewhere"))
     resume(Run(Project.open(elsewhere), run.name))
     args = train.parse_args(started[1][0][6:])
-    assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.quick and args.balance
+    assert args.overwrite_output_dir and args.train_dir == elsewhere / "pictures" and args.folds == 3 and args.balance
 
 
 class _Subprocess:
@@ -430,6 +494,25 @@ def test_class_names_may_name_a_class_that_has_no_pictures_yet(project, tmp_path
     given += ["--base_model", DEMO_CLIP, "--output_dir", tmp_path / "a"]
     train.main(train.parse_args(list(map(str, given))))
     assert json.loads((tmp_path / "a" / "run.json").read_text())["classes"] == ["one", "the digit two", "zero"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seconds"),
+    [
+        ({"begun": 1000.0}, 90),
+        ({"begun": 1000.0, "is_cancelled": True}, 90),  # too late, which wrote the record anew
+        ({"begun": 1000.0, "is_resumed": True}, None),
+        ({"begun": 2000.0}, None),  # the clock was set back
+        ({"begun": None}, None),
+        ({"begun": "long ago"}, None),
+    ],
+)
+def test_how_long_a_training_took_counts_from_its_beginning(project, changes, seconds):
+    run = pretend(project, **changes)
+    run.folder.mkdir()
+    (run.folder / "run.json").write_text('{"files": ["adapter_model.safetensors"]}')
+    os.utime(run.folder / "run.json", (1090, 1090))
+    assert run.seconds == seconds
 
 
 def test_new_pictures_may_come_while_a_training_runs(project, live, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import math
 import re
 import tracemalloc
 import warnings
@@ -21,6 +22,7 @@ from scipy.stats import chi2
 from sklearn.metrics import confusion_matrix, recall_score
 
 from peft_mmrl.reports import compute_metrics, figures, fonts, results, verdict, write_report
+from peft_mmrl.reports.reading import read_metrics, read_predictions
 from peft_mmrl.scoring.held_out import Confidence
 from peft_mmrl.scoring.labelled import Predictions
 from peft_mmrl.scoring.rungs import rungs
@@ -133,6 +135,68 @@ def test_there_is_a_row_for_each_picture(folder, predictions):
         assert float(row["probability"]) == pytest.approx(after.max().item(), abs=1e-6)
         assert float(row["zero_shot_probability"]) == pytest.approx(before.max().item(), abs=1e-6)
         assert [float(row[f"probability_{name}"]) for name in NAMES] == pytest.approx(after.tolist(), abs=1e-6)
+
+
+def test_what_was_written_is_read_again(folder, predictions):
+    metrics = read_metrics(folder)
+    assert metrics.pop("confidence") and metrics == compute_metrics(predictions)
+    rows = read_predictions(folder)
+    assert [(row.path, row.label) for row in rows] == [
+        (path, NAMES[label]) for path, label in zip(predictions.paths, predictions.labels, strict=True)
+    ]
+    for row, after, before in zip(rows, predictions.probabilities, predictions.zero_shot, strict=True):
+        assert (row.before, row.after) == (NAMES[before.argmax()], NAMES[after.argmax()])
+        assert [row.shares[name] for name in NAMES] == pytest.approx(after.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"pictures": 3}', "folder"])
+def test_metrics_that_are_damaged_are_none(tmp_path, content):
+    path = tmp_path / "metrics.json"
+    path.mkdir() if content == "folder" else content is None or path.write_bytes(content)
+    assert read_metrics(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ("pictures", "accuracy", "difference_p_value", "folds") for value in (None, "1")),
+        {"accuracy_low": None},
+        {"accuracy": math.nan},
+        *({"per_class": value} for value in (None, {}, [1], [{}], [{"class": "cat", "pictures": 3}])),
+        {"per_class": [{"class": "cat", "pictures": 3, "recall": None, "zero_shot_recall": 1.0}]},
+    ],
+)
+def test_metrics_of_which_a_value_is_damaged_are_none(folder, tmp_path, change):
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics | change))
+    assert read_metrics(tmp_path) is None
+
+
+HEADER = b"path,label,zero_shot_predicted,predicted,probability_cat,probability_dog\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        HEADER + b"1.png,cat,cat,cat,0.5\n",
+        HEADER + b"1.png,cat,cat,cat,0.5,0.5\n2.png,ca",
+        HEADER + b"1.png,cat,cat,cat,0.5,0.5,0.5\n",
+        HEADER + b"1.png,cat,cat,cat,0.5,much\n",
+        HEADER + b"1.png,cat,cat,cat,0.5,nan\n",
+        HEADER + b"1.png,cat,cat,cat,0.5,7\n",
+        HEADER + b"\xff.png,cat,cat,cat,0.5,0.5\n",
+        HEADER + b"\0.png,cat,cat,cat,0.5\n",
+        b"path,predicted\n1.png,cat\n",
+        b"label\ncat\n",
+        "folder",
+    ],
+)
+def test_rows_of_a_damaged_file_are_none(tmp_path, content):
+    path = tmp_path / "predictions.csv"
+    path.mkdir() if content == "folder" else content is None or path.write_bytes(content)
+    assert read_predictions(tmp_path) == []
 
 
 @pytest.mark.parametrize(("count", "columns"), [(100, 100), (101, 0)])

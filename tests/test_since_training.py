@@ -143,6 +143,16 @@ def test_of_classes_that_a_training_does_not_know_the_decision_without_it_says_h
     assert held.probabilities.sum(dim=1).tolist() == pytest.approx([1.0] * len(held.pictures), abs=1e-4)
 
 
+@pytest.mark.parametrize("more", [{"validation": ["zero/0.png"]}, {"train": None}])
+def test_a_training_whose_figures_are_of_other_pictures_is_not_asked(project, more):
+    """Those of `--eval_dir` may have the same paths, below another folder."""
+    workbench = Workbench(project)
+    workbench.update()
+    paths = [picture.removeprefix("pictures/") for picture in contents(project)]
+    trained(project, contents(project), share=0.01, split={"train": paths} | more)
+    assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)
+
+
 def test_a_training_that_knows_too_little_is_not_asked(project):
     workbench = Workbench(project)
     few = dict(list(contents(project).items())[:3])
@@ -155,5 +165,6 @@ def test_a_training_that_knows_too_little_is_not_asked(project):
     shutil.rmtree(run.folder)
     run = trained(project, contents(project))
     assert not workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)
-    (run.folder / "report" / "predictions.csv").write_text("path,label\n\0")
-    assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)
+    for text in ("path,label\n\0", "path,label,probability_zero\nzero/0.png,zero\n", "path,label\n1,2,3\n"):
+        (run.folder / "report" / "predictions.csv").write_text(text)
+        assert workbench.held_out().probabilities.equal(workbench.instant.held_out.probabilities)

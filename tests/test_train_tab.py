@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from peft_mmrl.app import desk as desk_module
 from peft_mmrl.app import train_tab
 from peft_mmrl.app.desk import Desk
 from peft_mmrl.app.figure import LOOKING, Figure
+from peft_mmrl.app.trainings import NEWEST, chosen_training
 from peft_mmrl.projects import run_command
 from peft_mmrl.projects.project import Project
-from peft_mmrl.projects.project_runs import Run, project_runs
+from peft_mmrl.projects.project_runs import Run, finished_runs, newest_training, project_runs
 
 
 gr = pytest.importorskip("gradio")
@@ -86,7 +88,7 @@ def stopped(tab):
     return values
 
 
-def finish(project, name="run-1"):
+def finish(project, name="run-1", **changes):
     """Let a run be one that has ended well."""
     run = Run(project, name)
     (run.folder / "report").mkdir(parents=True, exist_ok=True)
@@ -95,7 +97,7 @@ def finish(project, name="run-1"):
     digests = dict(zip(*_contents(project), strict=True))
     description = {"kind": "training", "files": ["adapter_model.safetensors"], "classes": ["one", "two", "zero"]}
     description |= {"split": {"train": [path.removeprefix("pictures/") for path in paths]}}
-    (run.folder / "run.json").write_text(json.dumps(description))
+    (run.folder / "run.json").write_text(json.dumps(description | changes))
     (run.folder / "trained_on.json").write_text(json.dumps({"files": [digests[path] for path in paths], "looks": []}))
     (run.folder / "report" / "metrics.json").write_text(json.dumps(METRICS))
     with open(run.folder / "report" / "predictions.csv", "w", newline="") as file:
@@ -126,7 +128,9 @@ def test_a_training_is_begun_stopped_goes_on_and_is_begun_anew_by_the_buttons(pr
     tab.begin()
     checkpoint = project_runs(project)[0].folder / "checkpoint"
     checkpoint.mkdir(parents=True)
-    (checkpoint / "progress.json").write_text("{}")
+    paths = [picture.removeprefix("pictures/") for one in project.classes() for picture in one.pictures]
+    of = {"base_model": project.settings.base_model, "classes": ["one", "two", "zero"], "split": {"train": paths}}
+    (checkpoint / "progress.json").write_text(json.dumps({"run": of}))
     tab.stop()
     values = stopped(tab)
     assert visible(tab, values) == ["start", "resume"] and not shown(tab, values)["clock"].active
@@ -135,6 +139,20 @@ def test_a_training_is_begun_stopped_goes_on_and_is_begun_anew_by_the_buttons(pr
     assert [run.name for run in project_runs(project)] == ["run-2", "run-1"] and len(trainings) == 3
     tab.stop()
     stopped(tab)
+
+
+def test_a_training_that_runs_is_shown_and_stopped_also_where_another_run_is_newer(project, tab, trainings):
+    tab.begin()
+    later = time.time() + 60
+    finish(project, "mine")  # by a command
+    os.utime(project.adapters / "mine" / "run.json", (later, later))
+    assert [run.name for run in project_runs(project)] == ["mine", "run-1"]
+    values = tab.show()
+    assert visible(tab, values) == ["cancel"] and shown(tab, values)["clock"].active
+    with pytest.raises(ValueError, match="A training runs already"):
+        tab.begin()
+    tab.stop()
+    assert visible(tab, stopped(tab)) == ["start"] and Run(project, "run-1").status().state == "stopped"
 
 
 def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(project, tab, trainings):
@@ -154,6 +172,24 @@ def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(projec
     values = shown(tab, tab.show(None))
     assert values["which"]["value"] == values["newest"] == "run-2" and values["which"]["visible"]
     assert shown(tab, tab.show("run-1"))["which"]["value"] == "run-1"
+
+
+def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(project, parts):
+    figure, tab = parts
+    finish(project, "quick", quick=True)
+    assert "Fitted without training: of 10 new pictures" in figure.begin() and "Trained" not in figure.begin()
+    assert newest_training(project).name == shown(tab, tab.show())["newest"] == "quick"
+    finish(project, "run-1")
+    finish(project, "run-2")
+    for number, name in enumerate(("run-1", "run-2", "quick")):
+        os.utime(project.adapters / name / "run.json", (number, number))
+    assert [run.name for run in project_runs(project)] == ["quick", "run-2", "run-1"]
+    runs = finished_runs(project)
+    assert [run.name for run in runs] == ["run-2", "run-1", "quick"]
+    values = shown(tab, tab.show())
+    assert "Trained: of 10 new pictures" in figure.begin()
+    assert newest_training(project).name == chosen_training(runs, NEWEST).name == values["newest"] == "run-2"
+    assert values["which"]["value"] == "run-2" and chosen_training(runs, "quick").name == "quick"
 
 
 def test_the_line_above_the_tabs_tells_of_the_training_and_of_what_has_changed_since(project, parts):
@@ -178,3 +214,10 @@ def test_the_line_says_what_is_fetched_before_pictures_can_be_looked_at(parts, m
     assert LOOKING in figure.begin()
     monkeypatch.setattr(desk_module, "is_at_hand", lambda name: False)
     assert "is fetched first, once" in figure.begin()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 99}', '{"version": 1, "base_model": ""}'])
+def test_the_line_says_that_the_settings_are_damaged(project, parts, text):
+    (project.folder / "project.json").write_text(text)
+    for said in (parts[0].begin(), parts[0].show()):
+        assert "3 classes, 18 pictures" in said and "project.json" in said

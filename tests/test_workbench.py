@@ -17,6 +17,7 @@ from digits import CLASS_NAMES, load_digits
 import peft_mmrl
 from peft_mmrl.auto import is_at_hand
 from peft_mmrl.projects import sights as sights_of
+from peft_mmrl.projects.fit_instant import fit_instant
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_settings import ProjectSettings
 from peft_mmrl.projects.workbench import Workbench
@@ -113,6 +114,24 @@ def test_what_is_missing_is_said_at_every_step_and_an_answer_is_given_as_soon_as
     assert "zero has a single picture" in " ".join(said.notes) and len(said.held_out.pictures) == 4
     put(project, "zero", digits["zero"][1:4], first=1)
     assert workbench.update().notes == []
+
+
+def test_what_is_known_is_that_of_the_base_model_of_now(project, workbench, digits, tmp_path, monkeypatch):
+    """Also where that changes while pictures are being looked at."""
+    fill(project, digits, 2)
+    other = shutil.copytree(DEMO_CLIP, tmp_path / "other")
+
+    def changed(base, *given):
+        ProjectSettings(str(other)).write(project.folder)
+        assert workbench.base.name == str(other)
+        monkeypatch.setattr("peft_mmrl.projects.workbench.fit_instant", fit_instant)
+        return fit_instant(base, *given)
+
+    monkeypatch.setattr("peft_mmrl.projects.workbench.fit_instant", changed)
+    old = workbench.update()
+    new = workbench.instant
+    assert new is not old and workbench.instant is workbench.update() is new
+    assert workbench.answer(digits["one"][11]).ranks and workbench.instant is new
 
 
 def test_figures_are_those_of_quick_runs_on_the_same_folder(project, workbench, digits, capsys):

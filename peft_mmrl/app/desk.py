@@ -21,7 +21,8 @@ from ..projects.since_training import Changes, changes_since
 
 if TYPE_CHECKING:
     from ..projects.gauges import Gauge
-    from ..projects.workbench import Instant, Workbench
+    from ..projects.instant import Instant
+    from ..projects.workbench import Workbench
 
 TELLING = 15.0  # seconds that an error is shown
 UNEXPECTED = "Something went wrong that should not have. The window in which this program was started says more."
@@ -97,8 +98,7 @@ class Desk:
 
     def gauges(self) -> list[Gauge]:
         """For each class whether more pictures would help most there; none where it cannot be said yet."""
-        self.instant()
-        held = self.workbench.held_out()
+        held = self.workbench.held_out(self.instant())
         return [] if held is None else held.gauges()
 
     def changes(self) -> Changes | None:

@@ -15,7 +15,7 @@ from .words import classes, note, of_ten, pictures
 
 
 if TYPE_CHECKING:
-    from ..projects.workbench import Instant
+    from ..projects.instant import Instant
 
 LOOKING = "The pictures are being looked at …"
 NOT_KNOWN = "How well they can be told apart cannot be said."
@@ -44,14 +44,17 @@ class Figure:
             trigger: makes the listener: `component.change`, say.
         """
         # what can be said at once waits for no look at pictures that is under way: that may be fetching CLIP
-        begun = trigger(self.begin, None, self.line, show_progress="hidden", **in_turn("figure at once"))
+        begun = trigger(told(self.begin), None, self.line, show_progress="hidden", **in_turn("figure at once"))
         return begun.then(told(self.show), None, self.line, show_progress="hidden", **in_turn("figure"))
 
     def begin(self) -> str:
         """What can be said at once."""
         counts = self._counts()
-        words = FETCHING if self._desk.fetches else LOOKING
-        return self._line(counts, note(words) if sum(map(bool, counts)) > 1 else "")
+        try:
+            words = FETCHING if self._desk.fetches else LOOKING
+        except (ValueError, OSError) as error:  # the project's settings are damaged
+            words = f"{NOT_KNOWN} {error}"
+        return self._line(counts, note(escape(words)) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""
@@ -69,7 +72,7 @@ class Figure:
 
     def _trained(self) -> str:
         run = newest_training(self._desk.project)
-        return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder))}</p>'
+        return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder, run.is_quick))}</p>'
 
     def _line(self, counts: list[int], words: str) -> str:
         if not counts:

@@ -164,8 +164,10 @@ class ImproveTab:
         return f"{left} next, of {without:,} without a class." if without > len(now.queue) else f"{left}."
 
     def _words(self, one: Question, said: dict[str, str]) -> str:
-        guess, name = escape(said.get(one.guess, one.guess)), escape(one.picture.split("/")[-1])
-        if one.lies_in is None:
+        guess, name = escape(said.get(one.guess, one.guess or "")), escape(one.picture.split("/")[-1])
+        if one.guess is None:
+            words = "What is this?"
+        elif one.lies_in is None:
             sure = ", by its name alone" if one.sure is None else f", {escape(percent(one.sure))} sure"
             words = f"What is this? The guess is <b>{guess}</b>{sure}."
         else:

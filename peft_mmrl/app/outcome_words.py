@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..data.wording import first_few, in_words
-from ..projects.project_runs import PREDICTIONS
 from ..projects.since_training import Changes
+from ..reports.reading import REPORT, read_metrics, read_predictions
 from ..reports.verdict import lost_classes, verdict
-from ..training.run_folder import read_json
 from .words import note, of_ten, pictures
 
 
-METRICS = Path("report") / "metrics.json"
-PAGE = Path("report") / "report.html"
 MOST_NAMED = 3
 HEADS = {
     "helped": "It has learned.",
@@ -52,7 +48,7 @@ def outcome_html(folder: Path) -> str:
     Args:
         folder: of the run.
     """
-    metrics = read_metrics(folder)
+    metrics = read_metrics(folder / REPORT)
     if metrics is None:
         ready = f'<p class="figure">It is ready to be used. {NO_FIGURES}.</p>'
         return f"{ready}<p>Next: {USE} With two pictures or more of each class the next training can be checked.</p>"
@@ -65,14 +61,16 @@ def outcome_html(folder: Path) -> str:
     return "".join([*lines, f"<p>Next: {_next_step(metrics)}</p>"])
 
 
-def trained_words(folder: Path) -> str:
+def trained_words(folder: Path, is_quick: bool = False) -> str:
     """What a training came to in a line.
 
     Args:
         folder: of the run.
+        is_quick: whether it was fitted without training.
     """
-    metrics = read_metrics(folder)
-    return f"Trained. {NO_FIGURES}." if metrics is None else f"Trained: {lower(_accuracy(metrics, ''))}."
+    done = "Fitted without training" if is_quick else "Trained"
+    metrics = read_metrics(folder / REPORT)
+    return f"{done}. {NO_FIGURES}." if metrics is None else f"{done}: {lower(_accuracy(metrics, ''))}."
 
 
 def changes_html(changes: Changes | None) -> str:
@@ -95,15 +93,6 @@ def changes_html(changes: Changes | None) -> str:
         parts = in_words([first, *(f"{count} {what}" for count, what in others)], "and")
         words = f"{parts} since the last training: train again to {do} {it}."
     return note(escape(words), "since")
-
-
-def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """The figures of a run; None: it has none, or they are damaged."""
-    try:
-        found = read_json(folder / METRICS)
-    except (ValueError, OSError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def lower(words: str) -> str:
@@ -172,10 +161,6 @@ def changed_pictures(folder: Path, most: int) -> list[Changed]:
         folder: of the run.
         most: how many.
     """
-    try:
-        with open(folder / PREDICTIONS, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found = [Changed(row["path"], row["label"], row["zero_shot_predicted"], row["predicted"]) for row in rows]
-    except (OSError, KeyError, csv.Error):
-        return []
+    rows = read_predictions(folder / REPORT)
+    found = [Changed(row.path, row.label, row.before, row.after) for row in rows if row.before and row.after]
     return [one for one in found if (one.before == one.label) != (one.after == one.label)][:most]

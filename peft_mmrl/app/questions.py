@@ -22,13 +22,13 @@ class Question:
     Args:
         picture: below the project's folder.
         lies_in: folder of the class that it is in; None: in none.
-        guess: folder of the class that it looks most like.
+        guess: folder of the class that it looks most like; None: that has just gone.
         sure: how sure that is, from 0 to 1; None: it cannot be said, as the class is known by its name alone.
     """
 
     picture: str
     lies_in: str | None
-    guess: str
+    guess: str | None
     sure: float | None = None
 
 
@@ -50,7 +50,8 @@ def answers_to(question: Question, workbench: Workbench) -> list[str]:
 
 def doubtful_labels(workbench: Workbench) -> list[Question]:
     """Pictures whose class is probably another one, the likeliest first, but for those that were found to be right."""
-    instant, held = workbench.instant, workbench.held_out()
+    instant = workbench.instant
+    held = workbench.held_out(instant)  # of the same classes: another tab may change them meanwhile
     if held is None:
         return []
     folders = [one.name for one in instant.classes]
@@ -73,7 +74,7 @@ def new_pictures(workbench: Workbench, number: int = 10) -> list[Question]:
     project, instant = workbench.project, workbench.instant
     checked = {one.name for one in instant.classes if one.prompt_name not in instant.by_name}
 
-    def ask(picture: str, guess: str, sure: float) -> Question:
+    def ask(picture: str, guess: str | None, sure: float) -> Question:
         return Question(picture, None, guess, sure if guess in checked else None)
 
     in_doubt = [name for name in project.unlabelled_pictures() if name.split("/")[-1].startswith(IN_DOUBT)]

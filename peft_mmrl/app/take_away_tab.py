@@ -11,11 +11,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..hub.upload import check_can_push, is_private, plain_errors, push_folder
-from ..projects.project_runs import Run
+from ..projects.project_runs import Run, finished_runs
 from ..projects.take_away import take_away
 from .desk import Desk, told
 from .places import TO_SAVE, own_folder
-from .trainings import NEWEST, chosen_training, finished, training_choices
+from .trainings import NEWEST, chosen_training, training_choices
 from .words import note, size
 
 
@@ -106,7 +106,7 @@ class TakeAwayTab:
 
     def show(self, which: str | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        choices = training_choices(finished(self._desk.project))
+        choices = training_choices(finished_runs(self._desk.project))
         value = which if which in [choice for _, choice in choices] else NEWEST
         return [
             gr.update(visible=not choices),
@@ -116,7 +116,7 @@ class TakeAwayTab:
         ]
 
     def _run(self, which: str | None) -> Run:
-        return chosen_training(finished(self._desk.project), which)
+        return chosen_training(finished_runs(self._desk.project), which)
 
     def _maker(self, kind: str) -> Any:
         def make(which: str | None) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from ..projects.project_runs import Run, Status, newest_training, project_runs, resume, start
+from ..projects.project_runs import Run, Status, finished_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
+from ..reports.reading import REPORT, REPORT_FILE
 from .desk import Desk, in_turn, told
 from .figure import Figure
-from .outcome_words import PAGE, changed_pictures, changes_html, outcome_html
+from .outcome_words import changed_pictures, changes_html, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
 from .words import duration, pictures
 
@@ -72,15 +73,15 @@ class TrainTab:
         Args:
             which: run whose outcome is shown; None: the newest that is done, as it is after a training.
         """
-        runs = project_runs(self._project)
-        status = runs[0].status() if runs else None
+        now = run_of_now(self._project)
+        status = None if now is None else now.status()
         running = status is not None and status.state == "running"
-        may_go_on = status is not None and status.state in ("stopped", "failed") and runs[0].can_go_on
+        may_go_on = status is not None and status.state in ("stopped", "failed") and now.can_go_on
         progress = NOTHING_TRAINED if status is None else progress_html(status)
         lines = [] if status is None else status.lines
-        done = [run for run in runs if run.is_done]
+        done = finished_runs(self._project)
         shown = None if running else next((run for run in done if run.name == which), done[0] if done else None)
-        newest, names = newest_training(self._project), [run.name for run in done]
+        newest, names = next(iter(done), None), [run.name for run in done]
         return [
             _introduction(newest),
             gr.update(visible=not running, value="Train again" if done else "Train"),
@@ -102,13 +103,13 @@ class TrainTab:
 
     def stop(self) -> list[Any]:
         """Stop the training that runs."""
-        for run in project_runs(self._project)[:1]:
+        if (run := run_of_now(self._project)) is not None:
             run.cancel()
         return self.show()
 
     def go_on(self) -> list[Any]:
         """Go on with the training that was stopped."""
-        for run in project_runs(self._project)[:1]:
+        if (run := run_of_now(self._project)) is not None:
             resume(run)
         return self.show()
 
@@ -122,7 +123,7 @@ class TrainTab:
     def _outcome(self, run: Run | None) -> list[Any]:
         if run is None:
             return ["", ""]
-        page = run.folder / PAGE
+        page = run.folder / REPORT / REPORT_FILE
         link = f'<p><a href="{address(str(page))}" target="_blank">Open the whole report</a></p>'
         items = []
         for one in changed_pictures(run.folder, MOST_CHANGED):

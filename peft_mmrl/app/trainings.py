@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..projects.project import Project
-from ..projects.project_runs import Run, project_runs
+from ..projects.project_runs import Run
 
 
 NEWEST = "/newest"  # in place of a run's name, which has no slash
 
 
-def finished(project: Project) -> list[Run]:
-    """The trainings that have ended well, the newest first."""
-    return [run for run in project_runs(project) if run.is_done]
-
-
 def training_choices(runs: list[Run]) -> list[tuple[str, str]]:
-    """What can be chosen from, as words and value: the newest, whichever it will be, and the others by name."""
+    """What can be chosen from, as words and value: the newest, whichever it will be, and the others by name.
+
+    Args:
+        runs: see `finished_runs`.
+    """
     others = [(f"Training “{run.name}”", run.name) for run in runs[1:]]
     return [*((f"The newest training ({run.name})", NEWEST) for run in runs[:1]), *others]
 
@@ -26,7 +24,7 @@ def chosen_training(runs: list[Run], which: Any) -> Run:
     """The training that a choice means.
 
     Args:
-        runs: see `finished`.
+        runs: see `finished_runs`.
         which: the name of one; `NEWEST` or None: the newest.
 
     Raises:

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 
 from ..projects.intake import add_pictures
+from ..projects.project_runs import finished_runs
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
 from .desk import FETCHING, Desk, in_turn, told
 from .figure import Figure
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
-from .trainings import NEWEST, chosen_training, finished, training_choices
+from .trainings import NEWEST, chosen_training, training_choices
 from .uploads import uploaded
 from .words import note
 
@@ -78,7 +79,7 @@ class TryTab:
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
         """Values of `outputs`, as it is on the disk."""
-        runs = finished(self._project)
+        runs = finished_runs(self._project)
         if not runs:  # nothing is chosen, so that the first training answers as soon as there is one
             return [gr.update(choices=[], value=None, visible=False), *self._ask(None, given)]
         choices = [*training_choices(runs), (LABEL_AT_ONCE, AT_ONCE)]
@@ -97,7 +98,7 @@ class TryTab:
             return [WAITING if self._project.class_folders() else NOTHING_TO_TRY, *hidden]
         if self._desk.fetches:
             gr.Info(FETCHING)
-        runs = finished(self._project)
+        runs = finished_runs(self._project)
         run = None if which == AT_ONCE or not (which or runs) else chosen_training(runs, which).name
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)
         if not answer.ranks:

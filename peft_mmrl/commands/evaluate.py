@@ -30,6 +30,7 @@ from ..data import (
     read_class_names,
 )
 from ..reports import summary, write_report
+from ..reports.reading import METRICS_FILE, REPORT_FILE
 from ..scoring.labelled import predict
 from ..scoring.robustness import describe_corruptions, under_corruptions
 from ..scoring.unlabelled import base_tokenizer, load_classifier, read_config
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> None:
     with clear_errors():
         cli.check_arguments(args)
         folder = RunFolder(args.output_dir)
-        folder.check("evaluation", overwrite=args.overwrite_output_dir, own=["report.html", "metrics.json"])
+        folder.check("evaluation", overwrite=args.overwrite_output_dir, own=[REPORT_FILE, METRICS_FILE])
         others = {"the adapter": args.adapter, "--class_names": args.class_names, "--base_model": args.base_model}
         folder.check_inputs({"the data": args.data}, others)
         accelerator = make_accelerator(mixed_precision=args.mixed_precision)

@@ -12,15 +12,13 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from ..data import TrainingData, save_trained_on
 from ..hub.card import CARD_FILE, write_card
 from ..reports import compute_metrics, rungs_in, summary, training_added, write_report
+from ..reports.reading import REPORT, REPORT_FILE
 from ..scoring.held_out import CAVEAT, Confidence
 from ..scoring.labelled import Predictions
 from ..scoring.rungs import describe_rungs
 from ..training.run_folder import CHECKPOINT, RunFolder, writing
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from .why import Why
-
-
-REPORT = "report"
 
 
 def describe_results(predictions: Predictions | None) -> list[str]:
@@ -101,7 +99,7 @@ def write_results(
                 "eval_data": data.validation_source,
                 "pictures": [new / REPORT / "per_class.png", new / REPORT / "reliability.png"],
             }
-            page = place / REPORT / "report.html"
+            page = place / REPORT / REPORT_FILE
             lines = [
                 *summary(metrics),
                 describe_rungs(rungs_in(metrics)),

@@ -2,27 +2,25 @@
 
 Measured on the demo's digits (6 or 12 pictures of each, a tenth of the labels planted wrong, 8 draws): of as many
 pictures as were planted, taken from the top of those whose labels are doubted, 94 % were planted by the answers of a
-training's folds, and 82 % by those without training; both name 98 % of them, among 11 and 15 pictures on average. So
-a training's answers count where there are such, and those without training, which know all that has changed since, for
+training's folds, and 82 % by those without training; both name 98 % of them, among 11 and 15 pictures on average. (All
+classes had pictures, and the training knew them all: with classes that are newer than it, nothing was measured.) So a
+training's answers count where there are such, and those without training, which know all that has changed since, for
 the others.
 """
 
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 
+from ..reports.reading import REPORT, read_predictions
 from .instant import Held, Instant
 from .project import Project
-from .project_runs import PREDICTIONS, Run, newest_training
-from .since_training import learned_from
+from .project_runs import Run, newest_training
+from .since_training import is_of_all, learned_from
 
 
-COLUMN = "probability_"  # of a class in there
 FEWEST = 0.5  # share of the pictures that a training must have answered to be asked at all
 
 
@@ -32,7 +30,8 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
     A training is asked for a picture where its folds have answered it, and where its content and its class are still
     those of that time. Of classes that it does not know (new ones, those known by name alone, renamed ones) the
     decision without training says how likely they are, and the training shares out the rest. It is not asked at all
-    where it was a quick one, or where it knows less than half of the pictures that are held out.
+    where it was a quick one, where its figures are of other pictures than those that it learned from (`--eval_dir`),
+    whose paths say nothing here, or where it knows less than half of the pictures that are held out.
 
     Args:
         project: whose runs are looked at.
@@ -45,7 +44,8 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
     if held is None:
         return None
     newest = newest_training(project)
-    rows = {} if newest is None else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
+    is_asked = newest is not None and not newest.is_quick and is_of_all(newest)
+    rows = {} if not is_asked else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
     probabilities, taken = held.probabilities.clone(), 0
     for place, (picture, label) in enumerate(zip(held.pictures, held.labels.tolist(), strict=True)):
         said, shares = rows.get(picture, (None, {}))
@@ -65,25 +65,9 @@ def _rows_of(run: Run, digests: dict[str, str]) -> dict[str, tuple[str, dict[str
         run: a training.
         digests: content of the project's pictures, by path.
     """
-    path = run.folder / PREDICTIONS
-    try:
-        found = _read(path, path.stat().st_mtime_ns)
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}
     known = learned_from(run)
     return {
-        f"pictures/{path}": row for path, row in found.items() if known.get(path) == digests.get(f"pictures/{path}")
+        f"pictures/{row.path}": (row.label, row.shares)
+        for row in read_predictions(run.folder / REPORT)
+        if known.get(row.path) == digests.get(f"pictures/{row.path}")
     }
-
-
-@lru_cache(maxsize=2)
-def _read(path: Path, changed: int) -> dict[str, tuple[str, dict[str, float]]]:
-    """For each picture its class and the probabilities by class; of more than 100 classes there are none."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return {
-            row["path"]: (
-                row["label"],
-                {name.removeprefix(COLUMN): float(row[name]) for name in row if name.startswith(COLUMN)},
-            )
-            for row in csv.DictReader(file)
-        }

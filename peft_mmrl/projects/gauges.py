@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..scoring.confidence import accuracy_interval
-
 
 MORE = 4  # pictures
 MISSED = 0.1  # share of a class's probability that must be missed before it is said to need more
@@ -33,8 +31,6 @@ class Gauge:
         pictures: how many it has.
         asked: how many of them were held out.
         recall: share of these that were recognised; None: none was held out.
-        interval: 90 % interval of the recall; None: the same.
-        helps: by how much four more pictures of it would raise the probability of its own class, estimated, 0 to 1.
         is_most: whether more pictures help most here, of all classes.
         words: what to do.
     """
@@ -43,8 +39,6 @@ class Gauge:
     pictures: int
     asked: int
     recall: float | None
-    interval: tuple[float, float] | None
-    helps: float
     is_most: bool
     words: str
 
@@ -80,10 +74,10 @@ def gauges(
     found = []
     for place, name in enumerate(class_names):
         n = asked[place]
-        known = (right[place] / n, accuracy_interval(right[place], n)) if n else (None, None)
+        recall = right[place] / n if n else None
         is_most = missed[place] >= MISSED and helps[place] >= max(helps) / 2
         words = _words(name, counts[place], n, right[place], missed[place], is_most)
-        found.append(Gauge(name, counts[place], n, *known, helps[place], is_most, words))
+        found.append(Gauge(name, counts[place], n, recall, is_most, words))
     return found
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -97,15 +96,8 @@ class ProjectFolder:
         Raises:
             ValueError: it has no place `{}` for the name.
         """
-        self._change_settings(template=template)
-
-    def set_base_model(self, base_model: str) -> None:
-        """Let trainings begin with another CLIP."""
-        self._change_settings(base_model=base_model)
-
-    def _change_settings(self, **changes: Any) -> None:
         with self.locked():
-            replace(self.settings, **changes).write(self.folder)
+            replace(self.settings, template=template).write(self.folder)
 
     def path(self, relative: str) -> Path:
         """The file or folder that a name in a request means, whether it is there or not.

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import LINK, is_hidden, natural_key
 from ..scoring.file_names import key_of_name
-from ..training.checkpoints import is_checkpoint
 from ..training.run_folder import CHECKPOINT, RUN_FILE, RunFolder
 from ..training.under_way import read_under_way
 from .better_names import read_better_names
+from .going_on import is_as_then, run_of_checkpoint
 from .placing import is_plain
 from .project import Project
 from .project_folder import UNSHOWN
 from .run_command import as_arguments, launch
-from .run_words import phase_words, why_failed
+from .run_words import CHANGED, phase_words, why_failed
 from .under_training import (
     ADAPTERS,
     LOGS,
@@ -32,7 +33,6 @@ from .under_training import (
 
 
 SHOWN_LINES = 40
-PREDICTIONS = Path("report") / "predictions.csv"  # in the folder of a run
 BY_COMMAND = "This training was started by a command, and has not ended well"
 
 
@@ -97,10 +97,16 @@ class Run:
             return False
 
     @property
+    def is_quick(self) -> bool:
+        """Whether it was fitted without training."""
+        return bool(self.description.get("quick"))
+
+    @property
     def can_go_on(self) -> bool:
-        """Whether `resume` has something to go on from."""
+        """Whether `resume` has something to go on from, which pictures and classes still fit."""
         record = TrainingRecord.read(record_of(self.project.folder, self.name))
-        return record is not None and not self.is_done and is_checkpoint(self.folder / CHECKPOINT)
+        checkpoint = None if record is None or self.is_done else run_of_checkpoint(self.folder / CHECKPOINT)
+        return checkpoint is not None and is_as_then(self.project, checkpoint)
 
     def status(self) -> Status:
         """How it is just now; it may be asked at any time, by any process."""
@@ -125,20 +131,21 @@ class Run:
     @property
     def seconds(self) -> float | None:
         """How long it took, where it has ended well, at one go, and was started from here; None: that is not known."""
-        path = record_of(self.project.folder, self.name)
-        record = TrainingRecord.read(path)
+        record = TrainingRecord.read(record_of(self.project.folder, self.name))
         if record is None or record.is_resumed:
             return None
         try:
-            begun = path.stat().st_mtime
-            found = (self.folder / RUN_FILE).stat().st_mtime - begun
-        except OSError:
+            found = (self.folder / RUN_FILE).stat().st_mtime - record.begun
+        except (OSError, TypeError):  # of an older version, or damaged
             return None
         return found if self.is_done and found > 0 else None  # a clock may have been set back meanwhile
 
     @property
     def _way_on(self) -> str:
-        return "It can go on where it was." if self.can_go_on else "It can be started again."
+        if self.can_go_on:
+            return "It can go on where it was."
+        is_lost = run_of_checkpoint(self.folder / CHECKPOINT) is not None
+        return CHANGED if is_lost else "It can be started again."
 
     def _lines(self) -> list[str]:
         try:
@@ -186,9 +193,27 @@ def project_runs(project: Project) -> list[Run]:
     return [Run(project, name) for name in sorted(by_name, key=lambda name: _time_of(project, name), reverse=True)]
 
 
+def finished_runs(project: Project) -> list[Run]:
+    """The runs that have ended well, the newest first; after them those that were fitted without training."""
+    return sorted((run for run in project_runs(project) if run.is_done), key=lambda run: run.is_quick)
+
+
 def newest_training(project: Project) -> Run | None:
-    """The newest run that has ended well and has trained; None: there is none."""
-    return next((run for run in project_runs(project) if run.is_done and not run.description.get("quick")), None)
+    """What the page calls the newest training: the first one of `finished_runs`; None: there is none."""
+    return next(iter(finished_runs(project)), None)
+
+
+def run_of_now(project: Project) -> Run | None:
+    """The run that is trained just now, whatever has been written since by others, or else the newest one.
+
+    Returns:
+        None: there is none.
+    """
+    name = running_training(project.folder)
+    if name is not None:
+        with suppress(ValueError):  # a name, or a link, that leads elsewhere: nothing is done there
+            return Run(project, name)
+    return next(iter(project_runs(project)), None)
 
 
 def _time_of(project: Project, name: str) -> float:
@@ -201,12 +226,11 @@ def _time_of(project: Project, name: str) -> float:
     return max(times)
 
 
-def start(project: Project, quick: bool = False, **options: Any) -> Run:
+def start(project: Project, **options: Any) -> Run:
     """Begin a training.
 
     Args:
         project: whose classes are learned.
-        quick: no training: how CLIP as it is decides, fitted in a moment.
         options: of `peft-mmrl train`, see `run_command.OPTIONS`.
 
     Raises:
@@ -218,7 +242,7 @@ def start(project: Project, quick: bool = False, **options: Any) -> Run:
         _refuse_second(project)
         _check_pictures(project)
         run = Run(project, _free_run(project))
-        launch(project, run.name, [*given, "--quick"] if quick else given)
+        launch(project, run.name, given)
     return run
 
 
@@ -226,7 +250,8 @@ def resume(run: Run) -> Run:
     """Go on with a run that was stopped or has failed, or begin it again where there is no checkpoint.
 
     Raises:
-        ValueError: it is done, it was started by a command, or another training runs.
+        ValueError: it is done, it was started by a command, another training runs, or pictures or classes were changed
+            since its checkpoint, which is kept.
         OSError: the project cannot be written to.
     """
     with run.project.locked():
@@ -237,8 +262,11 @@ def resume(run: Run) -> Run:
         if record is None:
             raise ValueError(f"{BY_COMMAND}: go on with it there, or start a new one.")
         _check_pictures(run.project)
-        # the latter, since there may be a part of the first checkpoint
-        way_on = "--resume_from_checkpoint=latest" if run.can_go_on else "--overwrite_output_dir"
+        checkpoint = run_of_checkpoint(run.folder / CHECKPOINT)
+        if checkpoint is not None and not is_as_then(run.project, checkpoint):
+            raise ValueError(CHANGED)
+        # the former, since there may be a part of the first checkpoint
+        way_on = "--overwrite_output_dir" if checkpoint is None else "--resume_from_checkpoint=latest"
         launch(run.project, run.name, record.options, way_on)
     return run
 

@@ -85,7 +85,8 @@ def launch(project: Project, name: str, options: list[str], *more: str) -> None:
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
         )
     is_resumed = any(option.startswith("--resume_from_checkpoint") for option in more)
-    TrainingRecord(options, process.pid, platform.node(), is_resumed=is_resumed).write(record_of(folder, name))
+    record = TrainingRecord(options, process.pid, platform.node(), is_resumed=is_resumed, begun=time.time())
+    record.write(record_of(folder, name))
     while process.poll() is None and not is_held(lock):  # from then on everybody sees that it runs
         time.sleep(0.02)
     threading.Thread(target=process.wait, daemon=True).start()  # so that it does not stay as a zombie

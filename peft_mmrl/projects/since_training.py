@@ -40,6 +40,13 @@ def learned_from(run: Run) -> dict[str, str]:
         return {}
 
 
+def is_of_all(run: Run) -> bool:
+    """Whether a training learned from all pictures that it was given, so that its figures are those of its folds."""
+    description = run.description
+    split = description.get("split")
+    return isinstance(split, dict) and set(split) == {"train"} and not description.get("shots")
+
+
 def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[str]) -> Changes | None:
     """What is different from what a training learned from.
 
@@ -54,10 +61,9 @@ def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[s
     Returns:
         None: that cannot be told, or it learned from a part of them, or from those of another place.
     """
-    description, before = run.description, learned_from(run)
-    if description.get("shots") or len(description.get("split") or {}) > 1:
+    if not is_of_all(run):
         return None
-    then = Counter((digest, path.split("/")[0]) for path, digest in before.items())
+    then = Counter((digest, path.split("/")[0]) for path, digest in learned_from(run).items())
     now = Counter((digest, path.split("/")[1]) for path, digest in pictures.items())
     if not {digest for digest, _ in then} & {digest for digest, _ in now}:
         return None
@@ -65,7 +71,7 @@ def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[s
     then = Counter({(digest, renamed.get(folder, folder)): count for (digest, folder), count in then.items()})
     came, went = (Counter(digest for digest, _ in some.elements()) for some in (now - then, then - now))
     moved = (came & went).total()
-    known = description.get("classes") or []
+    known = run.description.get("classes") or []
     new = tuple(name for name in class_names if name not in known)
     return Changes(came.total() - moved, moved, went.total() - moved, new)
 

@@ -26,6 +26,7 @@ class TrainingRecord:
         computer: that it runs on.
         is_cancelled: whether it was asked to stop.
         is_resumed: whether it went on from a checkpoint.
+        begun: when, in seconds since 1970; None: not known.
     """
 
     options: list[str]
@@ -33,6 +34,7 @@ class TrainingRecord:
     computer: str = ""
     is_cancelled: bool = False
     is_resumed: bool = False
+    begun: float | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self | None:

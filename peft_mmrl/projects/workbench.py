@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -62,8 +61,7 @@ class Workbench:
         self._loading, self._updating = threading.Lock(), threading.RLock()
         self._base: BaseModel | None = None
         self._refused: tuple[str, float, Exception] | None = None  # name, when, and why a base model was not loaded
-        self._instant: Instant | None = None
-        self._state: Any = None  # what that was made of
+        self._known: tuple[tuple, Instant] | None = None  # what was made last, after what it was made of
 
     @property
     def base(self) -> BaseModel:
@@ -76,7 +74,7 @@ class Workbench:
         name = self.project.settings.base_model
         with self._loading:
             if self._base is None or self._base.name != name:
-                self._base, self._instant = self._load(name), None
+                self._base = self._load(name)
             return self._base
 
     def _load(self, name: str) -> BaseModel:
@@ -97,9 +95,11 @@ class Workbench:
 
     @property
     def instant(self) -> Instant:
-        """What the last `update` gave; the first time it is called here."""
-        with self._updating if self._instant is None else nullcontext():
-            return self._instant or self.update()
+        """What the last `update` gave; the first time, and with another base model, it is called here."""
+        known = self._known
+        if known is None or known[0][0] is not self._base:
+            return self.update()
+        return known[1]
 
     def update(self, on_progress: OnProgress | None = None) -> Instant:
         """Look at new pictures, and fit the decision without training to all that there are.
@@ -118,10 +118,9 @@ class Workbench:
             labels = [one.name for one, own in zip(classes, pictures, strict=True) for _ in own]
             sights = Sights.of(self.project, [*chain(*pictures)], labels, [one.name for one in classes])
             state = base, classes, template, [fact.digest for fact in sights.facts], sights.unreadable
-            if self._instant is None or self._state != state:
-                self._instant = fit_instant(base, classes, template, sights, on_progress)
-                self._state = state
-            return self._instant
+            if self._known is None or self._known[0] != state:
+                self._known = state, fit_instant(base, classes, template, sights, on_progress)
+            return self._known[1]
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -174,7 +173,13 @@ class Workbench:
             for row in chosen
         ]
 
-    def held_out(self) -> Held | None:
-        """Answers to the pictures, each by a model that was fitted without it, see `best_held_out`; None: there are
-        none."""
-        return best_held_out(self.project, self.instant)
+    def held_out(self, instant: Instant | None = None) -> Held | None:
+        """Answers to the pictures, each by a model that was fitted without it, see `best_held_out`.
+
+        Args:
+            instant: whose pictures and classes these are, for those who read both; None: what is known now.
+
+        Returns:
+            None: there are none.
+        """
+        return best_held_out(self.project, self.instant if instant is None else instant)

@@ -17,6 +17,7 @@ from ..scoring.labelled import Predictions
 from .certainty import sets_and_naming
 from .gallery import Shown, choose_pictures
 from .page import render_page
+from .reading import METRICS_FILE, OF_CLASS, PREDICTIONS_FILE, REPORT_FILE
 from .results import by_change, compute_metrics
 
 
@@ -86,13 +87,13 @@ def write_report(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / "config.json", settings)
-    _write_json(folder / "metrics.json", metrics)
+    _write_json(folder / METRICS_FILE, metrics)
     if split is not None:
         _write_json(folder / "split.json", split)
-    _write_rows(folder / "predictions.csv", predictions)
+    _write_rows(folder / PREDICTIONS_FILE, predictions)
     for name, content in figures.items():
         (folder / f"{name}.png").write_bytes(content)
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    (folder / REPORT_FILE).write_text(page, encoding="utf-8")
     return metrics
 
 
@@ -162,7 +163,7 @@ def _write_rows(path: Path, predictions: Predictions) -> None:
         said += [[names[label] for label in predicted], [f"{value:.6f}" for value in largest.tolist()]]
     said.append((predictions.probabilities.argmax(dim=1) == predictions.labels).tolist())
     if len(names) <= MOST_COLUMNS:
-        columns, shares = [f"probability_{name}" for name in names], predictions.probabilities
+        columns, shares = [f"{OF_CLASS}{name}" for name in names], predictions.probabilities
     else:
         columns = ["own_probability"]
         shares = predictions.probabilities.gather(1, predictions.labels[:, None])

@@ -121,7 +121,8 @@ def read_under_way(folder: Path) -> dict[str, Any] | None:
 
 def is_held(path: Path) -> bool:
     """Whether a process holds a lock, by its file; where that cannot be told, no."""
-    if not path.is_file():
+    seen = _made(path)
+    if seen is None:
         return False
     lock = FileLock(path, timeout=ASKING, poll_interval=ASKING / 10, thread_local=False)
     try:
@@ -130,5 +131,16 @@ def is_held(path: Path) -> bool:
         return True
     except OSError:
         return False
+    if _made(path) != seen:  # the run took its own away just before, and asking has made another
+        with suppress(OSError):  # while it is held, as in `end`
+            path.unlink()
     lock.release()
     return False
+
+
+def _made(path: Path) -> tuple[int, int] | None:
+    """Which file that is, and of when; None: there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return (found.st_ino, found.st_ctime_ns) if path.is_file() else None
+    return None
