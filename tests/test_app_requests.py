@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +213,28 @@ def test_folders_in_names_are_classes_and_lead_nowhere_else(place, client, drops
     assert not list((project / "pictures").rglob("evil*")) and not list((project / "pictures" / "linked").glob("5*"))
     assert not any(os.path.exists(one["path"]) for one in given)
     shutil.rmtree(project / "pictures" / "oak")
+
+
+def component(client, name):
+    """The functions of the page that answer events of the component of this name."""
+    config = client.get("/config").json()
+    number = next(one["id"] for one in config["components"] if one["props"].get("elem_id") == name)
+    return [one["id"] for one in config["dependencies"] if number in [target[0] for target in one["targets"]]]
+
+
+def test_a_click_that_comes_behind_a_drop_takes_no_other_picture_out(place, client, drops):
+    project = Project.open(place / "project")
+    for number in (2, 3):
+        (project.pictures / "cat" / f"p{number}.png").write_bytes(picture(100 + number))
+    (choose,), (mark,), (take_out,) = (component(client, name) for name in ("classes", "thumbnails", "take-out"))
+    seen = re.search(r'data-shown=\\"(\w+)', call(client, choose, [None]))[1]
+    call(client, drops["drop"], [[dropped(client, "a first one.png", picture(101))], "cat"])
+    call(client, mark, [None], {"shown": seen, "marked": [0]})
+    now = re.search(r'data-shown=\\"(\w+)', call(client, take_out, [None, "cat"]))[1]
+    assert project.removed_pictures() == []
+    call(client, mark, [None], {"shown": now, "marked": [0]})
+    call(client, take_out, [None, "cat"])
+    assert project.removed_pictures() == ["removed/cat/a first one.png"]
 
 
 @pytest.mark.parametrize(
