@@ -612,6 +612,45 @@ def test_folders_that_lead_elsewhere_are_refused_and_nothing_is_written_outside(
     assert sorted(tmp_path.iterdir()) == sorted([*outside, tmp_path / "up"])
 
 
+def test_a_folder_of_many_classes_looks_through_the_project_once(project, tmp_path, monkeypatch):
+    walked, walk = [], project_folder.walk
+    monkeypatch.setattr(project_folder, "walk", lambda folder, *a, **b: walked.append(folder) or walk(folder, *a, **b))
+    found = add_folder(
+        project, in_folders(tmp_path / "up", *(f"all/c{n}/{m}.png" for n in range(9) for m in (0, 1))), None
+    )
+    assert len(found.classes) == 9 and len(found.added) == 18
+    assert walked.count(project.pictures) == 1 and walked.count(project.removed) == 1
+
+
+def test_a_project_is_full_also_in_the_middle_of_a_folder(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "MOST_PICTURES", 11)
+    found = add_folder(project, in_folders(tmp_path / "up", *(f"all/{n}/{m}.png" for n in "ab" for m in (0, 1))), None)
+    assert found.classes == {"a": 2, "b": 1} and found.refused == [("b/1.png", intake.FULL)]
+
+
+@pytest.mark.parametrize("depth", [30, 1900])
+def test_folders_that_lie_too_deep_are_refused_and_the_others_taken(project, tmp_path, depth):
+    names = [f"all/oak/{'a/' * depth}1.png", "all/oak/2.png", f"all/oak/{'b/' * 15}3.png"]
+    found = add_folder(project, in_folders(tmp_path / "up", *names), None)
+    assert found.classes == {"oak": 2} and found.refused == [("1.png", folder_intake.TOO_DEEP)]
+    assert counts(project)["oak"] == 2
+
+
+def test_a_file_that_goes_while_it_is_taken_in_is_refused_and_the_others_taken(project, tmp_path, monkeypatch):
+    def find(contents, path):
+        if path.suffix == ".png" and not contents.found:
+            contents.found = True
+            path.unlink()
+        return staged_find(contents, path)
+
+    staged_find = staging.Contents.find
+    monkeypatch.setattr(staging.Contents, "found", False, raising=False)
+    monkeypatch.setattr(staging.Contents, "find", find)
+    files = [(f"n{n}.png", write_picture(tmp_path / f"n{n}.png", 60 + n)) for n in range(2)]
+    found = add_pictures(project, files, "cat")
+    assert found.added == ["pictures/cat/n1.png"] and found.refused[0][0] == "n0.png"
+
+
 # --- classes --------------------------------------------------------------------------------------------------------
 
 

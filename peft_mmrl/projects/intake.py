@@ -35,7 +35,12 @@ class Intake:
 
 
 def add_pictures(
-    project: Project, files: Iterable[tuple[str, Path]], class_name: str | None, *, keep_folders: bool = False
+    project: Project,
+    files: Iterable[tuple[str, Path]],
+    class_name: str | None,
+    *,
+    keep_folders: bool = False,
+    room: int | None = None,
 ) -> Intake:
     """Copy files into a class.
 
@@ -46,6 +51,7 @@ def add_pictures(
         files: for each what its owner calls it, and where it lies now.
         class_name: name of the class's folder; None: into the pictures without a class.
         keep_folders: folders before a name, with `/`, become folders in the class; else they do not count.
+        room: how many pictures more the project takes, where that is known already; None: they are counted.
 
     Raises:
         ValueError: there is no such class.
@@ -53,7 +59,8 @@ def add_pictures(
     """
     if class_name is not None:
         project.class_folder(class_name)
-    intake, staged, room = Intake(), [], _room(project)
+    intake, staged = Intake(), []
+    most = room_in(project) if room is None else room
     forget_left_behind(project)
     try:
         for name, source in files:
@@ -61,14 +68,14 @@ def add_pictures(
             if keep_folders:
                 shown = "/".join([*map(safe_name, name.split("/")[:-1]), shown])
             try:
-                if len(staged) >= room:
+                if len(staged) >= most:
                     raise PictureError(FULL)
                 staged.append((shown, stage(project, shown, Path(source))))
             except PictureError as error:
                 intake.refused.append((shown, error.reason))
             except (OSError, ValueError) as error:
                 intake.refused.append((shown, f"it cannot be copied: {getattr(error, 'strerror', None) or error}"))
-        _place(project, staged, class_name, intake)
+        _place(project, staged, class_name, intake, room)
     finally:
         for _, part in staged:
             with suppress(OSError):
@@ -76,7 +83,13 @@ def add_pictures(
     return intake
 
 
-def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str | None, intake: Intake) -> None:
+def _place(
+    project: Project,
+    staged: Sequence[tuple[str, Path]],
+    class_name: str | None,
+    intake: Intake,
+    room: int | None,
+) -> None:
     """Give pictures that are whole their names."""
     if not staged:
         return
@@ -87,29 +100,32 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
             intake.refused += [(name, str(error)) for name, _ in staged]
             return
         folder.mkdir(parents=True, exist_ok=True)
-        there, places, room = _contents(project, class_name), FreePlaces(), _room(project)
+        there, places = _contents(project, class_name), FreePlaces()
+        room = room_in(project) if room is None else room
         for name, part in staged:
-            if same := there.find(part):
-                intake.refused.append((name, f"it is there already: {project.relative(same)}"))
-            elif room <= 0:
-                intake.refused.append((name, FULL))
-            else:
-                wanted = folder / name
-                try:
-                    project.path(project.relative(wanted.parent))  # no link has been planted on the way
-                    wanted.parent.mkdir(parents=True, exist_ok=True)
-                    target = places.near(wanted, part.suffix)
-                    place(part, target)
-                except (OSError, ValueError) as error:
-                    reason = getattr(error, "strerror", None) or error
-                    intake.refused.append((name, f"it cannot be saved: {reason}"))
+            wanted = folder / name
+            try:
+                if same := there.find(part):
+                    intake.refused.append((name, f"it is there already: {project.relative(same)}"))
                     continue
+                if room <= 0:
+                    intake.refused.append((name, FULL))
+                    continue
+                project.path(project.relative(wanted.parent))  # no link has been planted on the way
+                wanted.parent.mkdir(parents=True, exist_ok=True)
+                target = places.near(wanted, part.suffix)
+                place(part, target)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                intake.refused.append((name, f"it cannot be saved: {reason}"))
+                continue
+            with suppress(OSError):  # it has gone meanwhile
                 there.add(target)
-                room -= 1
-                intake.added.append(project.relative(target))
+            room -= 1
+            intake.added.append(project.relative(target))
 
 
-def _room(project: Project) -> int:
+def room_in(project: Project) -> int:
     """How many pictures more the project takes."""
     areas = (project.pictures, project.unlabelled, project.removed)
     return MOST_PICTURES - sum(len(project.pictures_in(area)) for area in areas)
