@@ -133,6 +133,20 @@ def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#said", "it is there already")
 
 
+def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_taken(project, page, leaves):
+    page.evaluate("""() => {
+      const create = FileSystemDirectoryEntry.prototype.createReader;
+      FileSystemDirectoryEntry.prototype.createReader = function () {
+        const refused = (done, failed) => failed(new DOMException("", "NotReadableError"));
+        return this.name === "elm" ? { readEntries: refused } : create.call(this);
+      };
+    }""")
+    see(page, "#begin")
+    drag(page, "#begin", leaves)
+    assert "elm/this folder cannot be read" in see(page, "#said", "1 class from the folder: oak 4.").inner_text()
+    assert counts(project) == {"oak": 4}
+
+
 @pytest.mark.usefixtures("filled")
 def test_marks_stay_beside_what_is_written_and_are_counted(project, page):
     shutil.copy(project.pictures / "oak" / "0.png", project.pictures / "elm" / "same.png")

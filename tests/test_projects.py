@@ -729,7 +729,10 @@ def test_a_class_with_pictures_is_not_taken_away(project):
     (project.pictures / "cat" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
         project.remove_class("cat")
-    (project.pictures / "cat" / "notes.txt").unlink()
+    (project.pictures / "cat" / "notes.txt").rename(project.pictures / "cat" / ".picasa.ini")
+    with pytest.raises(ValueError, match=r"\(.picasa.ini\): move them away first. Those .* are hidden"):
+        project.remove_class("cat")
+    (project.pictures / "cat" / ".picasa.ini").unlink()
     (project.pictures / "cat" / ".DS_Store").write_bytes(b"")  # what systems leave everywhere keeps no class
     (project.pictures / "cat" / "scene").mkdir()
     project.remove_class("cat")
@@ -798,6 +801,28 @@ def test_classes_put_together_need_both(project):
             merge_classes(project, name, into)
     merge_classes(project, "cat", "cat")
     assert [len(one.pictures) for one in project.classes()] == [3, 3]
+
+
+@pytest.mark.parametrize("act", [merge_classes, lambda project, *names: project.rename_class(*names)])
+def test_what_was_taken_out_follows_its_class_beside_what_lies_there(project, act):
+    project.add_class("bird")
+    remove_pictures(project, ["pictures/cat/0.png", "pictures/cat/1.png"])
+    write_picture(project.removed / "bird" / "0.png", 95)  # of a class of that name
+    before = all_contents(project)
+    if act is not merge_classes:
+        project.remove_class("bird")
+    act(project, "cat", "bird")
+    assert {*project.removed_pictures()} == {f"removed/bird/{name}.png" for name in ("0", "0-2", "1")}
+    put_back(project, project.removed_pictures())
+    assert project.class_folders() == ["bird", "dog"] and all_contents(project) == before
+
+
+def test_a_link_beside_what_was_taken_out_is_not_followed(project, tmp_path):
+    remove_pictures(project, ["pictures/cat/0.png"])
+    (tmp_path / "elsewhere").mkdir()
+    (project.removed / "dog").symlink_to(tmp_path / "elsewhere")
+    merge_classes(project, "cat", "dog")
+    assert not list((tmp_path / "elsewhere").iterdir()) and (project.removed / "cat" / "0.png").is_file()
 
 
 def test_pictures_come_back_into_the_class_that_has_their_name_now(project):

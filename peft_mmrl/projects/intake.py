@@ -11,6 +11,7 @@ from ..data.folders import holds_picture, is_hidden
 from ..data.pictures import PictureError
 from ..scoring.file_names import safe_name
 from .agreed import follow_class
+from .moving import move_files, move_taken_out
 from .opening import MOST_PICTURES
 from .placing import FreePlaces, place
 from .project import Project
@@ -163,7 +164,7 @@ def move_pictures(project: Project, pictures: Sequence[str], class_name: str | N
     with project.locked():
         target = project.unlabelled if class_name is None else project.class_folder(class_name)
         found = _find(project, pictures, "pictures", "unlabelled")
-        return _move(project, {path: target / inner for path, (_, inner) in found.items()})
+        return move_files(project, {path: target / inner for path, (_, inner) in found.items()})
 
 
 def remove_pictures(project: Project, pictures: Sequence[str]) -> dict[str, str]:
@@ -178,7 +179,7 @@ def remove_pictures(project: Project, pictures: Sequence[str]) -> dict[str, str]
             path: project.removed / inner.name if name is None else project.removed / name / inner
             for path, (name, inner) in found.items()
         }
-        return _move(project, places)
+        return move_files(project, places)
 
 
 def put_back(project: Project, pictures: Sequence[str]) -> dict[str, str]:
@@ -195,7 +196,7 @@ def put_back(project: Project, pictures: Sequence[str]) -> dict[str, str]:
             path: project.unlabelled / inner if name is None else project.pictures / classes[name] / inner
             for path, (name, inner) in found.items()
         }
-        return _move(project, places)
+        return move_files(project, places)
 
 
 def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
@@ -209,6 +210,7 @@ def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
         moved = move_pictures(project, project.pictures_in(project.class_folder(name)), into)
         if name != into:
             follow_class(project, name, into)
+            move_taken_out(project, name, into)
             project.remove_class(name)
     return moved
 
@@ -241,29 +243,3 @@ def _find(project: Project, pictures: Sequence[str], *areas: str) -> dict[Path, 
     if any(path.is_relative_to(project.pictures) for path in found):
         refuse_while_training(project.folder)
     return found
-
-
-def _move(project: Project, places: dict[Path, Path]) -> dict[str, str]:
-    """Rename files to names like these that are free; folders that are empty then go, but those of classes."""
-    moved, free = {}, FreePlaces()
-    for source, wanted in places.items():
-        if wanted == source:
-            moved[project.relative(source)] = project.relative(source)
-            continue
-        project.path(project.relative(wanted.parent))  # no link has been planted on the way
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        target = free.near(wanted)
-        place(source, target)
-        moved[project.relative(source)] = project.relative(target)
-        _drop_empty(source.parent, project)
-    return moved
-
-
-def _drop_empty(folder: Path, project: Project) -> None:
-    kept = (project.pictures, project.unlabelled, project.removed)
-    while folder not in kept and folder.parent != project.pictures:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
-        folder = folder.parent
