@@ -49,8 +49,9 @@ class FaultsPanel:
 
     def after(self, event: Any) -> Any:
         """Look again after an event; returns what comes after that."""
-        looked = event.then(told(self._find), None, self.found, show_progress="hidden")
-        return looked.then(told(self._list), self.found, [self.panel, self.chosen, *self._outputs], **self._quiet)
+        listed, each = [self.panel, self.chosen, *self._outputs], {"trigger_mode": "multiple"}  # none is left out
+        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **each)
+        return looked.then(told(self._list), self.found, listed, **each, **self._quiet)
 
     def _find(self) -> list[Fault]:
         from ..projects.faults import find_faults

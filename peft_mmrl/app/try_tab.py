@@ -137,7 +137,7 @@ class TryTab:
         quiet = {"show_progress": "hidden", **in_turn("try")}
         shown = {**in_turn("try"), "preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
         held = self.picture.change(told(self._hold), self.picture, self.given, preprocess=False, **quiet)
-        held.then(told(self._ask), asked, self._answered, **shown)
+        held.then(told(self._ask), asked, self._answered, trigger_mode="multiple", **shown)  # also while one is asked
         self.which.input(told(self._ask), asked, self._answered, **shown)
         self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **quiet)
         if self._desk.read_only:
