@@ -81,6 +81,16 @@ def answering(project, monkeypatch):
     return tab, asked
 
 
+def test_a_picture_that_was_dropped_too_long_ago_goes_from_the_page(project, digits, answering):
+    tab, asked = answering
+    given = drop(project, digits["zero"][9])
+    shown = dict(zip(tab.outputs, tab.show(None, given), strict=True))
+    assert len(asked) == 1 and shown[tab.picture] is not None
+    os.unlink(given["path"])  # as Gradio does
+    shown = dict(zip(tab.outputs, tab.show(None, given), strict=True))
+    assert len(asked) == 1 and shown[tab.picture] is None and "Drop a picture" in shown[tab.answer]
+
+
 def test_the_newest_training_answers_unless_the_visitor_has_chosen_another(project, digits, answering):
     tab, asked = answering
     given = drop(project, digits["zero"][9])

@@ -133,6 +133,25 @@ def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#said", "it is there already")
 
 
+def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_taken(project, page, leaves):
+    page.evaluate("""() => {
+      const refused = (done, failed) => failed(new DOMException("", "NotReadableError"));
+      const get = DataTransferItem.prototype.webkitGetAsEntry;
+      DataTransferItem.prototype.webkitGetAsEntry = function () {
+        const entry = get.call(this), kind = Object.getPrototypeOf(entry), create = kind.createReader;
+        kind.createReader = function () {
+          return this.name === "elm" ? { readEntries: refused } : create.call(this);
+        };
+        return entry;
+      };
+    }""")
+    see(page, "#begin")
+    drag(page, "#begin", leaves)
+    said = see(page, "#said", "from the folder").inner_text()
+    assert "oak 4." in said and "elm/this folder cannot be read" in said, said
+    assert counts(project) == {"oak": 4}
+
+
 @pytest.mark.usefixtures("filled")
 def test_marks_stay_beside_what_is_written_and_are_counted(project, page):
     shutil.copy(project.pictures / "oak" / "0.png", project.pictures / "elm" / "same.png")

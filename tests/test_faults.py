@@ -74,6 +74,10 @@ def test_copies_are_told_from_near_copies_and_from_one_picture_in_two_classes(pr
     assert near.pictures == ["pictures/cat/1.png", "pictures/cat/again.jpg"]
     assert two.pictures == ["pictures/cat/2.png", "pictures/dog/cat.png"] and two.classes == ["cat", "dog"]
     assert two.words == "2 pictures in cat and dog are the same file: one of the labels is wrong."
+    (dog / "cat.png").unlink()
+    Image.open(cat / "2.png").save(dog / "cat.jpg", quality=95)
+    (two,) = faults_of(project, "two classes")
+    assert two.words.endswith("are nearly the same picture: probably one of the labels is wrong.")
     assert [fault.kind for fault in find_faults(project)][:3] == ["two classes", "equal copies", "near copies"]
 
 

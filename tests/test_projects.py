@@ -612,6 +612,45 @@ def test_folders_that_lead_elsewhere_are_refused_and_nothing_is_written_outside(
     assert sorted(tmp_path.iterdir()) == sorted([*outside, tmp_path / "up"])
 
 
+def test_a_folder_of_many_classes_looks_through_the_project_once(project, tmp_path, monkeypatch):
+    walked, walk = [], project_folder.walk
+    monkeypatch.setattr(project_folder, "walk", lambda folder, *a, **b: walked.append(folder) or walk(folder, *a, **b))
+    found = add_folder(
+        project, in_folders(tmp_path / "up", *(f"all/c{n}/{m}.png" for n in range(9) for m in (0, 1))), None
+    )
+    assert len(found.classes) == 9 and len(found.added) == 18
+    assert walked.count(project.pictures) == 1 and walked.count(project.removed) == 1
+
+
+def test_a_project_is_full_also_in_the_middle_of_a_folder(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(intake, "MOST_PICTURES", 11)
+    found = add_folder(project, in_folders(tmp_path / "up", *(f"all/{n}/{m}.png" for n in "ab" for m in (0, 1))), None)
+    assert found.classes == {"a": 2, "b": 1} and found.refused == [("b/1.png", intake.FULL)]
+
+
+@pytest.mark.parametrize("depth", [30, 1900])
+def test_folders_that_lie_too_deep_are_refused_and_the_others_taken(project, tmp_path, depth):
+    names = [f"all/oak/{'a/' * depth}1.png", "all/oak/2.png", f"all/oak/{'b/' * 15}3.png"]
+    found = add_folder(project, in_folders(tmp_path / "up", *names), None)
+    assert found.classes == {"oak": 2} and found.refused == [("1.png", folder_intake.TOO_DEEP)]
+    assert counts(project)["oak"] == 2
+
+
+def test_a_file_that_goes_while_it_is_taken_in_is_refused_and_the_others_taken(project, tmp_path, monkeypatch):
+    def find(contents, path):
+        if path.suffix == ".png" and not contents.found:
+            contents.found = True
+            path.unlink()
+        return staged_find(contents, path)
+
+    staged_find = staging.Contents.find
+    monkeypatch.setattr(staging.Contents, "found", False, raising=False)
+    monkeypatch.setattr(staging.Contents, "find", find)
+    files = [(f"n{n}.png", write_picture(tmp_path / f"n{n}.png", 60 + n)) for n in range(2)]
+    found = add_pictures(project, files, "cat")
+    assert found.added == ["pictures/cat/n1.png"] and found.refused[0][0] == "n0.png"
+
+
 # --- classes --------------------------------------------------------------------------------------------------------
 
 
@@ -690,7 +729,10 @@ def test_a_class_with_pictures_is_not_taken_away(project):
     (project.pictures / "cat" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
         project.remove_class("cat")
-    (project.pictures / "cat" / "notes.txt").unlink()
+    (project.pictures / "cat" / "notes.txt").rename(project.pictures / "cat" / ".picasa.ini")
+    with pytest.raises(ValueError, match=r"\(.picasa.ini\): move them away first. Those .* are hidden"):
+        project.remove_class("cat")
+    (project.pictures / "cat" / ".picasa.ini").unlink()
     (project.pictures / "cat" / ".DS_Store").write_bytes(b"")  # what systems leave everywhere keeps no class
     (project.pictures / "cat" / "scene").mkdir()
     project.remove_class("cat")
@@ -759,6 +801,28 @@ def test_classes_put_together_need_both(project):
             merge_classes(project, name, into)
     merge_classes(project, "cat", "cat")
     assert [len(one.pictures) for one in project.classes()] == [3, 3]
+
+
+@pytest.mark.parametrize("act", [merge_classes, lambda project, *names: project.rename_class(*names)])
+def test_what_was_taken_out_follows_its_class_beside_what_lies_there(project, act):
+    project.add_class("bird")
+    remove_pictures(project, ["pictures/cat/0.png", "pictures/cat/1.png"])
+    write_picture(project.removed / "bird" / "0.png", 95)  # of a class of that name
+    before = all_contents(project)
+    if act is not merge_classes:
+        project.remove_class("bird")
+    act(project, "cat", "bird")
+    assert {*project.removed_pictures()} == {f"removed/bird/{name}.png" for name in ("0", "0-2", "1")}
+    put_back(project, project.removed_pictures())
+    assert project.class_folders() == ["bird", "dog"] and all_contents(project) == before
+
+
+def test_a_link_beside_what_was_taken_out_is_not_followed(project, tmp_path):
+    remove_pictures(project, ["pictures/cat/0.png"])
+    (tmp_path / "elsewhere").mkdir()
+    (project.removed / "dog").symlink_to(tmp_path / "elsewhere")
+    merge_classes(project, "cat", "dog")
+    assert not list((tmp_path / "elsewhere").iterdir()) and (project.removed / "cat" / "0.png").is_file()
 
 
 def test_pictures_come_back_into_the_class_that_has_their_name_now(project):

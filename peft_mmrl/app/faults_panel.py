@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from .desk import Desk, told
+from .desk import Desk, in_turn, told
 from .marking import Marking
+from .words import pictures as in_pictures
 
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class FaultsPanel:
         self._desk = desk
         self.found = gr.State([])
         with gr.Column(visible=False, elem_id="faults") as self.panel:
-            self.chosen = gr.Radio([], label="Worth a look", type="index", elem_classes="lines")
+            self.chosen = gr.Radio([], label="Worth a look", elem_classes="lines")
             self.advice = gr.HTML()
             self.marking = Marking(
                 desk,
@@ -39,7 +40,8 @@ class FaultsPanel:
                 name="fault-pictures",
                 act_name="take-fault-out",
             )
-        self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, show_progress="hidden")
+        self._quiet = {"show_progress": "hidden", **in_turn("pictures")}  # as marks are, which count for one list
+        self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, **self._quiet)
 
     @property
     def _outputs(self) -> list[Any]:
@@ -47,27 +49,33 @@ class FaultsPanel:
 
     def after(self, event: Any) -> Any:
         """Look again after an event; returns what comes after that."""
-        return event.then(
-            told(self._find), None, [self.found, self.panel, self.chosen, *self._outputs], show_progress="hidden"
-        )
+        listed, each = [self.panel, self.chosen, *self._outputs], {"trigger_mode": "multiple"}  # none is left out
+        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **each)
+        return looked.then(told(self._list), self.found, listed, **each, **self._quiet)
 
-    def _find(self) -> list[Any]:
+    def _find(self) -> list[Fault]:
         from ..projects.faults import find_faults
 
-        found = find_faults(self._desk.project)
-        words = [fault.words for fault in found[:MOST_FAULTS]]
+        return find_faults(self._desk.project)
+
+    def _list(self, found: list[Fault]) -> list[Any]:
+        lines = [(fault.words, place) for place, fault in enumerate(found[:MOST_FAULTS])]  # two may say the same
+        number = f"{len(found)} things" if len(found) <= MOST_FAULTS else f"the first {MOST_FAULTS} of {len(found)}"
         radio = gr.update(
-            choices=words,
-            value=words[0] if words else None,
-            label=f"Worth a look: {len(found)} things",
+            choices=lines,
+            value=0 if lines else None,
+            label=f"Worth a look: {number}",
             visible=len(found) > 1,
         )
-        return [found, gr.update(visible=bool(found)), radio, *self._show(found, 0)]
+        return [gr.update(visible=bool(found)), radio, *self._show(found, 0)]
 
-    def _show(self, found: list[Fault], index: int | None) -> list[Any]:
-        fault = found[index] if index is not None and 0 <= index < len(found) else None
-        words = ""
+    def _show(self, found: list[Fault], place: int | None) -> list[Any]:
+        fault = found[place] if place in range(len(found)) else None
+        words, pictures = "", []
         if fault is not None:
-            only = f"<h3>Worth a look</h3><p>{escape(fault.words)}</p>" if len(found) == 1 else ""
-            words = f"{only}<p>{escape(fault.advice)}</p>"
-        return [words, *self.marking.show([] if fault is None else fault.pictures[:MOST_FAULTY])]
+            pictures = fault.pictures[:MOST_FAULTY]
+            words = f"<h3>Worth a look</h3><p>{escape(fault.words)}</p>" if len(found) == 1 else ""
+            words += f"<p>{escape(fault.advice)}</p>"
+            if len(fault.pictures) > MOST_FAULTY:
+                words += f'<p class="note">The first {MOST_FAULTY} of {in_pictures(len(fault.pictures))}:</p>'
+        return [words, *self.marking.show(pictures)]

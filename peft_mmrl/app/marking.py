@@ -23,7 +23,10 @@ element.addEventListener("click", (event) => {
   const mark = (one, marked) => one.setAttribute("aria-pressed", marked);
   if (all.includes(clicked)) mark(clicked, !isMarked(clicked));
   else { const marked = !all.every(isMarked); all.forEach((one) => mark(one, marked)); }
-  trigger("mark", { marked: all.flatMap((one, position) => (isMarked(one) ? [position] : [])) });
+  trigger("mark", {
+    shown: element.querySelector("[data-shown]").dataset.shown,
+    marked: all.flatMap((one, position) => (isMarked(one) ? [position] : [])),
+  });
 });
 """
 
@@ -51,7 +54,8 @@ class Marking:
         act_name: str | None = None,
     ) -> None:
         self._desk, self._label, self._words, self._captions = desk, label, act, captions
-        self.shown, self.marked = gr.State([]), gr.State([])  # lists of pictures, kept by the server
+        self.shown = gr.State(("", []))  # a name of the list that is shown, and its pictures
+        self.marked = gr.State([])  # pictures
         self.gallery = gr.HTML(
             visible=False,
             js_on_load=MARK_ON_CLICK,
@@ -77,27 +81,31 @@ class Marking:
 
     def show(self, pictures: Sequence[str]) -> list[Any]:
         """Values of `outputs` for pictures of which none is marked."""
-        gallery = gr.update(value=self._html(pictures), visible=bool(pictures))
-        return [list(pictures), [], gallery, gr.update(visible=False)]
+        name = secrets.token_hex(4)  # new each time: the page forgets its marks, and they count for no other list
+        gallery = gr.update(value=self._html(name, pictures), visible=bool(pictures))
+        return [(name, list(pictures)), [], gallery, gr.update(visible=False)]
 
-    def _mark(self, shown: list[str], event: gr.EventData) -> tuple[Any, ...]:
+    def _mark(self, shown: tuple[str, list[str]], event: gr.EventData) -> Any:
+        name, pictures = shown
+        if getattr(event, "shown", None) != name:  # what was clicked is shown no more: something came before
+            return gr.skip()
         given = getattr(event, "marked", None)
         positions = {one for one in given if type(one) is int} if isinstance(given, list) else set()
-        marked = [picture for position, picture in enumerate(shown) if position in positions]
+        marked = [picture for position, picture in enumerate(pictures) if position in positions]
         return marked, gr.update(visible=bool(marked)), self._words.format(in_pictures(len(marked)))
 
-    def _html(self, pictures: Sequence[str]) -> str:
+    def _html(self, list_name: str, pictures: Sequence[str]) -> str:
         project = self._desk.project
         names = project.prompt_names() if self._captions else {}
         items = []
         for picture in pictures:
             caption = ""
             if self._captions:
-                folder = picture.split("/")[1]
+                _, *folders, _ = picture.split("/")
+                folder = folders[0] if folders else ""  # none where it was taken out before it had a class
                 caption = f"<span>{escape(names.get(folder, folder))}</span>"
             source, name = address(thumbnail(project, picture)), escape(picture.rpartition("/")[2])
             image = f'<img src="{source}" alt="{name}" title="{name}" loading="lazy">'
             items.append(f'<button type="button" aria-pressed="false">{image}{caption}</button>')
         every = ', or <button type="button" class="every">mark all</button>' if len(items) > 1 else ""
-        fresh = secrets.token_hex(4)  # a page that shows the same pictures again forgets their marks
-        return f'<p class="note">{escape(self._label)}{every}</p><div data-shown="{fresh}">{"".join(items)}</div>'
+        return f'<p class="note">{escape(self._label)}{every}</p><div data-shown="{list_name}">{"".join(items)}</div>'

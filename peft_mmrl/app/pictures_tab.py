@@ -75,7 +75,15 @@ class PicturesTab:
                 gr.Markdown(
                     "These pictures are not used. They lie in the folder `removed`, and nothing is ever deleted."
                 )
-                self.removed = Marking(desk, "Click the pictures that you want back", "Put {} back", act_name="back")
+                self.removed = Marking(
+                    desk,
+                    "Click the pictures that you want back",
+                    "Put {} back",
+                    captions=True,
+                    name="removed-pictures",
+                    act_name="back",
+                )
+                self.more_removed = gr.Button("Show all", size="sm", visible=False, elem_id="show-removed")
         self._connect()
 
     def _build_panel(self) -> None:
@@ -95,7 +103,11 @@ class PicturesTab:
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
         own = [self.chosen, self.begin, self.busy, self.said, self.panel, self.title, self.target, self.more]
-        return [*own, *self.whole.outputs, *self.marking.outputs, self.taken_out, *self.removed.outputs]
+        return [*own, *self.whole.outputs, *self.marking.outputs, *self._outputs_of_removed]
+
+    @property
+    def _outputs_of_removed(self) -> list[gr.blocks.Block]:
+        return [self.taken_out, self.more_removed, *self.removed.outputs]
 
     def show(self, chosen: str | None, said: str = "", most: int = MOST_THUMBNAILS) -> list[Any]:
         """Values of `outputs`, as it is on the disk.
@@ -110,7 +122,6 @@ class PicturesTab:
         choices = [(f"{each.prompt_name} · {len(each.pictures)}", each.name) for each in found]
         own = [] if one is None else one.pictures
         others = [(each.prompt_name, each.name) for each in found if each is not one]
-        removed = self._project.removed_pictures()[:MOST_THUMBNAILS]
         return [
             gr.update(choices=choices, value=None if one is None else one.name, visible=bool(found)),
             gr.update(visible=one is None),
@@ -122,9 +133,13 @@ class PicturesTab:
             gr.update(value=f"Show all {len(own)}", visible=len(own) > most),
             *self.whole.show(one, others),
             *self.marking.show(own[:most]),
-            gr.update(visible=bool(removed)),
-            *self.removed.show(removed),
+            *self._show_removed(),
         ]
+
+    def _show_removed(self, most: int = MOST_THUMBNAILS) -> list[Any]:
+        removed = self._project.removed_pictures()
+        more = gr.update(value=f"Show all {len(removed)}", visible=len(removed) > most)
+        return [gr.update(visible=bool(removed)), more, *self.removed.show(removed[:most])]
 
     def _connect(self) -> None:
         project, chosen, faults = self._project, self.chosen, self.faults.marking
@@ -145,6 +160,9 @@ class PicturesTab:
 
         def show_all(chosen: str | None) -> list[Any]:
             return self.show(chosen, most=MOST_PICTURES)
+
+        def show_all_removed() -> list[Any]:
+            return self._show_removed(MOST_PICTURES)
 
         def take_out(marked: list[str], chosen: str | None) -> str | None:
             remove_pictures(project, marked)
@@ -176,6 +194,8 @@ class PicturesTab:
         self.after(self._on(self.tab.select, self.show, [chosen]))
         self._on(chosen.input, self.show, [chosen])
         self._on(self.more.click, show_all, [chosen])
+        quiet = {"show_progress": "hidden", **in_turn("pictures")}
+        self.more_removed.click(told(show_all_removed), None, self._outputs_of_removed, **quiet)
 
     def _on(self, event: Any, do: Callable[..., Any], inputs: list[Any], first: Any = (), **options: Any) -> Any:
         options = {"show_progress": "hidden", **in_turn("pictures"), **options}

@@ -12,7 +12,7 @@ import psutil
 from ..projects.project import Project
 
 
-UPLOADS = Path(".uploads")  # in the project's folder: what was dropped and not yet taken in, for each process a folder
+UPLOADS = Path(".uploads")  # in the project's folder: what was dropped within the hour, for each process a folder
 SHOWN = Path(".cache") / "shown"  # what the page shows or hands out
 THUMBNAILS = SHOWN / "thumbnails"
 TO_SAVE = SHOWN / "files"  # made to be saved elsewhere, for each process a folder

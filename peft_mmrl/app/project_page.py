@@ -30,7 +30,8 @@ def build_page(project: Project, *, read_only: bool = False) -> gr.Blocks:
         read_only: pictures can be tried, and nothing else.
     """
     name, desk, quiet = project.folder.name, Desk(project, read_only), {"show_progress": "hidden"}
-    with gr.Blocks(title=name, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    forgetting = 600, 3600  # seconds: every ten minutes what was dropped, or made to be saved, an hour ago
+    with gr.Blocks(title=name, analytics_enabled=False, delete_cache=forgetting) as page:
         gr.HTML(f"<h1>{escape(name)}</h1>", padding=False)
         figure = Figure(desk)
         with gr.Tabs():
@@ -39,7 +40,7 @@ def build_page(project: Project, *, read_only: bool = False) -> gr.Blocks:
                 pictures.after(page.load(told(pictures.show), pictures.chosen, pictures.outputs, **quiet))
                 TrainTab(desk, figure)
             trying = TryTab(desk, figure)
-            asked = [trying.which, trying.picture]
+            asked = [trying.which, trying.given]
             begun = page.load(told(trying.show), asked, trying.outputs, preprocess=False, **quiet)
             if read_only:
                 figure.after(begun)

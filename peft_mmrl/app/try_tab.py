@@ -54,6 +54,7 @@ class TryTab:
                     )
                 with gr.Column(min_width=280):
                     self.answer = gr.HTML(WAITING, elem_id="answer")
+            self.given = gr.State()  # the picture; kept by the server, as a page may not name one that has gone
             self.guess = gr.State()  # folder of the class that the picture is taken for
             with gr.Column(visible=False) as self.teach:
                 gr.HTML(TEACH)
@@ -74,16 +75,25 @@ class TryTab:
     @property
     def outputs(self) -> list[Any]:
         """What `show` fills."""
-        return [self.which, *self._answered]
+        return [self.which, self.picture, *self._answered]
 
     def show(self, which: str | None, given: dict | None) -> list[Any]:
-        """Values of `outputs`, as it is on the disk."""
+        """Values of `outputs`, as it is on the disk; a picture that was dropped too long ago goes."""
+        picture = gr.skip()
+        try:
+            if given is not None:
+                uploaded(self._project, given["path"])
+        except ValueError:
+            given = picture = None
         runs = finished_runs(self._project)
         if not runs:  # nothing is chosen, so that the first training answers as soon as there is one
-            return [gr.update(choices=[], value=None, visible=False), *self._ask(None, given)]
+            return [gr.update(choices=[], value=None, visible=False), picture, *self._ask(None, given)]
         choices = [*training_choices(runs), (LABEL_AT_ONCE, AT_ONCE)]
         value = which if which in [choice for _, choice in choices] else NEWEST
-        return [gr.update(choices=choices, value=value, visible=True), *self._ask(value, given)]
+        return [gr.update(choices=choices, value=value, visible=True), picture, *self._ask(value, given)]
+
+    def _hold(self, given: dict | None) -> dict | None:
+        return given
 
     def _ask(self, which: str | None, given: dict | None) -> list[Any]:
         """The answer to a picture.
@@ -122,10 +132,11 @@ class TryTab:
         ]
 
     def _connect(self, figure: Figure) -> None:
-        asked = [self.which, self.picture]
+        asked = [self.which, self.given]
         quiet = {"show_progress": "hidden", **in_turn("try")}
         shown = {**in_turn("try"), "preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
-        self.picture.change(told(self._ask), asked, self._answered, **shown)
+        held = self.picture.change(told(self._hold), self.picture, self.given, preprocess=False, **quiet)
+        held.then(told(self._ask), asked, self._answered, trigger_mode="multiple", **shown)  # also while one is asked
         self.which.input(told(self._ask), asked, self._answered, **shown)
         self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **quiet)
         if self._desk.read_only:

@@ -1,9 +1,12 @@
-"""Files that were dropped: they lie in the folder of uploads until they are taken in, and are gone afterwards."""
+"""Files that were dropped.
+
+Gradio stores equal files of one name once, whoever drops them and wherever: one that was taken in stays where it is,
+for others that use it, and goes with the others that are older than an hour (`delete_cache` of the page).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +54,7 @@ def take_in(project: Project, files: Iterable[str] | None, class_name: str | Non
         ValueError, OSError: see `add_pictures`.
     """
     paths = [uploaded(project, file) for file in files or []]
-    with _taken(paths):
-        return add_pictures(project, [(path.name, path) for path in paths if not is_hidden(path.name)], class_name)
+    return add_pictures(project, [(path.name, path) for path in paths if not is_hidden(path.name)], class_name)
 
 
 def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_folder: bool = False) -> FolderIntake:
@@ -69,10 +71,9 @@ def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_
         ValueError, OSError: see `add_folder`.
     """
     given = list(_named(project, files))
-    with _taken([path for _, path in given]):
-        if is_folder and not all("/" in name for name, _ in given):
-            raise ValueError(NO_FOLDERS)
-        return add_folder(project, given, class_name)
+    if is_folder and not all("/" in name for name, _ in given):
+        raise ValueError(NO_FOLDERS)
+    return add_folder(project, given, class_name)
 
 
 def _named(project: Project, files: Any) -> Iterator[tuple[str, Path]]:
@@ -82,15 +83,3 @@ def _named(project: Project, files: Any) -> Iterator[tuple[str, Path]]:
             raise ValueError("Only files that were dropped here can be used.")
         found = uploaded(project, path)
         yield (name if isinstance(name, str) and name else found.name), found
-
-
-@contextmanager
-def _taken(paths: Iterable[Path]) -> Iterator[None]:
-    """Whatever becomes of them, they are gone afterwards."""
-    try:
-        yield
-    finally:
-        for path in paths:
-            with suppress(OSError):
-                path.unlink()
-                path.parent.rmdir()

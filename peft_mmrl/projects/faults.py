@@ -110,9 +110,10 @@ def _alike(
         classes = sorted({labels[position] for position in members})
         equal = len({facts[rows[position]].digest for position in members}) == 1
         how = "the same file" if equal else "nearly the same picture"
+        sure = "" if equal else "probably "
         if len(classes) > 1:
             where = in_words(classes, "and")
-            words = f"{counted(len(members), 'picture')} in {where} are {how}: one of the labels is wrong."
+            words = f"{counted(len(members), 'picture')} in {where} are {how}: {sure}one of the labels is wrong."
             advice = "Keep it where it belongs, and take it out of the other class."
             faults.append(Fault("two classes", words, advice, named, classes))
         elif equal:

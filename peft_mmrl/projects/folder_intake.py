@@ -10,13 +10,15 @@ from pathlib import Path
 from ..data.folders import holds_picture, is_hidden, natural_key
 from ..data.sources import SPLIT_NAMES
 from ..scoring.file_names import safe_name
-from .intake import Intake, add_pictures
+from .intake import Intake, add_pictures, room_in
 from .placing import clean_class_name, is_plain
 from .project import Project
 
 
 LONGEST_PATH = 4096  # characters
+MOST_FOLDERS = 20  # that lie in each other
 BESIDE_CLASSES = "it lies beside the folders of the classes, so that its class is not known"
+TOO_DEEP = f"it lies deeper than {MOST_FOLDERS} folders in each other"
 ODD_FOLDER = "its folder has a name that cannot be used"
 NO_CLASS = "Add a class first, or choose a folder that holds a folder of pictures for each class."
 File = tuple[str, Path]  # what its owner calls it, with the folders before it; where it lies now
@@ -60,8 +62,9 @@ def add_folder(project: Project, files: Iterable[File], class_name: str | None) 
             parts = ", ".join(by_class)
             raise ValueError(f"This folder holds parts of a collection ({parts}). Choose one of them.")
         found.refused += [(name, BESIDE_CLASSES) for name, _ in loose]
+        room = room_in(project)  # counted once: the project may be large, and the classes many
         for name in sorted(by_class, key=natural_key):
-            _add_class(project, name, by_class[name], found)
+            _add_class(project, name, by_class[name], found, room - len(found.added))
     elif loose:
         if class_name is None:
             raise ValueError(NO_CLASS)
@@ -79,6 +82,8 @@ def _by_class(files: Iterable[File], found: FolderIntake) -> dict[str | None, li
         *folders, own = name.split("/")
         if len(name) > LONGEST_PATH or not all(map(is_plain, folders)):
             found.refused.append((safe_name(own), ODD_FOLDER))
+        elif len(folders) > MOST_FOLDERS:
+            found.refused.append((safe_name(own), TOO_DEEP))
         elif not any(map(is_hidden, (*folders, own))):
             placed.append((folders, own, path))
     tops = {folders[0] if folders else None for folders, _, _ in placed}
@@ -92,13 +97,13 @@ def _by_class(files: Iterable[File], found: FolderIntake) -> dict[str | None, li
     return by_class
 
 
-def _add_class(project: Project, name: str, files: list[File], found: FolderIntake) -> None:
+def _add_class(project: Project, name: str, files: list[File], found: FolderIntake, room: int) -> None:
     try:
         said = clean_class_name(name)
         with project.locked():
             there = project.same_class(said)
             folder = project.add_class(said) if there is None else there
-        _count(found, folder, add_pictures(project, files, folder, keep_folders=True), f"{name}/")
+        _count(found, folder, add_pictures(project, files, folder, keep_folders=True, room=room), f"{name}/")
         if there is None and not found.classes[folder]:
             project.remove_class(folder)
             del found.classes[folder]

@@ -11,6 +11,7 @@ from ..data.folders import holds_picture, is_hidden
 from ..data.pictures import PictureError
 from ..scoring.file_names import safe_name
 from .agreed import follow_class
+from .moving import move_files, move_taken_out
 from .opening import MOST_PICTURES
 from .placing import FreePlaces, place
 from .project import Project
@@ -35,7 +36,12 @@ class Intake:
 
 
 def add_pictures(
-    project: Project, files: Iterable[tuple[str, Path]], class_name: str | None, *, keep_folders: bool = False
+    project: Project,
+    files: Iterable[tuple[str, Path]],
+    class_name: str | None,
+    *,
+    keep_folders: bool = False,
+    room: int | None = None,
 ) -> Intake:
     """Copy files into a class.
 
@@ -46,6 +52,7 @@ def add_pictures(
         files: for each what its owner calls it, and where it lies now.
         class_name: name of the class's folder; None: into the pictures without a class.
         keep_folders: folders before a name, with `/`, become folders in the class; else they do not count.
+        room: how many pictures more the project takes, where that is known already; None: they are counted.
 
     Raises:
         ValueError: there is no such class.
@@ -53,7 +60,8 @@ def add_pictures(
     """
     if class_name is not None:
         project.class_folder(class_name)
-    intake, staged, room = Intake(), [], _room(project)
+    intake, staged = Intake(), []
+    most = room_in(project) if room is None else room
     forget_left_behind(project)
     try:
         for name, source in files:
@@ -61,14 +69,14 @@ def add_pictures(
             if keep_folders:
                 shown = "/".join([*map(safe_name, name.split("/")[:-1]), shown])
             try:
-                if len(staged) >= room:
+                if len(staged) >= most:
                     raise PictureError(FULL)
                 staged.append((shown, stage(project, shown, Path(source))))
             except PictureError as error:
                 intake.refused.append((shown, error.reason))
             except (OSError, ValueError) as error:
                 intake.refused.append((shown, f"it cannot be copied: {getattr(error, 'strerror', None) or error}"))
-        _place(project, staged, class_name, intake)
+        _place(project, staged, class_name, intake, room)
     finally:
         for _, part in staged:
             with suppress(OSError):
@@ -76,7 +84,13 @@ def add_pictures(
     return intake
 
 
-def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str | None, intake: Intake) -> None:
+def _place(
+    project: Project,
+    staged: Sequence[tuple[str, Path]],
+    class_name: str | None,
+    intake: Intake,
+    room: int | None,
+) -> None:
     """Give pictures that are whole their names."""
     if not staged:
         return
@@ -87,29 +101,32 @@ def _place(project: Project, staged: Sequence[tuple[str, Path]], class_name: str
             intake.refused += [(name, str(error)) for name, _ in staged]
             return
         folder.mkdir(parents=True, exist_ok=True)
-        there, places, room = _contents(project, class_name), FreePlaces(), _room(project)
+        there, places = _contents(project, class_name), FreePlaces()
+        room = room_in(project) if room is None else room
         for name, part in staged:
-            if same := there.find(part):
-                intake.refused.append((name, f"it is there already: {project.relative(same)}"))
-            elif room <= 0:
-                intake.refused.append((name, FULL))
-            else:
-                wanted = folder / name
-                try:
-                    project.path(project.relative(wanted.parent))  # no link has been planted on the way
-                    wanted.parent.mkdir(parents=True, exist_ok=True)
-                    target = places.near(wanted, part.suffix)
-                    place(part, target)
-                except (OSError, ValueError) as error:
-                    reason = getattr(error, "strerror", None) or error
-                    intake.refused.append((name, f"it cannot be saved: {reason}"))
+            wanted = folder / name
+            try:
+                if same := there.find(part):
+                    intake.refused.append((name, f"it is there already: {project.relative(same)}"))
                     continue
+                if room <= 0:
+                    intake.refused.append((name, FULL))
+                    continue
+                project.path(project.relative(wanted.parent))  # no link has been planted on the way
+                wanted.parent.mkdir(parents=True, exist_ok=True)
+                target = places.near(wanted, part.suffix)
+                place(part, target)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                intake.refused.append((name, f"it cannot be saved: {reason}"))
+                continue
+            with suppress(OSError):  # it has gone meanwhile
                 there.add(target)
-                room -= 1
-                intake.added.append(project.relative(target))
+            room -= 1
+            intake.added.append(project.relative(target))
 
 
-def _room(project: Project) -> int:
+def room_in(project: Project) -> int:
     """How many pictures more the project takes."""
     areas = (project.pictures, project.unlabelled, project.removed)
     return MOST_PICTURES - sum(len(project.pictures_in(area)) for area in areas)
@@ -147,7 +164,7 @@ def move_pictures(project: Project, pictures: Sequence[str], class_name: str | N
     with project.locked():
         target = project.unlabelled if class_name is None else project.class_folder(class_name)
         found = _find(project, pictures, "pictures", "unlabelled")
-        return _move(project, {path: target / inner for path, (_, inner) in found.items()})
+        return move_files(project, {path: target / inner for path, (_, inner) in found.items()})
 
 
 def remove_pictures(project: Project, pictures: Sequence[str]) -> dict[str, str]:
@@ -162,7 +179,7 @@ def remove_pictures(project: Project, pictures: Sequence[str]) -> dict[str, str]
             path: project.removed / inner.name if name is None else project.removed / name / inner
             for path, (name, inner) in found.items()
         }
-        return _move(project, places)
+        return move_files(project, places)
 
 
 def put_back(project: Project, pictures: Sequence[str]) -> dict[str, str]:
@@ -179,7 +196,7 @@ def put_back(project: Project, pictures: Sequence[str]) -> dict[str, str]:
             path: project.unlabelled / inner if name is None else project.pictures / classes[name] / inner
             for path, (name, inner) in found.items()
         }
-        return _move(project, places)
+        return move_files(project, places)
 
 
 def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
@@ -193,6 +210,7 @@ def merge_classes(project: Project, name: str, into: str) -> dict[str, str]:
         moved = move_pictures(project, project.pictures_in(project.class_folder(name)), into)
         if name != into:
             follow_class(project, name, into)
+            move_taken_out(project, name, into)
             project.remove_class(name)
     return moved
 
@@ -225,29 +243,3 @@ def _find(project: Project, pictures: Sequence[str], *areas: str) -> dict[Path, 
     if any(path.is_relative_to(project.pictures) for path in found):
         refuse_while_training(project.folder)
     return found
-
-
-def _move(project: Project, places: dict[Path, Path]) -> dict[str, str]:
-    """Rename files to names like these that are free; folders that are empty then go, but those of classes."""
-    moved, free = {}, FreePlaces()
-    for source, wanted in places.items():
-        if wanted == source:
-            moved[project.relative(source)] = project.relative(source)
-            continue
-        project.path(project.relative(wanted.parent))  # no link has been planted on the way
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        target = free.near(wanted)
-        place(source, target)
-        moved[project.relative(source)] = project.relative(target)
-        _drop_empty(source.parent, project)
-    return moved
-
-
-def _drop_empty(folder: Path, project: Project) -> None:
-    kept = (project.pictures, project.unlabelled, project.removed)
-    while folder not in kept and folder.parent != project.pictures:
-        try:
-            folder.rmdir()
-        except OSError:
-            return
-        folder = folder.parent

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Self
 
 from ..auto import DEFAULT_BASE_MODEL
-from ..data.folders import is_litter
+from ..data.folders import is_hidden, is_litter
 from ..data.wording import first_few
 from ..scoring.file_names import folder_names, safe_name
 from ..training.run_folder import writing
 from .agreed import follow_class
 from .better_names import needs_name, read_better_names, write_better_names
+from .moving import move_taken_out
 from .opening import copy_classes, find_classes, is_empty, is_project
 from .placing import clean_class_name
 from .project_folder import AREAS, ClassFolder, ProjectFolder
@@ -173,9 +174,7 @@ class Project(ProjectFolder):
             elif needs_name(folder, new):
                 better[folder] = new
             write_better_names(self.folder, better)
-            taken_out, place = self.removed / old, self.removed / folder
-            if folder != old and taken_out.is_dir() and not taken_out.is_symlink() and not os.path.lexists(place):
-                taken_out.rename(place)  # so that they are put back into this class
+            move_taken_out(self, old, folder)
             follow_class(self, old, folder)
         return folder
 
@@ -204,7 +203,11 @@ class Project(ProjectFolder):
         folder, others = self.class_folder(name), []
         self.pictures_in(folder, lambda path, reason: others.append(path.name.encode("utf-8", "replace").decode()))
         if others:
-            raise ValueError(f"The folder {folder} holds other files ({first_few(others, 3)}): move them away first.")
+            hidden = " Those whose names begin with a dot are hidden, until your file manager is told to show them."
+            raise ValueError(
+                f"The folder {folder} holds other files ({first_few(others, 3)}): move them away first."
+                + hidden * any(map(is_hidden, others))
+            )
 
     def set_prompt_name(self, name: str, prompt_name: str | None) -> None:
         """Say in other words what a class shows; the folder stays as it is.
