@@ -195,12 +195,17 @@ def test_classes_are_joined_and_taken_away(project, page):
     page.locator("#classes label", has_text="ash").wait_for(state="hidden")
     assert counts(project) == before
 
+    see(page, "#said", "“ash” was taken out.")
+    page.locator("#take-class").wait_for(state="hidden")  # a second click takes no other class
+    page.locator("#names button").first.click()
     see(page, "#take-class", "Take this class and its 2 pictures out")
     see(page, "#merge-into input").click()
     page.get_by_role("option", name="oak").click()
     page.click("#merge")
     see(page, "#classes label", "oak · 6")
     assert counts(project) == {"oak": 6}
+    see(page, "#said", "The pictures of “elm” are in “oak” now.")
+    page.locator("#names button").first.click()
     see(page, "#take-class", "Take this class and its 6 pictures out").click()
     see(page, "#begin")
     assert counts(project) == {} and len(project.removed_pictures()) == 6

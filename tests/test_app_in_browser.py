@@ -146,6 +146,12 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
     me.see("#answer", "zero")
     me.see("#nearest img")
     me.see("#maps img")
+    before = pictures_of(project, "three")
+    me.page.click("#belongs input")
+    me.page.get_by_role("option", name="three").click()
+    me.see("#taught", "Thank you: it is a picture of “three” now.")
+    me.see("#figure", "1 picture was added since the last training")
+    assert pictures_of(project, "three") == before + 1
 
     me.tab("Improve")
     me.see("#question", "This picture is in two, and looks more like zero")

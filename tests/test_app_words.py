@@ -80,6 +80,9 @@ METRICS = {
 }  # fmt: skip
 
 
+TRAINING = {"training_gained": 1, "training_lost": 1, "training_p_value": 1.0}
+
+
 @pytest.fixture
 def run(tmp_path):
     (tmp_path / "report").mkdir()
@@ -95,7 +98,7 @@ def run(tmp_path):
 
 def test_a_training_is_summed_up_in_sentences(run):
     said = outcome_html(run)
-    assert "It has learned." in said
+    assert "Your pictures have helped." in said
     assert "Of 10 new pictures it gets about 9 right (between 8 and 10)" in said
     assert "of 10 new pictures it gets about 7 right (between 6 and 8)" in said
     assert "Of your 40 pictures 10 are now right that had been wrong, and 2 wrong that were right." in said
@@ -109,6 +112,10 @@ def test_a_training_is_summed_up_in_sentences(run):
         ({"difference_p_value": 0.4}, "cannot be said yet"),
         ({"gained": 1, "lost": 9, "macro_recall": 0.5}, "It has become worse"),
         ({"gained": 9, "lost": 1, "macro_recall": 0.5}, "Some classes are recognised better, and others worse."),
+        (TRAINING | {"training_gained": 0, "training_lost": 0}, "the training itself makes no difference"),
+        (TRAINING | {"training_gained": 2, "training_lost": 1}, "2 more are right and 1 fewer: that can be chance."),
+        (TRAINING | {"training_lost": 9, "training_p_value": 0.01}, "without training it is better. Choose “Your"),
+        (TRAINING | {"training_gained": 9, "training_p_value": 0.01}, "1 fewer: that is hardly ever chance."),
     ],
 )
 def test_what_a_training_did_not_bring_is_said_too(run, changes, said):

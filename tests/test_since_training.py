@@ -10,7 +10,7 @@ from conftest import DEMO_CLIP
 
 from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_runs import Run
-from peft_mmrl.projects.since_training import Changes, changes_since
+from peft_mmrl.projects.since_training import Changes, changes_since, names_now
 from peft_mmrl.projects.workbench import Workbench
 
 
@@ -58,8 +58,21 @@ def trained(project, digests, share=0.9, **changes):
 
 
 def changes(project, run):
-    names = [one.prompt_name for one in project.classes() if one.pictures]
-    return changes_since(run, contents(project), names)
+    return changes_since(run, contents(project), named(project))
+
+
+def named(project):
+    return {one.name: one.prompt_name for one in project.classes() if one.pictures}
+
+
+def test_a_class_that_is_called_otherwise_now_is_the_same(project):
+    run = trained(project, contents(project))
+    assert names_now(run, contents(project), named(project)) == {}
+    project.rename_class("zero", "nought")
+    project.set_prompt_name("one", "unity")
+    assert names_now(run, contents(project), named(project)) == {"zero": "nought", "one": "unity"}
+    project.add_class("zero")  # whatever that is, it is not what was learned under this name
+    assert names_now(run, contents(project), project.prompt_names()) == {"one": "unity"}
 
 
 def test_what_was_added_moved_and_taken_out_since_a_training_is_counted(project):

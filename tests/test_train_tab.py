@@ -162,7 +162,7 @@ def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(projec
     finish(project)
     values = shown(tab, tab.show())
     assert values["which"]["value"] == values["newest"] == "run-1" and not values["which"]["visible"]
-    assert "It has learned." in values["outcome"] and "Next: " in values["outcome"]
+    assert "Your pictures have helped." in values["outcome"] and "Next: " in values["outcome"]
     assert "The last training, with 18 pictures, took less than a minute." in values["introduction"]
     values = shown(tab, tab.begin())
     assert values["which"]["value"] is None and not values["outcome"]  # so that the newest is shown when it ends

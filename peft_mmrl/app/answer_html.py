@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from ..data.wording import in_words
+from ..data.wording import counted, in_words
 from .words import note, percent
 
 
@@ -58,5 +58,5 @@ def _bars(ranks: Ranks, kind: str, by_name: frozenset[str]) -> str:
         rows += f'<span class="name">{escape(name)}</span><span class="bar">'
         rows += f'<i class="{look}" style="width:{100 * share:.1f}%"></i></span><span>{number}</span>'
     more = len(ranks) - MOST_BARS
-    rest = note(f"… and {more} less likely ones") if more > 0 else ""
+    rest = note(f"… and {counted(more, 'less likely one')}") if more > 0 else ""
     return f'<div class="answers">{rows}</div>{rest}'

@@ -22,7 +22,7 @@ class ClassPanel:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        with gr.Accordion("Rename, join or take away this class", open=False, elem_id="names"):
+        with gr.Accordion("Rename, join or take away this class", open=False, elem_id="names") as self.panel:
             self.name, self.rename = typed_line("Name of its folder", "Rename", "class-name", "rename")
             self.prompt_name, self.say = typed_line(
                 "How you would say it in “a photo of a …”",
@@ -41,7 +41,7 @@ class ClassPanel:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
-        return [self.name, self.prompt_name, self.joining, self.into, self.take_away]
+        return [self.panel, self.name, self.prompt_name, self.joining, self.into, self.take_away]
 
     def show(self, one: ClassFolder | None, others: Sequence[tuple[str, str]]) -> list[Any]:
         """Values of `outputs`.
@@ -53,6 +53,7 @@ class ClassPanel:
         own = [] if one is None else one.pictures
         away = f"Take this class and its {pictures(len(own))} out" if own else "Take this class away"
         return [
+            gr.update(open=False),  # the next class has its own button there: a second click does not reach it
             "" if one is None else one.name,
             "" if one is None else one.prompt_name,
             gr.update(visible=bool(own and others)),
@@ -60,29 +61,35 @@ class ClassPanel:
             away,
         ]
 
-    def changes(self, chosen: gr.Radio) -> Iterator[tuple[Any, Callable[..., str | None], list[Any]]]:
-        """For each button its event, what it does, and its inputs; what it does gives the class that is shown then.
+    def changes(self, chosen: gr.Radio) -> Iterator[tuple[Any, Callable[..., tuple[str | None, str]], list[Any]]]:
+        """For each button its event, what it does, and its inputs; that gives the class to be shown, and a sentence.
 
         Args:
             chosen: says which class is shown.
         """
         project = self._project
 
-        def rename(chosen: str, name: str) -> str:
-            return project.rename_class(chosen, name)
+        def called(name: str) -> str:
+            return f"“{project.prompt_names().get(name, name)}”"
 
-        def say(chosen: str, words: str) -> str:
+        def rename(chosen: str, name: str) -> tuple[str, str]:
+            return project.rename_class(chosen, name), ""
+
+        def say(chosen: str, words: str) -> tuple[str, str]:
             project.set_prompt_name(chosen, words.strip() or None)
-            return chosen
+            return chosen, ""
 
-        def merge(chosen: str, into: str | None) -> str:
+        def merge(chosen: str, into: str | None) -> tuple[str, str]:
             if into is None:
                 raise ValueError("Say first which class the pictures are to go into.")
+            joined = called(chosen)
             merge_classes(project, chosen, into)
-            return into
+            return into, f"The pictures of {joined} are in {called(into)} now."
 
-        def take_away(chosen: str) -> None:
+        def take_away(chosen: str) -> tuple[None, str]:
+            gone = called(chosen)
             take_class_out(project, chosen)
+            return None, f"{gone} was taken out. Its pictures, if it had any, lie in “Taken out”, below."
 
         yield self.rename.click, rename, [chosen, self.name]
         yield self.say.click, say, [chosen, self.prompt_name]

@@ -108,8 +108,8 @@ class Desk:
             return None
         instant = self.instant()
         folders = {picture.split("/")[1] for picture in instant.pictures}
-        names = [one.prompt_name for one in instant.classes if one.name in folders]
-        return changes_since(run, dict(zip(instant.pictures, instant.digests, strict=False)), names)
+        names = {one.name: one.prompt_name for one in instant.classes if one.name in folders}
+        return changes_since(run, instant.contents, names)
 
     def said(self, name: str) -> str:
         """How people call a class; its folder's name where it has gone."""

@@ -132,7 +132,7 @@ class ImproveTab:
         """Ask questions of a kind, for which nothing was answered yet."""
         if kind not in NOTHING:
             raise ValueError(f"There are no questions of kind {kind!r}.")
-        return self._look(Round(kind, skipped=before.skipped, last=before.last if kind == before.kind else None))
+        return self._look(Round(kind, skipped=before.skipped, last=before.last))
 
     def _show(self, now: Round, otherwise: str = "") -> list[Any]:
         new, undo = gr.update(visible=now.kind == NEW), gr.update(visible=now.last is not None)
@@ -249,7 +249,7 @@ class ImproveTab:
 
         for key, button in enumerate(self.buttons):
             figure.after(answer(button.click, partial(self._press, key)))
-        figure.after(answer(self.other.input, self._choose, self.other))
+        figure.after(answer(self.other.select, self._choose, self.other))
         figure.after(answer(self.out.click, self._take_out))
         figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)

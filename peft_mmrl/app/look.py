@@ -15,6 +15,7 @@ DROP_WORDS = {  # instead of Gradio's
     "upload_text.drop_file": "Drop pictures here",
     "upload_text.drop_image": "Drop a picture here",
     "upload_text.click_to_upload": "click to choose",
+    "common.complete": "Done",  # said to screen readers; Gradio itself has no words for it
 }
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Arial", "sans-serif"]
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from ..data.wording import first_few, in_words
 from ..projects.since_training import Changes
 from ..reports.reading import REPORT, read_metrics, read_predictions
-from ..reports.verdict import lost_classes, verdict
-from .words import note, of_ten, pictures
+from ..reports.verdict import CHANCE, lost_classes, verdict
+from .words import LABEL_AT_ONCE, note, of_ten, pictures
 
 
 MOST_NAMED = 3
 HEADS = {
-    "helped": "It has learned.",
+    "helped": "Your pictures have helped.",
     "harmed": "It has become worse than it was without your pictures.",
     "mixed": "Some classes are recognised better, and others worse.",
     "unclear": "Whether it is better than without your pictures cannot be said yet.",
@@ -57,7 +57,8 @@ def outcome_html(folder: Path) -> str:
     if "untrained_accuracy" in metrics:
         before.append(f"with your pictures, but without training: {lower(_accuracy(metrics, 'untrained_'))}")
     lines = [f'<p class="figure"><b>{head}</b> {escape(_accuracy(metrics, ""))}.</p>']
-    lines += [f"<p>{escape(line)}</p>" for line in (*_changes(metrics), f"Before, {'; '.join(before)}.")]
+    said = [*_changes(metrics), f"Before, {'; '.join(before)}.", *_training_alone(metrics)]
+    lines += [f"<p>{escape(line)}</p>" for line in said]
     return "".join([*lines, f"<p>Next: {_next_step(metrics)}</p>"])
 
 
@@ -122,6 +123,23 @@ def _changes(metrics: dict[str, Any]) -> Iterator[str]:
     if fallen := lost_classes(metrics):
         named = in_words([row["class"] for row in fallen[:MOST_NAMED]], "and")
         yield f"Much worse than before: {named}."
+
+
+def _training_alone(metrics: dict[str, Any]) -> Iterator[str]:
+    """What training has done that the pictures alone do not do at once; nothing where that was not scored."""
+    gained, lost, p = (metrics.get(f"training_{name}") for name in ("gained", "lost", "p_value"))
+    if p is None:
+        return
+    if not gained and not lost:
+        yield "So far the training itself makes no difference: your pictures do as much at once, without it."
+        return
+    against = f"Against your pictures at once, without training, {gained} more are right and {lost} fewer"
+    if p >= CHANCE:
+        yield f"{against}: that can be chance."
+    elif lost > gained:
+        yield f"{against}: without training it is better. Choose “{LABEL_AT_ONCE}” in Try."
+    else:
+        yield f"{against}: that is hardly ever chance."
 
 
 def _changed_counts(metrics: dict[str, Any]) -> str:

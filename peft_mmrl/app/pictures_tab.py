@@ -21,7 +21,7 @@ from .intake_words import folder_words, refusal_words
 from .look import typed_line
 from .marking import Marking
 from .uploads import take_in_folders
-from .words import note
+from .words import note, pictures
 
 
 MOST_THUMBNAILS = 60
@@ -164,22 +164,23 @@ class PicturesTab:
         def show_all_removed() -> list[Any]:
             return self._show_removed(MOST_PICTURES)
 
-        def take_out(marked: list[str], chosen: str | None) -> str | None:
+        def take_out(marked: list[str], chosen: str | None) -> tuple[str | None, str]:
             remove_pictures(project, marked)
-            return chosen
+            return chosen, f"{pictures(len(marked))} taken out: see “Taken out”, below."
 
-        def move(marked: list[str], target: str | None, chosen: str) -> str:
-            if target and target != MOVE:
-                move_pictures(project, marked, target)
-            return chosen
+        def move(marked: list[str], target: str | None, chosen: str) -> tuple[str, str]:
+            if not target or target == MOVE:
+                return chosen, ""
+            move_pictures(project, marked, target)
+            return chosen, f"{pictures(len(marked))} moved to “{self._desk.said(target)}”."
 
-        def bring_back(marked: list[str], chosen: str | None) -> str | None:
+        def bring_back(marked: list[str], chosen: str | None) -> tuple[str | None, str]:
             put_back(project, marked)
-            return chosen
+            return chosen, f"{pictures(len(marked))} put back."
 
         changes = [
             (self.marking.act.click, take_out, [self.marking.marked, chosen]),
-            (self.target.input, move, [self.marking.marked, self.target, chosen]),
+            (self.target.select, move, [self.marking.marked, self.target, chosen]),
             (self.removed.act.click, bring_back, [self.removed.marked, chosen]),
             (faults.act.click, take_out, [faults.marked, chosen]),
             *self.whole.changes(chosen),
@@ -201,12 +202,13 @@ class PicturesTab:
         options = {"show_progress": "hidden", **in_turn("pictures"), **options}
         return event(told(do), inputs, [*first, *self.outputs], **options)
 
-    def _then_shown(self, do: Callable[..., str | None]) -> Callable[..., list[Any]]:
-        """What changes something and says which class is shown then, and what the page shows then."""
+    def _then_shown(self, do: Callable[..., tuple[str | None, str]]) -> Callable[..., list[Any]]:
+        """What changes something and gives the class to be shown and a sentence; with what the page shows then."""
 
         @wraps(do)
         def done(*given: Any) -> list[Any]:
-            return self.show(do(*given))
+            shown, said = do(*given)
+            return self.show(shown, note(escape(said), is_news=True) if said else "")
 
         return done
 

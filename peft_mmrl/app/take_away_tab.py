@@ -134,7 +134,7 @@ class TakeAwayTab:
         except HFValidationError:
             raise ValueError(NO_NAME) from None
         if get_token() is None:
-            raise ValueError(LOG_IN.format(LOG_IN_COMMAND))
+            raise ValueError(f"Nobody is logged in to the Hub on this computer. {LOG_IN.format(LOG_IN_COMMAND)}")
         full_name = check_can_push(name, private=bool(private))
         with plain_errors(full_name):
             link = push_folder(run.folder, full_name, private=bool(private)).repo_url

@@ -84,7 +84,11 @@ class TrainTab:
         newest, names = next(iter(done), None), [run.name for run in done]
         return [
             _introduction(newest),
-            gr.update(visible=not running, value="Train again" if done else "Train"),
+            gr.update(
+                visible=not running,
+                value="Train again" if done else "Train",
+                variant="secondary" if may_go_on else "primary",
+            ),
             gr.update(visible=running),
             gr.update(visible=may_go_on),
             gr.update(value=progress, visible=status is None or status.state != "done"),

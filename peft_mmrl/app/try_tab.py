@@ -17,11 +17,10 @@ from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
 from .trainings import NEWEST, chosen_training, training_choices
 from .uploads import uploaded
-from .words import note
+from .words import LABEL_AT_ONCE, note
 
 
 AT_ONCE = ""  # the choice of no training
-LABEL_AT_ONCE = "Your pictures at once, without training"
 NOTHING_TO_TRY = '<div class="empty">There are no classes yet. Begin with <b>Pictures</b>: two names are enough.</div>'
 WAITING = '<div class="empty">Drop a picture, or take one with the camera: what it is stands here then.</div>'
 MAPS = "The redder a place, the closer it was looked at."
@@ -152,7 +151,7 @@ class TryTab:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
 
         done = [self.teach, self.taught]
-        for event, folder in ((self.agree.click, self.guess), (self.belongs.input, self.belongs)):
+        for event, folder in ((self.agree.click, self.guess), (self.belongs.select, self.belongs)):
             figure.after(event(told(teach), [self.picture, folder], done, preprocess=False, **quiet))
         self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
 

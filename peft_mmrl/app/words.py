@@ -5,6 +5,9 @@ from __future__ import annotations
 from ..data.wording import counted
 
 
+LABEL_AT_ONCE = "Your pictures at once, without training"  # what answers where no training is asked
+
+
 def of_ten(share: float, low: float, high: float) -> str:
     """What an accuracy means: "Of 10 new pictures it gets about 8 right (between 6 and 9)".
 

@@ -26,7 +26,9 @@ from .picture_answers import (
     likely_classes,
     ranked,
 )
+from .project_runs import Run
 from .sights import BaseModel
+from .since_training import names_now
 
 
 def answer_at_once(
@@ -76,13 +78,17 @@ def answer_of_run(
         run: name of its folder in `adapters/`.
     """
     with base.adapted(run) as (model, preprocessing):
-        new = _bind_new(base, model, instant.names)
+        called = names_now(
+            Run(base.project, run), instant.contents, {one.name: one.prompt_name for one in instant.classes}
+        )
+        new = _bind_new(base, model, [name for name in instant.names if name not in called.values()])
         confidence = _confidence_of(base, model, run)
         pixel_values = preprocessing(picture)[None].to(base.accelerator.device)
         output = model(pixel_values=pixel_values)
         seen = as_seen(picture, preprocessing, SIZE)
         maps = draw_maps(model, pixel_values, seen)
-        ranks = ranked(model.classes, output.logits.float().softmax(dim=1)[0].cpu())
+        names = [called.get(name, name) for name in model.classes]
+        ranks = ranked(names, output.logits.float().softmax(dim=1)[0].cpu())
         is_trained = model.decision is None or model.decision.features == "adapted"
     likely, sure = likely_classes(ranks, confidence, coverage)
     if confidence is None and new:

@@ -45,7 +45,7 @@ def best_held_out(project: Project, instant: Instant) -> Held | None:
         return None
     newest = newest_training(project)
     is_asked = newest is not None and not newest.is_quick and is_of_all(newest)
-    rows = {} if not is_asked else _rows_of(newest, dict(zip(instant.pictures, instant.digests, strict=True)))
+    rows = {} if not is_asked else _rows_of(newest, instant.contents)
     probabilities, taken = held.probabilities.clone(), 0
     for place, (picture, label) in enumerate(zip(held.pictures, held.labels.tolist(), strict=True)):
         said, shares = rows.get(picture, (None, {}))

@@ -159,7 +159,7 @@ def _few(classes: Sequence[ClassFolder]) -> list[Fault]:
                 f"{one.name} has {counted(len(one.pictures), 'picture')}: too few to learn it well, or to check it."
             )
             advice = f"Add more, as different as you can find: {FEW} at least, {ENOUGH} are good."
-            faults.append(Fault("few pictures", words, advice, one.pictures, [one.name]))
+            faults.append(Fault("few pictures", words, advice, classes=[one.name]))
     return faults
 
 

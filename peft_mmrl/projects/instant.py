@@ -86,6 +86,11 @@ class Instant:
         return [one.prompt_name for one in self.classes]
 
     @property
+    def contents(self) -> dict[str, str]:
+        """The content (digest) of each of the N pictures, by its path; empty where they were not looked at."""
+        return dict(zip(self.pictures, self.digests, strict=False))
+
+    @property
     def by_name(self) -> frozenset[str]:
         """Of these names those of the classes without a picture that can be read: no more is known of them."""
         counts = Counter(self.labels.tolist())

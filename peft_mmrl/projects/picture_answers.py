@@ -97,7 +97,9 @@ def likely_classes(ranks: Ranks, confidence: Confidence | None, coverage: float)
             f'Too few pictures to know when to answer "none of these": {len(confidence.labels)} could be asked.',
         )
     held = sum(1 - own <= aim.threshold for own in confidence.own)
-    words = f"Of {len(confidence.own)} of your own pictures, {held} had the right class among their answers."
+    words = (
+        f"Asked as if they were new, {held} of your own {len(confidence.own)} pictures had their class in the answer."
+    )
     return [name for name, share in ranks if 1 - share <= aim.threshold], words
 
 

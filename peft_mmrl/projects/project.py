@@ -235,9 +235,11 @@ class Project(ProjectFolder):
         if folder is not None:
             said = self.prompt_names()[folder]
             both = f"{said!r}" if said == folder else f"{said!r} (in the folder {folder})"
+            is_same = (
+                "" if name == said else f", and {name!r} is the same: capitals and underscores make no difference"
+            )
             raise ValueError(
-                f"There is a class {both} already, and {name!r} is the same: capitals and underscores make no "
-                "difference. Put the pictures together in one class, or choose a name that says what is different."
+                f"There is a class {both} already{is_same}. Put the pictures together in one class, or choose a name that says what is different."
             )
 
     def _free_folder(self, name: str, but: str | None = None) -> str:

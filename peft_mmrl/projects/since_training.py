@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..data.copies import load_trained_on
+from ..reports.reading import REPORT, read_predictions
 from .project_runs import Run
 
 
@@ -47,7 +48,7 @@ def is_of_all(run: Run) -> bool:
     return isinstance(split, dict) and set(split) == {"train"} and not description.get("shots")
 
 
-def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[str]) -> Changes | None:
+def changes_since(run: Run, pictures: Mapping[str, str], class_names: Mapping[str, str]) -> Changes | None:
     """What is different from what a training learned from.
 
     A class whose folder was renamed is the same class; a picture whose content was changed is another one.
@@ -56,15 +57,14 @@ def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[s
         run: that has ended well.
         pictures: the content (digest) of each picture of the classes that can be read, by its path below the
             project's folder.
-        class_names: of the classes that have such pictures, as prompts say them.
+        class_names: of the classes that have such pictures, as prompts say them, by their folders.
 
     Returns:
         None: that cannot be told, or it learned from a part of them, or from those of another place.
     """
     if not is_of_all(run):
         return None
-    then = Counter((digest, path.split("/")[0]) for path, digest in learned_from(run).items())
-    now = Counter((digest, path.split("/")[1]) for path, digest in pictures.items())
+    then, now = _places(run, pictures)
     if not {digest for digest, _ in then} & {digest for digest, _ in now}:
         return None
     renamed = _renamed(then, now)
@@ -72,8 +72,28 @@ def changes_since(run: Run, pictures: Mapping[str, str], class_names: Sequence[s
     came, went = (Counter(digest for digest, _ in some.elements()) for some in (now - then, then - now))
     moved = (came & went).total()
     known = run.description.get("classes") or []
-    new = tuple(name for name in class_names if name not in known)
+    new = tuple(name for name in class_names.values() if name not in known)
     return Changes(came.total() - moved, moved, went.total() - moved, new)
+
+
+def names_now(run: Run, pictures: Mapping[str, str], class_names: Mapping[str, str]) -> dict[str, str]:
+    """What classes of a training are called now that were called otherwise then.
+
+    Args:
+        run, pictures, class_names: as for `changes_since`.
+    """
+    if not is_of_all(run):
+        return {}
+    renamed = _renamed(*_places(run, pictures))
+    called = {row.path.split("/")[0]: row.label for row in read_predictions(run.folder / REPORT)}
+    found = {label: class_names.get(renamed.get(folder, folder)) for folder, label in called.items()}
+    return {then: now for then, now in found.items() if now is not None and then not in class_names.values()}
+
+
+def _places(run: Run, pictures: Mapping[str, str]) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """The contents of pictures with the folders of their classes, as a training learned from them and as they are."""
+    then = Counter((digest, path.split("/")[0]) for path, digest in learned_from(run).items())
+    return then, Counter((digest, path.split("/")[1]) for path, digest in pictures.items())
 
 
 def _renamed(then: Counter[tuple[str, str]], now: Counter[tuple[str, str]]) -> dict[str, str]:

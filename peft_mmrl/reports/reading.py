@@ -15,7 +15,10 @@ METRICS_FILE, PREDICTIONS_FILE, REPORT_FILE = "metrics.json", "predictions.csv",
 OF_CLASS = "probability_"  # begins a column of predictions.csv, with the name of a class
 COUNTS = ("pictures", "gained", "lost", "folds")
 SHARES = ("accuracy", "macro_recall", "zero_shot_accuracy", "zero_shot_macro_recall", "difference_p_value")
-ENDS = tuple(f"{of}accuracy{end}" for of in ("", "zero_shot_", "untrained_") for end in ("", "_low", "_high"))
+WHERE_KNOWN = (
+    *(f"{of}accuracy{end}" for of in ("", "zero_shot_", "untrained_") for end in ("", "_low", "_high")),
+    *("training_gained", "training_lost", "training_p_value"),
+)
 
 
 class Predicted(NamedTuple):
@@ -86,7 +89,9 @@ def _share(text: str) -> float:
 def _is_whole(metrics: Any) -> bool:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("per_class"), list):
         return False
-    known = [metrics.get(name) for name in (*COUNTS, *SHARES)] + [metrics[name] for name in ENDS if name in metrics]
+    known = [metrics.get(name) for name in (*COUNTS, *SHARES)] + [
+        metrics[name] for name in WHERE_KNOWN if name in metrics
+    ]
     return all(map(_is_number, known)) and all(map(_is_class, metrics["per_class"]))
 
 
