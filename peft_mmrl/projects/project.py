@@ -239,7 +239,8 @@ class Project(ProjectFolder):
                 "" if name == said else f", and {name!r} is the same: capitals and underscores make no difference"
             )
             raise ValueError(
-                f"There is a class {both} already{is_same}. Put the pictures together in one class, or choose a name that says what is different."
+                f"There is a class {both} already{is_same}. Put the pictures together in one class, or choose a name "
+                "that says what is different."
             )
 
     def _free_folder(self, name: str, but: str | None = None) -> str:
