@@ -47,7 +47,7 @@ def draw(address: str) -> None:
         )
         page.goto(address)
         page.locator("#gauges >> text=two").first.wait_for()
-        shoot(page, "app-pictures.png", 1220)
+        shoot(page, "app-pictures.png", 1260)
         page.get_by_role("tab", name="Improve").click()
         page.locator("#question img").wait_for()
         shoot(page, "app-improve.png", 650)

@@ -29,8 +29,8 @@ from ..data import Preprocessing
 from ..export.classify import __file__ as classify_file
 from ..export.export_folder import (
     SCRIPT,
-    add_to_card,
     agreement_in_words,
+    begin_card,
     classes_content,
     copy_card,
     facts_of,
@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
                 with clear_errors():
                     agreement = measure_agreement(place, model, preprocessing, listing, rule)
                     say_agreement(agreement, args)
-                add_to_card(place, agreement, model_file.name, args.int8)
+            begin_card(place, model_file.name, args.int8, agreement)
             facts = facts_of(classifier, model, model_file, args.int8, agreement)
             write_json(place / "export.json", facts)
     finally:

@@ -22,7 +22,7 @@ from ..scoring.unlabelled import answers_of
 from ..tuner.peft_model import PeftModelForZeroShotImageClassification
 from ..tuner.validation import is_hub_id
 from .classify import PICTURES_AT_A_TIME, Classifier, UnreadableError
-from .formats import NEEDED_FOR_ONNX
+from .formats import MODEL_FILES, NEEDED_FOR_ONNX
 from .frozen_classifier import FrozenClassifier
 
 
@@ -181,23 +181,27 @@ def agreement_in_words(agreement: Mapping[str, Any]) -> str:
     )
 
 
-def add_to_card(folder: Path, agreement: Mapping[str, Any], file: str, int8: bool) -> None:
-    """Say in the card how alike an exported classifier answers; what else is there was measured on the adapter.
+def begin_card(folder: Path, file: str, int8: bool, agreement: Mapping[str, Any] | None) -> None:
+    """Let the card begin with how the exported classifier is run, and how alike it answers.
 
     Args:
-        folder: that was exported, with the card in it.
-        agreement: from `measure_agreement`.
+        folder: that was exported, with the adapter's card in it.
         file: name of the classifier.
         int8: in 8 bits.
+        agreement: from `measure_agreement`; None: it was not measured.
     """
-    bits = " in 8 bits" if int8 else ""
+    runtime = "onnxruntime" if file == MODEL_FILES["onnx"] else "torch"
     words = (
-        f"\n## Exported{bits}\n\n"
-        f"`{file}` is this adapter with its base model{bits}. What stands above was measured before the export. "
-        f"Compared with it, {agreement_in_words(agreement)}.\n"
+        f"\n## Exported{' in 8 bits' if int8 else ''}\n\n"
+        f"`python {SCRIPT} PICTURES` names pictures. It needs Python with numpy, pillow and {runtime}, and no "
+        f"network: `{file}` is the adapter below with its base model. What stands below was measured before the export.\n"
     )
-    with open(folder / CARD_FILE, "a", encoding="utf-8") as card:
-        card.write(words)
+    if agreement is not None:
+        words += f"Compared with it, {agreement_in_words(agreement)}.\n"
+    path = folder / CARD_FILE
+    card = path.read_text(encoding="utf-8")
+    start = card.find("\n---\n", 3) + len("\n---\n") if card.startswith("---\n") else 0  # behind the metadata
+    path.write_text(card[:start] + words + card[start:], encoding="utf-8")
 
 
 def facts_of(
