@@ -194,7 +194,8 @@ def begin_card(folder: Path, file: str, int8: bool, agreement: Mapping[str, Any]
     words = (
         f"\n## Exported{' in 8 bits' if int8 else ''}\n\n"
         f"`python {SCRIPT} PICTURES` names pictures. It needs Python with numpy, pillow and {runtime}, and no "
-        f"network: `{file}` is the adapter below with its base model. What stands below was measured before the export.\n"
+        f"network: `{file}` is the adapter below with its base model. What stands there was measured before the "
+        "export.\n"
     )
     if agreement is not None:
         words += f"Compared with it, {agreement_in_words(agreement)}.\n"
