@@ -325,3 +325,18 @@ def test_a_damaged_adapter_is_told_of_at_every_try_and_answers_again_once_it_is_
     (folder / "adapter_model.safetensors").write_bytes(content)
     config.touch()
     assert workbench.answer(picture, "mine").ranks
+
+
+def test_it_is_said_what_a_class_without_pictures_costs_the_others(project, workbench, digits):
+    from peft_mmrl.app.figure import figure_words
+
+    put(project, "zero", digits["zero"][:6])
+    put(project, "two", digits["three"][:2])  # which look like another class, of which only the name is known
+    put(project, "three", [])
+    said = workbench.update()
+    taken = dict(zip(said.names, said.taken_for, strict=True))
+    assert taken["three"] and sum(taken.values()) <= len(said.held)
+    words = f"{taken['three']} of your {len(said.held)} pictures are taken for three, which has none"
+    assert words in figure_words(said)
+    put(project, "three", digits["three"][2:6])
+    assert "are taken for" not in figure_words(workbench.update())

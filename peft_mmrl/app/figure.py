@@ -10,7 +10,7 @@ import gradio as gr
 
 from ..projects.project_runs import newest_training
 from .desk import FETCHING, Desk, in_turn, told
-from .outcome_words import changes_html, lower, trained_words
+from .outcome_words import MOST_NAMED, changes_html, lower, trained_words
 from .words import classes, note, of_ten, pictures
 
 
@@ -96,7 +96,16 @@ def figure_words(instant: Instant, leads: bool = True) -> str:
             lines.append(note(f"At once, without training: {lower(figure)}."))
     if leads and instant.zero_shot_accuracy is not None:
         lines.append(note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
-    return "".join([*lines, *(note(escape(words)) for words in instant.notes)])
+    return "".join([*lines, *(note(escape(words)) for words in [*instant.notes, *_taken_by_name(instant)])])
+
+
+def _taken_by_name(instant: Instant) -> list[str]:
+    """What classes without pictures cost the others."""
+    return [
+        f"{taken} of your {len(instant.held)} pictures are taken for {name}, which has none: add pictures of it."
+        for name, taken in zip(instant.names, instant.taken_for, strict=True)
+        if taken and name in instant.by_name
+    ][:MOST_NAMED]
 
 
 def _of_ten(rung: dict[str, Any]) -> str:

@@ -155,6 +155,15 @@ class Instant:
         """The same by the classes' names alone."""
         return (self.frozen.scale * features @ self.frozen.text.T).softmax(dim=1)
 
+    @property
+    def taken_for(self) -> list[int]:
+        """For each of the C classes how many held-out pictures of other classes are taken for it; none are held out:
+        zeros."""
+        if self.predictions is None:
+            return [0] * len(self.classes)
+        guesses = self.predictions.probabilities.argmax(dim=1)
+        return guesses[guesses != self.predictions.labels].bincount(minlength=len(self.classes)).tolist()
+
     def trust_in_name(self, name: str) -> str:
         """How far the answers for a class can be trusted that has no pictures: it is scored as by CLIP, by its name.
 
@@ -175,7 +184,7 @@ class Instant:
                 f"{known['high']:.0%}): expect no more, and less where the word is rare."
             )
         if self.predictions is not None:
-            taken = int((self.predictions.probabilities.argmax(dim=1) == places[0]).sum())
+            taken = self.taken_for[places[0]]
             words.append(
                 f"{taken} of {len(self.held)} pictures of other classes are taken for it."
                 if taken
