@@ -92,7 +92,7 @@ def test_a_picture_that_is_dropped_while_the_page_loads_is_answered_by_the_train
         tab = try_tab.TryTab(desk, Figure(desk))
     not_chosen_yet = None
     for runs in ([SimpleNamespace(name="run-2", is_done=True), SimpleNamespace(name="run-1", is_done=True)], []):
-        monkeypatch.setattr(try_tab, "finished", lambda _, runs=runs: runs)
+        monkeypatch.setattr(try_tab, "finished_runs", lambda _, runs=runs: runs)
         tab._ask(not_chosen_yet, {"path": str(dropped)})
     assert asked == ["run-2", None]
 
