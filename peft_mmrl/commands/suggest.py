@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> None:
             if args.output is not None and args.output.exists():
                 raise ValueError(f"--output {args.output} is there already: name another file.")
             if args.output is not None and not args.output.parent.is_dir():
-                raise ValueError(f"--output {args.output}: there is no folder {args.output.parent}. Make it first.")
+                raise ValueError(f"--output {args.output} cannot be written: there is no folder {args.output.parent}.")
             from_extra("skactiveml.pool")
             reference = Reference.load(args.adapter, ADVICE_ON_RUN)
             accelerator = make_accelerator(mixed_precision=args.mixed_precision)
