@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from peft_mmrl.projects import folder_intake, intake, opening, project_folder, project_settings, staging
+from peft_mmrl.projects import folder_intake, intake, moving, opening, project_folder, project_settings, staging
 from peft_mmrl.projects import project as project_module
 from peft_mmrl.projects.better_names import NAMES_FILE
 from peft_mmrl.projects.folder_intake import add_folder
@@ -501,7 +501,7 @@ def test_a_crash_leaves_no_half_picture(project, tmp_path, monkeypatch, where):
         raise KeyboardInterrupt
 
     before = all_contents(project)
-    owner = {"copyfile": staging.shutil, "examine_picture": staging}.get(where, intake)
+    owner = {"copyfile": staging.shutil, "examine_picture": staging, "place": moving}[where]
     with monkeypatch.context() as patched:
         patched.setattr(owner, where, dies)
         with pytest.raises(KeyboardInterrupt):
@@ -917,8 +917,8 @@ def test_two_at_once_lose_no_picture_and_double_none(project, how, monkeypatch):
         time.sleep(0.002)
         place(source, target)
 
-    place = intake.place
-    monkeypatch.setattr(intake, "place", slowly)
+    place = moving.place
+    monkeypatch.setattr(moving, "place", slowly)
     before = sum(all_contents(project).values())
     if how == "threads":
         with ThreadPoolExecutor(2) as pool:

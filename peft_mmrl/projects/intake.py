@@ -11,9 +11,9 @@ from ..data.folders import holds_picture, is_hidden
 from ..data.pictures import PictureError
 from ..scoring.file_names import safe_name
 from .agreed import follow_class
-from .moving import move_files, move_taken_out
+from .moving import move_files, move_near, move_taken_out
 from .opening import MOST_PICTURES
-from .placing import FreePlaces, place
+from .placing import FreePlaces
 from .project import Project
 from .staging import Contents, forget_left_behind, stage
 from .under_training import refuse_while_training
@@ -104,7 +104,6 @@ def _place(
         there, places = _contents(project, class_name), FreePlaces()
         room = room_in(project) if room is None else room
         for name, part in staged:
-            wanted = folder / name
             try:
                 if same := there.find(part):
                     intake.refused.append((name, f"it is there already: {project.relative(same)}"))
@@ -112,10 +111,7 @@ def _place(
                 if room <= 0:
                     intake.refused.append((name, FULL))
                     continue
-                project.path(project.relative(wanted.parent))  # no link has been planted on the way
-                wanted.parent.mkdir(parents=True, exist_ok=True)
-                target = places.near(wanted, part.suffix)
-                place(part, target)
+                target = move_near(project, part, folder / name, places, part.suffix)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
                 intake.refused.append((name, f"it cannot be saved: {reason}"))

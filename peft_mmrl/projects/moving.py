@@ -28,13 +28,35 @@ def move_files(project: ProjectFolder, places: dict[Path, Path]) -> dict[str, st
         if wanted == source:
             moved[project.relative(source)] = project.relative(source)
             continue
-        project.path(project.relative(wanted.parent))  # no link has been planted on the way
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        target = free.near(wanted)
-        place(source, target)
-        moved[project.relative(source)] = project.relative(target)
+        moved[project.relative(source)] = project.relative(move_near(project, source, wanted, free))
         _drop_empty(source.parent, project)
     return moved
+
+
+def move_near(
+    project: ProjectFolder, source: Path, wanted: Path, free: FreePlaces, suffix: str | None = None
+) -> Path:
+    """Rename a file to a name like the wanted one that is free, in a folder that is made where there is none.
+
+    Args:
+        project: that is locked.
+        source: where it is.
+        wanted: where it is to be.
+        free: that knows the places which were given already.
+        suffix: its extension, with the dot; None: as it is.
+
+    Returns:
+        where it is now.
+
+    Raises:
+        ValueError: a link has been planted on the way.
+        OSError: it cannot be moved.
+    """
+    project.path(project.relative(wanted.parent))  # no link has been planted on the way
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    target = free.near(wanted, suffix)
+    place(source, target)
+    return target
 
 
 def move_taken_out(project: ProjectFolder, old: str, new: str) -> None:

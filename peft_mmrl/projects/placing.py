@@ -47,14 +47,13 @@ def safe_suffix(extension: str) -> str:
 
 
 def place(source: Path, target: Path) -> None:
-    """Rename a file to a name that is free.
+    """Rename a file to a name that is free, in a folder that is there.
 
     Raises:
         OSError: it is not free, or the file cannot be moved.
     """
     if os.path.lexists(target):
         raise FileExistsError(f"{target} is there already.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
 
 
