@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from ..projects.intake import merge_classes, take_class_out
-from ..projects.project import ClassFolder, Project
+from ..projects.project import ClassFolder
+from .desk import Desk
 from .look import LINE_WIDTH, typed_line
 from .words import pictures
 
@@ -17,11 +18,11 @@ class ClassPanel:
     """An accordion about the class that is shown.
 
     Args:
-        project: that it belongs to.
+        desk: whose project it belongs to.
     """
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
         with gr.Accordion("Rename, join or take away this class", open=False, elem_id="names") as self.panel:
             self.name, self.rename = typed_line("Name of its folder", "Rename", "class-name", "rename")
             self.prompt_name, self.say = typed_line(
@@ -67,10 +68,7 @@ class ClassPanel:
         Args:
             chosen: says which class is shown.
         """
-        project = self._project
-
-        def called(name: str) -> str:
-            return f"“{project.prompt_names().get(name, name)}”"
+        project, said = self._desk.project, self._desk.said
 
         def rename(chosen: str, name: str) -> tuple[str, str]:
             return project.rename_class(chosen, name), ""
@@ -82,14 +80,14 @@ class ClassPanel:
         def merge(chosen: str, into: str | None) -> tuple[str, str]:
             if into is None:
                 raise ValueError("Say first which class the pictures are to go into.")
-            joined = called(chosen)
+            joined = said(chosen)
             merge_classes(project, chosen, into)
-            return into, f"The pictures of {joined} are in {called(into)} now."
+            return into, f"The pictures of “{joined}” are in “{said(into)}” now."
 
         def take_away(chosen: str) -> tuple[None, str]:
-            gone = called(chosen)
+            gone = said(chosen)
             take_class_out(project, chosen)
-            return None, f"{gone} was taken out. Its pictures, if it had any, lie in “Taken out”, below."
+            return None, f"“{gone}” was taken out. Its pictures, if it had any, lie in “Taken out”, below."
 
         yield self.rename.click, rename, [chosen, self.name]
         yield self.say.click, say, [chosen, self.prompt_name]

@@ -9,6 +9,7 @@ import gradio as gr
 
 from .desk import Desk, in_turn, told
 from .marking import Marking
+from .words import note
 from .words import pictures as in_pictures
 
 
@@ -77,5 +78,5 @@ class FaultsPanel:
             words = f"<h3>Worth a look</h3><p>{escape(fault.words)}</p>" if len(found) == 1 else ""
             words += f"<p>{escape(fault.advice)}</p>"
             if len(fault.pictures) > MOST_FAULTY:
-                words += f'<p class="note">The first {MOST_FAULTY} of {in_pictures(len(fault.pictures))}:</p>'
+                words += note(f"The first {MOST_FAULTY} of {in_pictures(len(fault.pictures))}:")
         return [words, *self.marking.show(pictures)]

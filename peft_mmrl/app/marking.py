@@ -11,6 +11,7 @@ import gradio as gr
 
 from .desk import Desk, in_turn, told
 from .thumbnails import address, thumbnail
+from .words import note
 from .words import pictures as in_pictures
 
 
@@ -108,4 +109,4 @@ class Marking:
             image = f'<img src="{source}" alt="{name}" title="{name}" loading="lazy">'
             items.append(f'<button type="button" aria-pressed="false">{image}{caption}</button>')
         every = ', or <button type="button" class="every">mark all</button>' if len(items) > 1 else ""
-        return f'<p class="note">{escape(self._label)}{every}</p><div data-shown="{list_name}">{"".join(items)}</div>'
+        return f'{note(escape(self._label) + every)}<div data-shown="{list_name}">{"".join(items)}</div>'

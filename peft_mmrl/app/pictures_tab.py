@@ -97,7 +97,7 @@ class PicturesTab:
         with self.marking.actions:
             self.target = gr.Dropdown([], show_label=False, container=False, min_width=160, elem_id="move-to")
         self.more = gr.Button("Show all", size="sm", visible=False)
-        self.whole = ClassPanel(self._project)
+        self.whole = ClassPanel(self._desk)
 
     @property
     def outputs(self) -> list[gr.blocks.Block]:

@@ -78,11 +78,10 @@ def answer_of_run(
         run: name of its folder in `adapters/`.
     """
     with base.adapted(run) as (model, preprocessing):
-        called = names_now(
-            Run(base.project, run), instant.contents, {one.name: one.prompt_name for one in instant.classes}
-        )
+        training, named = Run(base.project, run), {one.name: one.prompt_name for one in instant.classes}
+        called = names_now(training, instant.contents, named)
         new = _bind_new(base, model, [name for name in instant.names if name not in called.values()])
-        confidence = _confidence_of(base, model, run)
+        confidence = _confidence_of(training, model)
         pixel_values = preprocessing(picture)[None].to(base.accelerator.device)
         output = model(pixel_values=pixel_values)
         seen = as_seen(picture, preprocessing, SIZE)
@@ -117,10 +116,10 @@ def _bind_new(base: BaseModel, model: PeftModelForZeroShotImageClassification, n
     return new
 
 
-def _confidence_of(base: BaseModel, model: PeftModelForZeroShotImageClassification, run: str) -> Confidence | None:
+def _confidence_of(run: Run, model: PeftModelForZeroShotImageClassification) -> Confidence | None:
     """What held-out pictures of a run say on how sure it is; None: nothing, or not of the classes it has now."""
     try:
-        confidence = Confidence.load(base.project.path(f"adapters/{run}"))
+        confidence = Confidence.load(run.folder)
         confidence.check_fits(model)
     except (OSError, ValueError):
         return None
