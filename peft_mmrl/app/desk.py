@@ -101,12 +101,16 @@ class Desk:
         held = self.workbench.held_out(self.instant())
         return [] if held is None else held.gauges()
 
-    def changes(self) -> Changes | None:
-        """What the newest training does not know of; None: there is none, or that cannot be told."""
+    def changes(self, instant: Instant | None = None) -> Changes | None:
+        """What the newest training does not know of; None: there is none, or that cannot be told.
+
+        Args:
+            instant: the project's pictures, for those who have just looked at them; None: they are looked at.
+        """
         run = newest_training(self.project)
         if run is None:
             return None
-        instant = self.instant()
+        instant = self.instant() if instant is None else instant
         folders = {picture.split("/")[1] for picture in instant.pictures}
         names = {one.name: one.prompt_name for one in instant.classes if one.name in folders}
         return changes_since(run, instant.contents, names)

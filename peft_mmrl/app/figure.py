@@ -54,18 +54,20 @@ class Figure:
             words = FETCHING if self._desk.fetches else LOOKING
         except (ValueError, OSError) as error:  # the project's settings are damaged
             words = f"{NOT_KNOWN} {error}"
-        return self._line(counts, note(escape(words)) if sum(map(bool, counts)) > 1 else "")
+        return _line(counts, self._trained(), note(escape(words)) if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""
         counts = self._counts()
         if sum(map(bool, counts)) < 2:
-            return self._line(counts, note(SOON))
+            return _line(counts, self._trained(), note(SOON))
         try:
-            instant, since = self._desk.instant(), changes_html(self._desk.changes())
+            instant = self._desk.instant()
+            since = changes_html(self._desk.changes(instant))
         except (ValueError, OSError) as error:
-            return self._line(counts, note(escape(f"{NOT_KNOWN} {error}")))
-        return self._line(counts, since + figure_words(instant, leads=not self._trained()))
+            return _line(counts, self._trained(), note(escape(f"{NOT_KNOWN} {error}")))
+        trained = self._trained()
+        return _line(counts, trained, since + figure_words(instant, leads=not trained))
 
     def _counts(self) -> list[int]:
         return [len(one.pictures) for one in self._desk.project.classes()]
@@ -74,10 +76,11 @@ class Figure:
         run = newest_training(self._desk.project)
         return "" if run is None else f'<p class="figure">{escape(trained_words(run.folder, run.is_quick))}</p>'
 
-    def _line(self, counts: list[int], words: str) -> str:
-        if not counts:
-            return note("No classes yet.")
-        return note(f"{classes(len(counts))}, {pictures(sum(counts))}") + self._trained() + words
+
+def _line(counts: list[int], trained: str, words: str) -> str:
+    if not counts:
+        return note("No classes yet.")
+    return note(f"{classes(len(counts))}, {pictures(sum(counts))}") + trained + words
 
 
 def figure_words(instant: Instant, leads: bool = True) -> str:

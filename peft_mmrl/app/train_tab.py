@@ -76,7 +76,7 @@ class TrainTab:
         now = run_of_now(self._project)
         status = None if now is None else now.status()
         running = status is not None and status.state == "running"
-        may_go_on = status is not None and status.state in ("stopped", "failed") and now.can_go_on
+        may_go_on = status is not None and status.can_go_on
         progress = NOTHING_TRAINED if status is None else progress_html(status)
         lines = [] if status is None else status.lines
         done = finished_runs(self._project)

@@ -33,9 +33,7 @@ def move_files(project: ProjectFolder, places: dict[Path, Path]) -> dict[str, st
     return moved
 
 
-def move_near(
-    project: ProjectFolder, source: Path, wanted: Path, free: FreePlaces, suffix: str | None = None
-) -> Path:
+def move_near(project: ProjectFolder, source: Path, wanted: Path, free: FreePlaces, suffix: str | None = None) -> Path:
     """Rename a file to a name like the wanted one that is free, in a folder that is made where there is none.
 
     Args:

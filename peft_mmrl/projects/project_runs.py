@@ -46,6 +46,7 @@ class Status:
         share: of the work that is done, 0 to 1.
         seconds_left: None: not known.
         lines: the last that the training said.
+        can_go_on: see `Run.can_go_on`; of one that was stopped or has failed.
     """
 
     state: str
@@ -53,6 +54,7 @@ class Status:
     share: float
     seconds_left: float | None = None
     lines: list[str] = field(default_factory=list)
+    can_go_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,11 @@ class Run:
         share = 0.0 if under_way is None else under_way["share"]
         if record is None:
             return Status("stopped", f"{BY_COMMAND}: go on with it there, or start a new one.", share, None, lines)
+        can_go_on = self.can_go_on
+        way_on = self._way_on(can_go_on)
         if is_cancelled:
-            return Status("stopped", f"You stopped it. {self._way_on}", share, None, lines)
-        return Status("failed", why_failed(lines, self._way_on), share, None, lines)
+            return Status("stopped", f"You stopped it. {way_on}", share, None, lines, can_go_on)
+        return Status("failed", why_failed(lines, way_on), share, None, lines, can_go_on)
 
     @property
     def seconds(self) -> float | None:
@@ -140,9 +144,8 @@ class Run:
             return None
         return found if self.is_done and found > 0 else None  # a clock may have been set back meanwhile
 
-    @property
-    def _way_on(self) -> str:
-        if self.can_go_on:
+    def _way_on(self, can_go_on: bool) -> str:
+        if can_go_on:
             return "It can go on where it was."
         is_lost = run_of_checkpoint(self.folder / CHECKPOINT) is not None
         return CHANGED if is_lost else "It can be started again."

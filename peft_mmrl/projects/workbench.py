@@ -24,9 +24,7 @@ from .sights import BaseModel, OnProgress, Sights
 from .suggestions import suggest
 
 
-RETRY_AFTER = (
-    30.0  # seconds before a base model is asked for again: to find out that there is no connection takes as long
-)
+RETRY_AFTER = 30.0  # seconds before a base model is asked for again: the Hub is waited for as long
 NO_CONNECTION = "couldn't connect"  # says transformers
 NOT_FETCHED = (
     "The model that recognises pictures, {}, is not on this computer yet, and there is no connection to fetch it. "
