@@ -165,6 +165,16 @@ def digit_folders(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """Twelve pictures of each of four digits."""
+    from digits import CLASS_NAMES, load_digits
+
+    part = load_digits()["train"]
+    rows = {digit: [row for row, label in enumerate(part["label"]) if label == digit][:12] for digit in range(4)}
+    return {CLASS_NAMES[digit]: [part[row]["image"] for row in rows[digit]] for digit in rows}
+
+
 # --- adapters, for tests of what PEFT and transformers do with them ----------------------------------------------
 
 IDS = torch.tensor([[98, 1, 2, 99], [98, 3, 99, 99]])

@@ -6,7 +6,6 @@ import shutil
 
 import pytest
 from conftest import DEMO_CLIP
-from digits import CLASS_NAMES, load_digits
 
 import peft_mmrl
 from peft_mmrl.projects.picture_answers import PictureAnswer
@@ -14,14 +13,6 @@ from peft_mmrl.projects.project import Project
 
 
 gr = pytest.importorskip("gradio", reason='needs the extra "app": pip install "peft_mmrl[app]"')
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Twelve pictures of each of four digits."""
-    part = load_digits()["train"]
-    rows = {digit: [row for row, label in enumerate(part["label"]) if label == digit][:12] for digit in range(4)}
-    return {CLASS_NAMES[digit]: [part[row]["image"] for row in rows[digit]] for digit in rows}
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import PIL.Image
 import pytest
 import torch
 from conftest import DEMO_CLIP
-from digits import CLASS_NAMES, load_digits
 
 import peft_mmrl
 from peft_mmrl.auto import is_at_hand
@@ -22,14 +21,6 @@ from peft_mmrl.projects.project import Project
 from peft_mmrl.projects.project_settings import ProjectSettings
 from peft_mmrl.projects.workbench import Workbench
 from peft_mmrl.scoring.rungs import describe_rungs
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Twelve pictures of each of four digits."""
-    part = load_digits()["train"]
-    rows = {digit: [row for row, label in enumerate(part["label"]) if label == digit][:12] for digit in range(4)}
-    return {CLASS_NAMES[digit]: [part[row]["image"] for row in rows[digit]] for digit in rows}
 
 
 @pytest.fixture
