@@ -49,9 +49,7 @@ from .predict import add_aim_arguments, answering_rule, check_pictures_given, re
 
 KIND = "export"
 SAME_LIKELIEST = 0.99  # share of pictures of which 8 bits must leave the likeliest class the same
-SAME_ANSWERS = (
-    0.95  # the same for answers: where p is just at a threshold they turn, which costs the aim next to nothing
-)
+SAME_ANSWERS = 0.95  # the same for answers: just at a threshold they turn, which costs the aim next to nothing
 
 
 @command_line()
