@@ -100,6 +100,15 @@ class Visitor:
         self.see("#cancel")
         self.see("#outcome", "pictures")
 
+    def wait_for_another_question(self, said):
+        """What is asked next, the picture's name and the words, or nothing; `said` is a part of what was asked."""
+        asked = (
+            "[...document.querySelectorAll('#question .asked, #question .figure')]"
+            ".filter(one => one.checkVisibility()).map(one => one.alt ?? one.innerText).join(': ')"
+        )
+        self.page.wait_for_function(f"said => !({asked}).includes(said)", arg=said)
+        return self.page.evaluate(asked)
+
     def fits(self):
         return self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
@@ -157,17 +166,16 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
     me.see("#question", "This picture is in two, and looks more like zero")
     zeros = pictures_of(project, "zero")
     me.page.keyboard.press(str(1 + [one.name for one in project.classes()].index("zero")))
-    asked = "document.querySelector('#question')?.innerText ?? ''"
-    me.page.wait_for_function(f"!/in two, and looks more like zero/.test({asked})")
+    me.wait_for_another_question("in two, and looks more like zero")
     me.see("#undo").click()
     me.see("#question", "This picture is in two, and looks more like zero")
     assert pictures_of(project, "zero") == zeros
     me.page.keyboard.press(str(1 + [one.name for one in project.classes()].index("zero")))
-    me.page.wait_for_function(f"!/in two, and looks more like zero/.test({asked})")
-    while said := me.page.evaluate(asked):  # what else is asked is right as it is
-        if lies_in := re.search(r"is in (\w+),", said):
-            me.page.get_by_role("button", name=re.compile(rf"^{lies_in[1]} \[\d\]$")).click()
-            me.page.wait_for_function(f"said => ({asked}) != said", arg=said)
+    said = me.wait_for_another_question("in two, and looks more like zero")
+    while said:  # what else is asked is right as it is
+        lies_in = re.search(r"is in (\w+),", said)[1]
+        me.page.get_by_role("button", name=re.compile(rf"^{lies_in} \[\d\]$")).click()
+        said = me.wait_for_another_question(said)
     assert pictures_of(project, "zero") == zeros + 1
 
     me.page.get_by_label("What is this?").click()
@@ -181,7 +189,7 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
         me.page.keyboard.press(str(1 + [one.name for one in project.classes()].index(truth[shown])))
         while len(project.unlabelled_pictures()) == before:
             me.page.wait_for_timeout(100)
-        me.page.wait_for_function("alt => document.querySelector('#question img')?.alt != alt", arg=shown)
+        me.wait_for_another_question(shown)
     assert sum(pictures_of(project, name) for name in CLASSES) == 3 * EACH + 1 + 5
 
     me.train()
