@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sys
 
 import datasets
@@ -123,6 +124,21 @@ def test_links_are_followed_but_not_in_circles(root, tmp_path):
         (tmp_path / "linked" / name).symlink_to(root / name)
     (root / "cat" / "again").symlink_to(root / "cat")
     assert by_class(load_folder(tmp_path / "linked")[0]) == by_class(load_folder(root)[0])
+
+
+def test_folders_may_lie_deep_in_each_other(root, monkeypatch):
+    monkeypatch.chdir(root / "cat")
+    for _ in range(1100):  # step by step, as a path may not be as long as this one comes to be on every system
+        os.mkdir("x")
+        os.chdir("x")
+    shutil.copyfile(root / "cat" / "2.JPG", "3.jpg")
+    try:
+        assert f"cat/{'x/' * 1100}3.jpg" in load_folder(root)[0]["path"]
+    finally:  # Python itself cannot take them away
+        os.unlink("3.jpg")
+        for _ in range(1100):
+            os.chdir("..")
+            os.rmdir("x")
 
 
 def test_a_folder_without_class_folders(tmp_path):

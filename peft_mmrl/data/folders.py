@@ -36,24 +36,14 @@ def walk(
     Raises:
         OSError: there is no such folder, or, without `on_skip`, one that cannot be read.
     """
-    yield from _walk(Path(folder), set(), on_skip, follow_links)
-
-
-def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None, follow_links: bool) -> Iterator[Path]:
-    try:
-        here = folder.resolve()
-        if here in read:
-            return
-        read.add(here)
-        with os.scandir(folder) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        if on_skip is None:
-            raise
-        on_skip(folder, f"{UNREADABLE}: {error.strerror or error}")
-        return
-    for entry in entries:
-        path, kind = folder / entry.name, _kind(entry)
+    read: set[Path] = set()
+    begun = [iter(_entries(Path(folder), read, on_skip))]  # folders in each other; no recursion, as they may be deep
+    while begun:
+        entry = next(begun[-1], None)
+        if entry is None:
+            begun.pop()
+            continue
+        path, kind = Path(entry.path), _kind(entry)
         if is_hidden(entry.name):
             if on_skip is not None and not is_litter(entry.name):
                 on_skip(path, "hidden")
@@ -61,11 +51,27 @@ def _walk(folder: Path, read: set[Path], on_skip: OnSkip | None, follow_links: b
             if on_skip is not None:
                 on_skip(path, LINK)
         elif kind == "folder":
-            yield from _walk(path, read, on_skip, follow_links)
+            begun.append(iter(_entries(path, read, on_skip)))
         elif kind == "file":
             yield path
         elif on_skip is not None:
             on_skip(path, "neither a file nor a folder")
+
+
+def _entries(folder: Path, read: set[Path], on_skip: OnSkip | None) -> list[os.DirEntry[str]]:
+    """What lies in a folder, in the order of the names; nothing where it was read before, or cannot be read."""
+    try:
+        here = folder.resolve()
+        if here in read:
+            return []
+        read.add(here)
+        with os.scandir(folder) as scan:
+            return sorted(scan, key=lambda entry: entry.name)
+    except OSError as error:
+        if on_skip is None:
+            raise
+        on_skip(folder, f"{UNREADABLE}: {error.strerror or error}")
+        return []
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:

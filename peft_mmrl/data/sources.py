@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ IMAGE_COLUMNS = ("image", "path", "file", "file_name", "filename", "filepath", "
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
 TABLE_COLUMNS = ["image", "label", "path"]
 SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval", "dev"}
+
+
+def are_splits(names: Iterable[str]) -> bool:
+    """Whether names are those of splits and none of a class: folders "train" and "Test" are no classes."""
+    return {name.lower() for name in names} <= SPLIT_NAMES
 
 
 def load_folder(root: str | os.PathLike[str]) -> Source:
@@ -53,7 +58,7 @@ def load_folder(root: str | os.PathLike[str]) -> Source:
                 others[path.suffix.lower() or "without extension"] += 1
     present = set(labels)
     names = [folder for folder in folders if folder in present]
-    if not names or {name.lower() for name in names} <= SPLIT_NAMES:
+    if not names or are_splits(names):
         raise ValueError(
             f"There are no class folders under {root}: expected {root / 'cat' / '1.jpg'}, {root / 'dog' / '2.jpg'} "
             f"and so on, found {', '.join(folders[:5]) or 'no folder'}"
@@ -139,7 +144,7 @@ def load_columns(
     labels, names = _label_texts(dataset, label_column, source)
     groups = None if group_column is None else _group_texts(dataset, group_column, source)
     classes = in_natural_order(labels)
-    if {name.lower() for name in classes} <= SPLIT_NAMES:
+    if are_splits(classes):
         raise ValueError(f"{source}: its labels are names of splits ({', '.join(classes)}), not classes.")
     pictures = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     pictures = pictures.cast_column("image", datasets.Image(decode=False))

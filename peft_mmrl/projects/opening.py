@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from ..data.folders import holds_picture, is_hidden, is_litter, natural_key, walk
-from ..data.sources import SPLIT_NAMES
+from ..data.sources import are_splits
 from ..scoring.file_names import folder_names, safe_name
 from .placing import FreePlaces
 from .project_settings import PROJECT_FILE
@@ -61,7 +61,7 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
     number = sum(map(len, found.values()))
     if not number or others > number:
         raise ValueError(f"{folder} is not empty, and holds other things than folders of pictures. {WHAT_TO_OPEN}")
-    if {name.lower() for name in found} <= SPLIT_NAMES:
+    if are_splits(found):
         one = folder / next(iter(found))
         raise ValueError(f"{folder} holds parts of a collection ({', '.join(found)}). Choose one of them: {one}")
     return found
