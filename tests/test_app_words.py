@@ -7,7 +7,7 @@ import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
 from peft_mmrl.app.outcome_words import changed_pictures, changes_html, outcome_html, trained_words
-from peft_mmrl.app.words import classes, duration, note, of_ten, percent, pictures, size
+from peft_mmrl.app.words import classes, duration, note, of_hundred, percent, pictures, size
 from peft_mmrl.data.wording import in_words
 from peft_mmrl.projects.picture_answers import PictureAnswer
 from peft_mmrl.projects.since_training import Changes
@@ -19,13 +19,13 @@ EVIL = '<img src="http://example.com/a.png">'
 @pytest.mark.parametrize(
     ("rung", "said"),
     [
-        ((0.8, 0.62, 0.91), "Of 10 new pictures it gets about 8 right (between 6 and 9)"),
+        ((0.8, 0.62, 0.91), "Of 100 new pictures it gets about 80 right (between 62 and 91)"),
         ((0.97, 0.94, 0.99), "Of 100 new pictures it gets about 97 right (between 94 and 99)"),
         ((1.0, 1.0, 1.0), "Of 100 new pictures it gets about 100 right"),
     ],
 )
 def test_an_accuracy_is_said_in_pictures(rung, said):
-    assert of_ten(*rung) == said
+    assert of_hundred(*rung) == said
 
 
 def test_numbers_and_lists_in_words():
@@ -99,8 +99,8 @@ def run(tmp_path):
 def test_a_training_is_summed_up_in_sentences(run):
     said = outcome_html(run)
     assert "Your pictures have helped." in said
-    assert "Of 10 new pictures it gets about 9 right (between 8 and 10)" in said
-    assert "of 10 new pictures it gets about 7 right (between 6 and 8)" in said
+    assert "Of 100 new pictures it gets about 90 right (between 79 and 96)" in said
+    assert "of 100 new pictures it gets about 70 right (between 56 and 81)" in said
     assert "Of your 40 pictures 10 are now right that had been wrong, and 2 wrong that were right." in said
     assert "(16 of 20 right)" in said
     assert "<img" not in said

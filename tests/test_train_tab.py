@@ -177,7 +177,7 @@ def test_after_a_training_the_newest_is_shown_and_after_a_choice_that_one(projec
 def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(project, parts):
     figure, tab = parts
     finish(project, "quick", quick=True)
-    assert "Fitted without training: of 10 new pictures" in figure.begin() and "Trained" not in figure.begin()
+    assert "Fitted without training: of 100 new pictures" in figure.begin() and "Trained" not in figure.begin()
     assert newest_training(project).name == shown(tab, tab.show())["newest"] == "quick"
     finish(project, "run-1")
     finish(project, "run-2")
@@ -187,7 +187,7 @@ def test_a_quick_run_is_called_the_newest_training_only_where_there_is_no_other(
     runs = finished_runs(project)
     assert [run.name for run in runs] == ["run-2", "run-1", "quick"]
     values = shown(tab, tab.show())
-    assert "Trained: of 10 new pictures" in figure.begin()
+    assert "Trained: of 100 new pictures" in figure.begin()
     assert newest_training(project).name == chosen_training(runs, NEWEST).name == values["newest"] == "run-2"
     assert values["which"]["value"] == "run-2" and chosen_training(runs, "quick").name == "quick"
 
@@ -196,9 +196,9 @@ def test_the_line_above_the_tabs_tells_of_the_training_and_of_what_has_changed_s
     figure, tab = parts
     assert "at once and without training" in figure.show() and "Trained" not in figure.show()
     finish(project)
-    assert "Trained: of 10 new pictures it gets about 10 right" in figure.begin()
+    assert "Trained: of 100 new pictures it gets about 100 right" in figure.begin()
     said = figure.show()
-    assert "Trained: of 10" in said and "At once, without training: of" in said and "since" not in said
+    assert "Trained: of 100" in said and "At once, without training: of" in said and "since" not in said
     assert tab._changed_since() == ""
     (project.pictures / "zero" / "new.png").write_bytes(b"no picture")  # it cannot be learned from
     assert "since" not in figure.show()

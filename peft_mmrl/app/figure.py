@@ -11,7 +11,7 @@ import gradio as gr
 from ..projects.project_runs import newest_training
 from .desk import FETCHING, Desk, in_turn, told
 from .outcome_words import MOST_NAMED, changes_html, lower, trained_words
-from .words import classes, note, of_ten, pictures
+from .words import classes, note, of_hundred, pictures
 
 
 if TYPE_CHECKING:
@@ -92,13 +92,13 @@ def figure_words(instant: Instant, leads: bool = True) -> str:
     """
     lines = []
     if instant.accuracy is not None:
-        figure = _of_ten(instant.accuracy)
+        figure = _in_pictures(instant.accuracy)
         if leads:
             lines.append(f'<p class="figure">{figure}, at once and without training.</p>')
         else:
             lines.append(note(f"At once, without training: {lower(figure)}."))
     if leads and instant.zero_shot_accuracy is not None:
-        lines.append(note(f"By the names of the classes alone: {lower(_of_ten(instant.zero_shot_accuracy))}."))
+        lines.append(note(f"By the names of the classes alone: {lower(_in_pictures(instant.zero_shot_accuracy))}."))
     return "".join([*lines, *(note(escape(words)) for words in [*instant.notes, *_taken_by_name(instant)])])
 
 
@@ -111,5 +111,5 @@ def _taken_by_name(instant: Instant) -> list[str]:
     ][:MOST_NAMED]
 
 
-def _of_ten(rung: dict[str, Any]) -> str:
-    return of_ten(rung["accuracy"], rung["low"], rung["high"])
+def _in_pictures(rung: dict[str, Any]) -> str:
+    return of_hundred(rung["accuracy"], rung["low"], rung["high"])

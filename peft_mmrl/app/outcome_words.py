@@ -11,7 +11,7 @@ from ..data.wording import first_few, in_words
 from ..projects.since_training import Changes
 from ..reports.reading import REPORT, read_metrics, read_predictions
 from ..reports.verdict import CHANCE, lost_classes, verdict
-from .words import LABEL_AT_ONCE, note, of_ten, pictures
+from .words import LABEL_AT_ONCE, note, of_hundred, pictures
 
 
 MOST_NAMED = 3
@@ -103,7 +103,7 @@ def lower(words: str) -> str:
 
 def _accuracy(metrics: dict[str, Any], of: str) -> str:
     share = metrics[f"{of}accuracy"]
-    return of_ten(share, metrics.get(f"{of}accuracy_low", share), metrics.get(f"{of}accuracy_high", share))
+    return of_hundred(share, metrics.get(f"{of}accuracy_low", share), metrics.get(f"{of}accuracy_high", share))
 
 
 def _is_as_before(metrics: dict[str, Any]) -> bool:

@@ -8,17 +8,16 @@ from ..data.wording import counted
 LABEL_AT_ONCE = "Your pictures at once, without training"  # what answers where no training is asked
 
 
-def of_ten(share: float, low: float, high: float) -> str:
-    """What an accuracy means: "Of 10 new pictures it gets about 8 right (between 6 and 9)".
+def of_hundred(share: float, low: float, high: float) -> str:
+    """What an accuracy means: "Of 100 new pictures it gets about 80 right (between 62 and 91)".
 
     Args:
         share: accuracy, from 0 to 1.
         low, high: ends of its interval.
     """
-    of = 10 if high - low > 0.1 else 100
-    about, least, most = (round(of * value) for value in (share, low, high))
+    about, least, most = (round(100 * value) for value in (share, low, high))
     between = f" (between {least} and {most})" if least != most else ""
-    return f"Of {of} new pictures it gets about {about} right{between}"
+    return f"Of 100 new pictures it gets about {about} right{between}"
 
 
 def percent(share: float) -> str:
