@@ -183,6 +183,10 @@ def test_the_guess_of_a_class_that_is_known_by_name_alone_is_not_called_sure(pro
         assert ("sure" in improve._words(one, {})) == (one.guess != "two")
 
 
+def refuse(*_):
+    raise ValueError("A training is looking at these pictures just now.")
+
+
 def before(workbench, name, change, monkeypatch):
     """Let another tab change the project just before a method of the workbench is called."""
     method = getattr(workbench, name)
@@ -265,6 +269,26 @@ def test_what_somebody_does_not_know_is_not_asked_again_and_what_they_answered_c
         me.do(me.tab._begin, "other")
 
 
+def test_a_picture_of_no_class_yet_gets_a_new_one(project, digits, monkeypatch):
+    from peft_mmrl.app import improve_tab
+    from peft_mmrl.app.improve_tab import NEW
+
+    for number, name in enumerate(("three", "zero")):
+        digits[name][9].save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    with monkeypatch.context() as training, pytest.raises(ValueError, match="training"):
+        training.setattr(improve_tab, "move_pictures", refuse)
+        me.do(me.tab._create, "three")
+    with pytest.raises(ValueError, match="name of letters"):
+        me.do(me.tab._create, " ")
+    assert project.class_folders() == ["one", "two", "zero"] and len(me.asked) == 2
+    for name in ("Three", "ZERO"):  # of which there is none yet; of which there is one
+        me.do(me.tab._create, name)
+    assert project.class_folders() == ["one", "Three", "two", "zero"] and me.asked == []
+    assert len(project.pictures_in(project.pictures / "Three")) == 1
+    assert len(project.pictures_in(project.pictures / "zero")) == 9
+
+
 def test_an_answer_that_is_undone_is_asked_again(project, digits):
     from peft_mmrl.app.improve_tab import LABELS
 
@@ -282,9 +306,6 @@ def test_an_undo_that_is_refused_leaves_the_answer_as_it_was(project, digits, mo
     from peft_mmrl.app import improve_tab
     from peft_mmrl.app.improve_tab import LABELS
     from peft_mmrl.projects.agreed import is_agreed
-
-    def refuse(*_):
-        raise ValueError("A training is looking at these pictures just now.")
 
     digits["zero"][8].save(project.pictures / "one" / "wrong.png")
     me = Visit(project, LABELS)

@@ -15,6 +15,7 @@ from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
 from .figure import Figure
 from .intake_words import intake_words, refusal_words
+from .look import new_class_line
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
@@ -103,6 +104,7 @@ class ImproveTab:
                     ]
                 with gr.Row(equal_height=True, elem_classes="line"):
                     self.other = gr.Dropdown([], label="Another class", min_width=160, elem_id="other-class")
+                    self.new_class = new_class_line("asked-new-class")
                     self.skip = gr.Button("I do not know", min_width=140, elem_id="skip")
                     self.out = gr.Button("Take it out", min_width=140, elem_id="out")
             self.undo = gr.Button("Undo the last answer", visible=False, size="sm", elem_id="undo")
@@ -110,7 +112,8 @@ class ImproveTab:
 
     @property
     def _shown(self) -> list[Any]:
-        return [self.round, self.new, self.state, self.card, self.question, *self.buttons, self.other, self.undo]
+        card = [self.card, self.question, *self.buttons, self.other, self.new_class]
+        return [self.round, self.new, self.state, *card, self.undo]
 
     def _look(self, before: Round) -> list[Any]:
         """Ask anew, but for what was skipped before."""
@@ -139,8 +142,8 @@ class ImproveTab:
         if not now.queue:
             words = ANSWERED.format(pictures(now.answered)) if now.answered else otherwise
             hidden = gr.update(visible=False)
-            nothing = [hidden] * (MOST_KEYS + 2)
-            return [now, new, f'<div class="empty">{words}</div>', *nothing, gr.update(choices=[], value=None), undo]
+            nothing = [*[hidden] * (MOST_KEYS + 2), gr.update(choices=[], value=None), ""]
+            return [now, new, f'<div class="empty">{words}</div>', *nothing, undo]
         said, one = self._project.prompt_names(), now.asked
         now = replace(now, keys=answers_to(one, self._desk.workbench))
         buttons = [gr.update(visible=False)] * MOST_KEYS
@@ -151,7 +154,7 @@ class ImproveTab:
         left = note(f"{self._done(now)}{self._left(now)} The keys in brackets answer, too.")
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
-        return [now, new, left, gr.update(visible=True), question, *buttons, other, undo]
+        return [now, new, left, gr.update(visible=True), question, *buttons, other, "", undo]
 
     def _done(self, now: Round) -> str:
         if now.last is None:
@@ -225,6 +228,13 @@ class ImproveTab:
     def _choose(self, folder: str | None, now: Round) -> list[Any]:
         return self._show(now) if folder is None else self._put(folder, now)
 
+    def _create(self, name: str, now: Round) -> list[Any]:
+        """Answer with a class by its name, made where there is none."""
+        if not self._is_there(now.asked.picture):
+            return self._pass_over(now)
+        with self._project.class_of(name) as folder:
+            return self._put(folder, now)
+
     def _skip(self, now: Round) -> list[Any]:
         return self._next(now, skipped=now.skipped | {now.asked.picture})
 
@@ -250,6 +260,7 @@ class ImproveTab:
         for key, button in enumerate(self.buttons):
             figure.after(answer(button.click, partial(self._press, key)))
         figure.after(answer(self.other.select, self._choose, self.other))
+        figure.after(answer(self.new_class.submit, self._create, self.new_class))
         figure.after(answer(self.out.click, self._take_out))
         figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)

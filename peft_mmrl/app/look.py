@@ -52,3 +52,21 @@ def typed_line(
     with gradio.Row(equal_height=True, elem_classes="line"):
         line = gradio.Textbox(label=label, max_lines=1, scale=4, min_width=LINE_WIDTH, elem_id=name, **options)
         return line, gradio.Button(button, variant=variant, scale=1, min_width=120, elem_id=button_name)
+
+
+def new_class_line(name: str) -> gradio.Textbox:
+    """A line, sent by Enter or its arrow, for the name of a class that there is not yet.
+
+    Args:
+        name: of the line in the page.
+    """
+    return gradio.Textbox(
+        label="A new class",
+        placeholder="A new class: its name",
+        max_lines=1,
+        submit_btn=True,
+        show_label=False,
+        container=False,
+        min_width=200,
+        elem_id=name,
+    )

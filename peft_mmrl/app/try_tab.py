@@ -13,6 +13,7 @@ from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
 from .desk import FETCHING, Desk, in_turn, told
 from .figure import Figure
+from .look import new_class_line
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
 from .trainings import NEWEST, chosen_training, training_choices
@@ -61,6 +62,7 @@ class TryTab:
                 with gr.Row(equal_height=True, elem_classes="line"):
                     self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
                     self.belongs = gr.Dropdown([], show_label=False, container=False, min_width=200, elem_id="belongs")
+                    self.new_class = new_class_line("tried-new-class")
                     self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
@@ -69,7 +71,7 @@ class TryTab:
 
     @property
     def _answered(self) -> list[Any]:
-        shown = [self.answer, self.guess, self.teach, self.agree, self.belongs]
+        shown = [self.answer, self.guess, self.teach, self.agree, self.belongs, self.new_class]
         return [*shown, self.taught, self.nearest, self.maps]
 
     @property
@@ -126,6 +128,7 @@ class TryTab:
             gr.update(visible=not self._desk.read_only),
             gr.update(value=yes, visible=guess is not None),
             gr.update(choices=others, value="", visible=True),
+            gr.update(value="", visible=True),
             gr.update(visible=False),
             gr.update(value=pictures_html(near, TITLE_OF_NEAREST), visible=bool(near)),
             gr.update(value=pictures_html(maps, "Where it looked", how), visible=bool(maps)),
@@ -147,12 +150,20 @@ class TryTab:
                 return gr.skip()
             return self._keep(given, folder, f"Thank you: it is a picture of “{escape(self._desk.said(folder))}” now.")
 
+        def teach_new(given: dict | None, name: str) -> list[Any]:
+            with self._project.class_of(name) as folder:
+                return teach(given, folder)
+
         def later(given: dict | None) -> list[Any]:
             return self._keep(given, None, "It waits for you in the tab <b>Improve</b>.", prefix=IN_DOUBT)
 
         done = [self.teach, self.taught]
-        for event, folder in ((self.agree.click, self.guess), (self.belongs.select, self.belongs)):
-            figure.after(event(told(teach), [self.picture, folder], done, preprocess=False, **quiet))
+        for event, do, said in (
+            (self.agree.click, teach, self.guess),
+            (self.belongs.select, teach, self.belongs),
+            (self.new_class.submit, teach_new, self.new_class),
+        ):
+            figure.after(event(told(do), [self.picture, said], done, preprocess=False, **quiet))
         self.later.click(told(later), self.picture, done, preprocess=False, **quiet)
 
     def _keep(self, given: dict | None, folder: str | None, words: str, prefix: str = "") -> list[Any]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.folders import holds_picture, is_hidden, natural_key
-from ..data.sources import SPLIT_NAMES
+from ..data.sources import are_splits
 from ..scoring.file_names import safe_name
 from .intake import Intake, add_pictures, room_in
-from .placing import clean_class_name, is_plain
+from .placing import is_plain
 from .project import Project
 
 
@@ -58,7 +58,7 @@ def add_folder(project: Project, files: Iterable[File], class_name: str | None) 
     loose = by_class.pop(None, [])
     if by_class:
         found.is_sorted = True
-        if {name.lower() for name in by_class} <= SPLIT_NAMES:
+        if are_splits(by_class):
             parts = ", ".join(by_class)
             raise ValueError(f"This folder holds parts of a collection ({parts}). Choose one of them.")
         found.refused += [(name, BESIDE_CLASSES) for name, _ in loose]
@@ -99,13 +99,9 @@ def _by_class(files: Iterable[File], found: FolderIntake) -> dict[str | None, li
 
 def _add_class(project: Project, name: str, files: list[File], found: FolderIntake, room: int) -> None:
     try:
-        said = clean_class_name(name)
-        with project.locked():
-            there = project.same_class(said)
-            folder = project.add_class(said) if there is None else there
-        _count(found, folder, add_pictures(project, files, folder, keep_folders=True, room=room), f"{name}/")
-        if there is None and not found.classes[folder]:
-            project.remove_class(folder)
+        with project.class_of(name) as folder:
+            _count(found, folder, add_pictures(project, files, folder, keep_folders=True, room=room), f"{name}/")
+        if folder not in project.class_folders():  # it got none
             del found.classes[folder]
     except ValueError as error:  # it is no name; or another tab has changed the class
         found.refused += [(f"{name}/{inner}", str(error)) for inner, _ in files]

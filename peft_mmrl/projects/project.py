@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -142,6 +143,25 @@ class Project(ProjectFolder):
             if needs_name(folder, name):
                 write_better_names(self.folder, {**better, folder: name})
         return folder
+
+    @contextmanager
+    def class_of(self, name: str) -> Iterator[str]:
+        """The folder of the class that a name means, for putting pictures into it.
+
+        Where there is no such class it is made, and goes again if it got no picture.
+
+        Raises:
+            ValueError: the name is none.
+        """
+        name = clean_class_name(name)
+        with self.locked():
+            there = self.same_class(name)
+            folder = self.add_class(name) if there is None else there
+        try:
+            yield folder
+        finally:
+            if there is None and not self.pictures_in(self.class_folder(folder)):
+                self.remove_class(folder)
 
     def rename_class(self, old: str, new: str) -> str:
         """Give a class's folder another name.
