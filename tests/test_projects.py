@@ -668,9 +668,26 @@ def test_a_class_that_is_there_is_not_made_again(project, name):
     assert project.class_folders() == ["cat", "dog", "kätzchen"]
 
 
+def test_a_class_that_is_made_for_pictures_goes_again_where_none_came(project):
+    with project.class_of(" CAT ") as folder:
+        assert folder == "cat"
+    with pytest.raises(OSError, match="the disk is full"), project.class_of("AC/DC"):
+        assert project.prompt_names()["AC_DC"] == "AC/DC"
+        raise OSError("the disk is full")
+    with project.class_of("bird") as folder:  # another tab renames it meanwhile
+        project.rename_class(folder, "tit")
+    with project.class_of("owl") as folder:
+        shutil.copyfile(project.path(project.classes()[0].pictures[0]), project.pictures / folder / "1.png")
+    assert project.class_folders() == ["cat", "dog", "owl", "tit"] and "AC_DC" not in project.prompt_names()
+
+
 @pytest.mark.parametrize("name", ["", "   ", "_", "...", "\0", "\u200b\u202e", "x" * 101, None, 3, "/", "..", "- -"])
 def test_a_name_that_is_none_is_refused(project, name):
-    for change in (project.add_class, lambda name: project.rename_class("dog", name)):
+    for change in (
+        project.add_class,
+        lambda name: project.rename_class("dog", name),
+        lambda name: project.class_of(name).__enter__(),
+    ):
         with pytest.raises(ValueError, match="needs a name|may have 100"):
             change(name)
     assert project.class_folders() == ["cat", "dog"]

@@ -160,7 +160,7 @@ class Project(ProjectFolder):
         try:
             yield folder
         finally:
-            if there is None and not self.pictures_in(self.class_folder(folder)):
+            if there is None and folder in self.class_folders() and not self.pictures_in(self.pictures / folder):
                 self.remove_class(folder)
 
     def rename_class(self, old: str, new: str) -> str:
