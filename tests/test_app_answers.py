@@ -151,11 +151,12 @@ def test_an_answer_is_confirmed_by_one_click(project, digits):
     tab._keep(given, shown[tab.guess], "Thank you")
     assert (project.pictures / "zero" / "new.png").is_file()
 
-    doubtful = PictureAnswer("zero or one", ranks=[("zero", 0.5), ("one", 0.5)], likely=["zero", "one"])
-    tab._desk.workbench.answer = lambda *_: doubtful
-    shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
-    assert shown[tab.guess] is None and not shown[tab.agree]["visible"]
-    assert [folder for _, folder in shown[tab.belongs]["choices"]] == ["", "one", "two", "zero"]
+    for likely in (["zero", "one"], []):  # one of these; none of these
+        doubtful = PictureAnswer("it depends", ranks=[("zero", 0.6), ("one", 0.4)], likely=likely)
+        tab._desk.workbench.answer = lambda *_, doubtful=doubtful: doubtful
+        shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
+        assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(value="It is zero", visible=True)
+        assert shown[tab.belongs]["choices"] == [("It is …", ""), ("one", "one"), ("two", "two")]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +265,9 @@ def test_what_somebody_does_not_know_is_not_asked_again_and_what_they_answered_c
     while me.asked:
         me.do(me.tab._skip)
     assert "seen them all" in me.state and "All pictures have a class" not in me.state
+    me.do(me.tab._undo)
+    me.do(me.tab._put, "zero")
+    assert "1 picture answered" in me.state and "What you did not know is asked again" in me.state
     assert Visit(project, NEW).asked  # another visitor, or the page opened anew
     with pytest.raises(ValueError, match="no questions of kind 'other'"):
         me.do(me.tab._begin, "other")
@@ -300,6 +304,51 @@ def test_an_answer_that_is_undone_is_asked_again(project, digits):
         assert me.asked == []
         me.do(me.tab._undo)
         assert me.asked == ["pictures/one/wrong.png"] and me.round.answered == 0
+
+
+def test_not_to_know_is_an_answer_that_can_be_undone(project, digits):
+    from peft_mmrl.app.improve_tab import NEW
+
+    for number, picture in enumerate([*digits["zero"][9:12], *digits["one"][9:12]]):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    me.do(me.tab._put, "zero")
+    skipped, answered = me.asked[0], me.round.last.picture
+    me.do(me.tab._skip)
+    assert "The last one is in" not in me.state and skipped not in me.asked
+    me.do(me.tab._undo)
+    assert me.asked[0] == skipped and me.round.answered == 1 and me.round.last is None
+    assert project.path(answered).is_file()  # what was said before stays
+
+
+def test_a_class_that_was_made_for_an_answer_goes_with_it(project, digits):
+    from peft_mmrl.app.improve_tab import NEW
+
+    for number, name in enumerate(("three", "zero")):
+        digits[name][9].save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    first = me.asked[0]
+    for name in ("three", "two"):  # made for it; there already, and as empty
+        me.do(me.tab._create, name)
+        me.do(me.tab._undo)
+        assert project.class_folders() == ["one", "two", "zero"] and me.asked[0] == first
+
+
+def test_keys_keep_their_classes_where_one_is_made(project, digits):
+    from peft_mmrl.app.improve_tab import LABELS, NEW
+
+    for number, picture in enumerate(digits["zero"][9:12]):
+        picture.save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    assert me.round.keys == ["one", "two", "zero"]
+    me.do(me.tab._create, "eight")
+    assert me.round.keys == ["one", "two", "zero", "eight"]
+    me.do(me.tab._begin, LABELS)
+    me.do(me.tab._begin, NEW)
+    assert me.round.keys == ["one", "two", "zero", "eight"]
+    project.rename_class("two", "deux")  # by another tab
+    me.do(me.tab._skip)
+    assert me.round.keys == ["one", "zero", "eight", "deux"]
 
 
 def test_an_undo_that_is_refused_leaves_the_answer_as_it_was(project, digits, monkeypatch):
@@ -347,7 +396,7 @@ def test_a_question_about_a_picture_that_has_gone_meanwhile_gives_way_to_the_nex
     me.do(*([me.tab._take_out] if answer is None else [me.tab._put, answer]))
     assert me.asked == others and me.round.answered == 0 and NOT_ASKED in capsys.readouterr().out
     me.do(me.tab._put, "zero")
-    project.path(me.round.last[0]).unlink()
+    project.path(me.round.last.picture).unlink()
     me.do(me.tab._undo)  # which cannot be offered any more either
     assert me.round.last is None and me.round.answered == 1 and me.asked
 
@@ -362,7 +411,7 @@ def test_how_many_are_left_is_told_truly(project, digits):
         picture.save(project.unlabelled / f"{number}.png")
     me = Visit(project, NEW)
     assert len(me.asked) == ASKED_NEXT
-    assert f"{ASKED_NEXT} pictures to look at next, of {len(unknown)} without a class." in me.state
+    assert f"{len(unknown)} pictures without a class." in me.state
     seen = set(me.asked)
     for _ in range(ASKED_NEXT):  # then come others, which were not asked before
         me.do(me.tab._skip)
@@ -375,6 +424,19 @@ def test_pictures_that_are_never_asked_about_are_not_said_to_have_a_class(projec
     assert NOTHING[NEW] in Visit(project, NEW).state
     digits["zero"][0].save(project.unlabelled / "copy.png")
     assert REST in Visit(project, NEW).state
+
+
+def test_the_line_above_the_tabs_says_that_there_are_doubts_until_they_are_settled(project, digits):
+    from peft_mmrl.app.figure import Figure
+    from peft_mmrl.app.improve_tab import LABELS
+
+    digits["zero"][8].save(project.pictures / "one" / "wrong.png")
+    me = Visit(project, LABELS)
+    with gr.Blocks(analytics_enabled=False):
+        figure = Figure(me.tab._desk)
+    assert "1 picture may be in a wrong class: look into <b>Improve</b>." in figure.show()
+    me.do(me.tab._put, "one")
+    assert "wrong class" not in figure.show()
 
 
 def test_thanks_hold_for_whatever_was_answered(project, digits):

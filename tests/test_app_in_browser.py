@@ -142,7 +142,7 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
         if name == "two":
             said = me.see("#said", "2 not taken")
             assert "broken.png" in said.inner_text() and "again.png" in said.inner_text()
-    me.see("#figure", re.compile(r"Of 100 new pictures it gets about \d+ right \(between \d+ and \d+\)"))
+    me.see("#figure", re.compile(r"Of 100 new pictures like yours it gets about \d+ right \(between \d+ and \d+\)"))
     me.see("#gauges", "zero")
 
     me.train()

@@ -7,8 +7,8 @@ import pytest
 
 from peft_mmrl.app.answer_html import answer_html, is_doubtful
 from peft_mmrl.app.outcome_words import changed_pictures, changes_html, outcome_html, trained_words
-from peft_mmrl.app.words import classes, duration, note, of_hundred, percent, pictures, size
-from peft_mmrl.data.wording import in_words
+from peft_mmrl.app.words import classes, duration, note, of_hundred, pictures, size
+from peft_mmrl.data.wording import in_words, percent
 from peft_mmrl.projects.picture_answers import PictureAnswer
 from peft_mmrl.projects.since_training import Changes
 
@@ -19,9 +19,9 @@ EVIL = '<img src="http://example.com/a.png">'
 @pytest.mark.parametrize(
     ("rung", "said"),
     [
-        ((0.8, 0.62, 0.91), "Of 100 new pictures it gets about 80 right (between 62 and 91)"),
-        ((0.97, 0.94, 0.99), "Of 100 new pictures it gets about 97 right (between 94 and 99)"),
-        ((1.0, 1.0, 1.0), "Of 100 new pictures it gets about 100 right"),
+        ((0.8, 0.62, 0.91), "Of 100 new pictures like yours it gets about 80 right (between 62 and 91)"),
+        ((0.97, 0.94, 0.99), "Of 100 new pictures like yours it gets about 97 right (between 94 and 99)"),
+        ((1.0, 1.0, 1.0), "Of 100 new pictures like yours it gets about 100 right"),
     ],
 )
 def test_an_accuracy_is_said_in_pictures(rung, said):
@@ -99,8 +99,8 @@ def run(tmp_path):
 def test_a_training_is_summed_up_in_sentences(run):
     said = outcome_html(run)
     assert "Your pictures have helped." in said
-    assert "Of 100 new pictures it gets about 90 right (between 79 and 96)" in said
-    assert "of 100 new pictures it gets about 70 right (between 56 and 81)" in said
+    assert "Of 100 new pictures like yours it gets about 90 right (between 79 and 96)" in said
+    assert "of 100 new pictures like yours it gets about 70 right (between 56 and 81)" in said
     assert "Of your 40 pictures 10 are now right that had been wrong, and 2 wrong that were right." in said
     assert "(16 of 20 right)" in said
     assert "<img" not in said
@@ -113,9 +113,15 @@ def test_a_training_is_summed_up_in_sentences(run):
         ({"gained": 1, "lost": 9, "macro_recall": 0.5}, "It has become worse"),
         ({"gained": 9, "lost": 1, "macro_recall": 0.5}, "Some classes are recognised better, and others worse."),
         (TRAINING | {"training_gained": 0, "training_lost": 0}, "the training itself makes no difference"),
-        (TRAINING | {"training_gained": 2, "training_lost": 1}, "2 more are right and 1 fewer: that can be chance."),
+        (
+            TRAINING | {"training_gained": 2, "training_lost": 1},
+            "2 are right that had been wrong, and 1 wrong that were right: that can be chance.",
+        ),
         (TRAINING | {"training_lost": 9, "training_p_value": 0.01}, "without training it is better. Choose “Your"),
-        (TRAINING | {"training_gained": 9, "training_p_value": 0.01}, "1 fewer: that is hardly ever chance."),
+        (
+            TRAINING | {"training_gained": 9, "training_p_value": 0.01},
+            "9 are right that had been wrong, and 1 wrong that were right: that is hardly ever chance.",
+        ),
     ],
 )
 def test_what_a_training_did_not_bring_is_said_too(run, changes, said):
@@ -131,7 +137,7 @@ def test_what_a_training_did_not_bring_is_said_too(run, changes, said):
         ({"gained": 1, "lost": 9, "macro_recall": 0.5}, "Next: look into <b>Improve</b>"),
         ({"gained": 0, "lost": 0, "difference_p_value": 1.0, "accuracy": 1.0}, "All 40 are answered as before"),
         ({"gained": 0, "lost": 0, "difference_p_value": 1.0}, "The same 36 of your 40 pictures are right as before"),
-        ({"untrained_accuracy": 0.8}, "with your pictures, but without training: of 100 new pictures"),
+        ({"untrained_accuracy": 0.8}, "with your pictures, but without training: of 100 new pictures like yours"),
     ],
 )
 def test_every_result_says_what_comes_next_and_nothing_that_reads_oddly(run, changes, said):

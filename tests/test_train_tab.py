@@ -196,7 +196,7 @@ def test_the_line_above_the_tabs_tells_of_the_training_and_of_what_has_changed_s
     figure, tab = parts
     assert "at once and without training" in figure.show() and "Trained" not in figure.show()
     finish(project)
-    assert "Trained: of 100 new pictures it gets about 100 right" in figure.begin()
+    assert "Trained: of 100 new pictures like yours it gets about 100 right" in figure.begin()
     said = figure.show()
     assert "Trained: of 100" in said and "At once, without training: of" in said and "since" not in said
     assert tab._changed_since() == ""

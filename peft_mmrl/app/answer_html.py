@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from ..data.wording import counted, in_words
-from .words import note, percent
+from ..data.wording import counted, in_words, percent
+from .words import note
 
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def view_name(token: str) -> str:
 
 def _sentence(answer: PictureAnswer) -> str:
     if answer.is_none:
-        return "This is probably <b>none of your classes</b>. If it is one all the same:"
+        less_sure = "it is less sure than with most of your own pictures"
+        return f"This may be <b>none of your classes</b>: {less_sure}. The likeliest:"
     names = [f"<b>{escape(name)}</b>" for name in answer.likely]
     if len(names) == 1 and answer.likely[0] in answer.by_name:
         return f"This looks like {names[0]}, by its name alone: how sure that is cannot be said."

@@ -11,6 +11,7 @@ import gradio as gr
 from ..projects.project_runs import newest_training
 from .desk import FETCHING, Desk, in_turn, told
 from .outcome_words import MOST_NAMED, changes_html, lower, trained_words
+from .questions import doubtful_labels
 from .words import classes, note, of_hundred, pictures
 
 
@@ -64,10 +65,11 @@ class Figure:
         try:
             instant = self._desk.instant()
             since = changes_html(self._desk.changes(instant))
+            doubts = "" if self._desk.read_only else doubts_html(len(doubtful_labels(self._desk.workbench)))
         except (ValueError, OSError) as error:
             return _line(counts, self._trained(), note(escape(f"{NOT_KNOWN} {error}")))
         trained = self._trained()
-        return _line(counts, trained, since + figure_words(instant, leads=not trained))
+        return _line(counts, trained, since + figure_words(instant, leads=not trained) + doubts)
 
     def _counts(self) -> list[int]:
         return [len(one.pictures) for one in self._desk.project.classes()]
@@ -81,6 +83,11 @@ def _line(counts: list[int], trained: str, words: str) -> str:
     if not counts:
         return note("No classes yet.")
     return note(f"{classes(len(counts))}, {pictures(sum(counts))}") + trained + words
+
+
+def doubts_html(number: int) -> str:
+    """How many pictures should be looked at in Improve; empty where none should."""
+    return note(f"{pictures(number)} may be in a wrong class: look into <b>Improve</b>.") if number else ""
 
 
 def figure_words(instant: Instant, leads: bool = True) -> str:

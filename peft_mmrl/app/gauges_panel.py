@@ -14,7 +14,10 @@ from .words import note
 if TYPE_CHECKING:
     from ..projects.gauges import Gauge
 
-FULL_BAR = "A full bar: all pictures of the class are recognised, each judged without its own help."
+FULL_BAR = (
+    "A full bar: all pictures of the class are recognised, each judged without its own help. How sure: of the right "
+    "class, on average."
+)
 
 
 class GaugesPanel:

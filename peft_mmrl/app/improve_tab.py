@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..data.wording import percent
 from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
 from .desk import Desk, in_turn, told
@@ -19,7 +20,7 @@ from .look import new_class_line
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
 from .uploads import take_in
-from .words import note, percent, pictures
+from .words import note, pictures
 
 
 LABELS, NEW = "labels", "new"
@@ -35,9 +36,27 @@ REST = (
     "Those that still have no class look the same as others that have one, or cannot be opened: nothing would be "
     "learned from them."
 )
-PASSED = "You have seen them all. What you did not know is asked again when this page is opened anew."
+AGAIN = "What you did not know is asked again when this page is opened anew."
+PASSED = f"You have seen them all. {AGAIN}"
 ANSWERED = "<b>Thank you: {} answered.</b> The next training, in <b>Train</b>, goes by your answers."
 NOT_ASKED = "That picture was moved or taken out meanwhile: it is not asked about any more."
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said to a picture last, so that it can be undone.
+
+    Args:
+        picture: where it lies now.
+        lay_in: folder of the class that it lay in before; None: in none.
+        is_skip: whether that was "I do not know".
+        made: folder of the class that was made for it; None: there was one.
+    """
+
+    picture: str
+    lay_in: str | None
+    is_skip: bool = False
+    made: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class Round:
         keys: folders of the classes that the keys answer with.
         answered: how many were answered.
         skipped: pictures that this visitor is not asked again.
-        last: the last picture that was answered, and the class that it lay in before (None: in none), to undo it.
+        last: what was said last; None: nothing that can be undone.
     """
 
     kind: str = LABELS
@@ -58,7 +77,7 @@ class Round:
     keys: list[str] = field(default_factory=list)
     answered: int = 0
     skipped: frozenset[str] = frozenset()
-    last: tuple[str, str | None] | None = None
+    last: Said | None = None
 
     @property
     def asked(self) -> Question:
@@ -87,6 +106,7 @@ class ImproveTab:
             self.kind = gr.Radio(
                 [("Are these in the right class?", LABELS), ("What is this?", NEW)],
                 value=LABELS,
+                label="Which questions",  # heard, not seen
                 show_label=False,
                 container=False,
                 elem_id="kind",
@@ -115,8 +135,8 @@ class ImproveTab:
         card = [self.card, self.question, *self.buttons, self.other, self.new_class]
         return [self.round, self.new, self.state, *card, self.undo]
 
-    def _look(self, before: Round) -> list[Any]:
-        """Ask anew, but for what was skipped before."""
+    def _look(self, before: Round, first: str | None = None) -> list[Any]:
+        """Ask anew, but for what was skipped before; a picture that is to be the first comes first."""
         kind, before = before.kind, replace(before, queue=[])
         if not self._project.class_folders():
             return self._show(before, NO_CLASSES)
@@ -128,6 +148,7 @@ class ImproveTab:
         else:  # those that were skipped may be chosen again, and leave out no others
             found = new_pictures(self._desk.workbench, ASKED_NEXT + len(before.skipped))
         queue = [one for one in found if one.picture not in before.skipped]
+        queue.sort(key=lambda one: one.picture != first)
         nothing = REST if kind == NEW and self._project.unlabelled_pictures() else NOTHING[kind]
         return self._show(replace(before, queue=queue), PASSED if found else nothing)
 
@@ -135,17 +156,19 @@ class ImproveTab:
         """Ask questions of a kind, for which nothing was answered yet."""
         if kind not in NOTHING:
             raise ValueError(f"There are no questions of kind {kind!r}.")
-        return self._look(Round(kind, skipped=before.skipped, last=before.last))
+        return self._look(Round(kind, keys=before.keys, skipped=before.skipped, last=before.last))
 
     def _show(self, now: Round, otherwise: str = "") -> list[Any]:
         new, undo = gr.update(visible=now.kind == NEW), gr.update(visible=now.last is not None)
         if not now.queue:
-            words = ANSWERED.format(pictures(now.answered)) if now.answered else otherwise
+            words = otherwise
+            if now.answered:
+                words = f"{ANSWERED.format(pictures(now.answered))} {AGAIN if otherwise == PASSED else ''}"
             hidden = gr.update(visible=False)
             nothing = [*[hidden] * (MOST_KEYS + 2), gr.update(choices=[], value=None), ""]
             return [now, new, f'<div class="empty">{words}</div>', *nothing, undo]
         said, one = self._project.prompt_names(), now.asked
-        now = replace(now, keys=answers_to(one, self._desk.workbench))
+        now = replace(now, keys=answers_to(one, self._desk.workbench, now.keys))
         buttons = [gr.update(visible=False)] * MOST_KEYS
         for key, folder in enumerate(now.keys):
             kind = "primary" if folder == one.guess else "secondary"
@@ -157,14 +180,14 @@ class ImproveTab:
         return [now, new, left, gr.update(visible=True), question, *buttons, other, "", undo]
 
     def _done(self, now: Round) -> str:
-        if now.last is None:
+        if now.last is None or now.last.is_skip:
             return ""
-        return f"The last one is in <b>{escape(self._desk.said(now.last[0].split('/')[1]))}</b> now. "
+        return f"The last one is in <b>{escape(self._desk.said(now.last.picture.split('/')[1]))}</b> now. "
 
     def _left(self, now: Round) -> str:
-        left = f"{pictures(len(now.queue))} to look at"
-        without = len(self._project.unlabelled_pictures()) if now.kind == NEW else 0
-        return f"{left} next, of {without:,} without a class." if without > len(now.queue) else f"{left}."
+        if now.kind == NEW:
+            return f"{pictures(len(self._project.unlabelled_pictures()))} without a class."
+        return f"{pictures(len(now.queue))} to look at."
 
     def _words(self, one: Question, said: dict[str, str]) -> str:
         guess, name = escape(said.get(one.guess, one.guess or "")), escape(one.picture.split("/")[-1])
@@ -195,8 +218,8 @@ class ImproveTab:
         gr.Info(NOT_ASKED)
         return self._next(now)
 
-    def _put(self, folder: str, now: Round) -> list[Any]:
-        """Answer with a class."""
+    def _put(self, folder: str, now: Round, made: str | None = None) -> list[Any]:
+        """Answer with a class, that was made for it or was there."""
         one = now.asked
         if not self._is_there(one.picture):
             return self._pass_over(now)
@@ -204,21 +227,25 @@ class ImproveTab:
         if folder != one.lies_in:
             picture = move_pictures(self._project, [picture], folder)[picture]
         agree(self._project, picture)
-        return self._next(now, answered=now.answered + 1, last=(picture, one.lies_in))
+        return self._next(now, answered=now.answered + 1, last=Said(picture, one.lies_in, made=made))
 
     def _undo(self, now: Round) -> list[Any]:
         """Put the picture that was answered last back to where it lay, and ask for it again."""
-        if now.last is None:
+        last = now.last
+        if last is None:
             raise ValueError("There is no answer to undo.")
-        answered, before = now.last
-        if not self._is_there(answered):
+        if not self._is_there(last.picture):
             gr.Info(NOT_ASKED)
             return self._look(replace(now, last=None))
-        folder = answered.split("/")[1]
-        # first, since it may be refused
-        picture = answered if folder == before else move_pictures(self._project, [answered], before)[answered]
+        if last.is_skip:
+            return self._look(replace(now, skipped=now.skipped - {last.picture}, last=None), last.picture)
+        folder, picture = last.picture.split("/")[1], last.picture
+        if folder != last.lay_in:  # first, since it may be refused
+            picture = move_pictures(self._project, [picture], last.lay_in)[picture]
         take_back(self._project, picture, folder)
-        return self._look(replace(now, answered=max(now.answered - 1, 0), last=None))
+        if last.made is not None:
+            self._project.remove_if_empty(last.made)
+        return self._look(replace(now, answered=max(now.answered - 1, 0), last=None), picture)
 
     def _press(self, key: int, now: Round) -> list[Any]:
         if key >= len(now.keys):
@@ -232,11 +259,13 @@ class ImproveTab:
         """Answer with a class by its name, made where there is none."""
         if not self._is_there(now.asked.picture):
             return self._pass_over(now)
+        known = self._project.class_folders()
         with self._project.class_of(name) as folder:
-            return self._put(folder, now)
+            return self._put(folder, now, made=None if folder in known else folder)
 
     def _skip(self, now: Round) -> list[Any]:
-        return self._next(now, skipped=now.skipped | {now.asked.picture})
+        one = now.asked
+        return self._next(now, skipped=now.skipped | {one.picture}, last=Said(one.picture, one.lies_in, is_skip=True))
 
     def _take_out(self, now: Round) -> list[Any]:
         if not self._is_there(now.asked.picture):

@@ -133,7 +133,9 @@ def _training_alone(metrics: dict[str, Any]) -> Iterator[str]:
     if not gained and not lost:
         yield "So far the training itself makes no difference: your pictures do as much at once, without it."
         return
-    against = f"Against your pictures at once, without training, {gained} more are right and {lost} fewer"
+    are = "is" if gained == 1 else "are"
+    against = f"Against your pictures at once, without training, {gained} {are} right that had been wrong"
+    against = f"{against}, and {lost} wrong that were right"
     if p >= CHANCE:
         yield f"{against}: that can be chance."
     elif lost > gained:

@@ -95,7 +95,14 @@ class PicturesTab:
             self._desk, "Click pictures to mark them", "Take {} out", name="thumbnails", act_name="take-out"
         )
         with self.marking.actions:
-            self.target = gr.Dropdown([], show_label=False, container=False, min_width=160, elem_id="move-to")
+            self.target = gr.Dropdown(
+                [],
+                label="Move to which class",  # heard, not seen
+                show_label=False,
+                container=False,
+                min_width=160,
+                elem_id="move-to",
+            )
         self.more = gr.Button("Show all", size="sm", visible=False)
         self.whole = ClassPanel(self._desk)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,16 +33,17 @@ class Question:
     sure: float | None = None
 
 
-def answers_to(question: Question, workbench: Workbench) -> list[str]:
-    """Folders of the classes that keys answer: all in their order where there are as many keys, else the likeliest.
+def answers_to(question: Question, workbench: Workbench, before: Sequence[str] = ()) -> list[str]:
+    """Folders of the classes that keys answer: all where there are as many keys, else the likeliest.
 
     Args:
         question: what is asked.
         workbench: that knows which are likely.
+        before: what the keys answered before: where all classes have one they keep it, and new ones come last.
     """
     folders = workbench.project.class_folders()
     if len(folders) <= MOST_KEYS:
-        return folders
+        return sorted(folders, key=lambda name: before.index(name) if name in before else len(before))
     ranks = workbench.answer(workbench.project.path(question.picture)).ranks
     likely = [workbench.instant.folder_of(name) for name, _ in ranks]
     first = [name for name in (question.lies_in, question.guess) if name in folders]

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from ..data.wording import counted
 from ..projects.project_runs import Run, Status, finished_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
 from ..reports.reading import REPORT, REPORT_FILE
@@ -27,9 +28,7 @@ HOW_LONG = (
 )
 MEANWHILE = "You can stop it at any time, or close this page and come back."
 DETAILS = "For experts: what the program says"
-NOTHING_TRAINED = (
-    '<div class="empty">Nothing was trained yet. With pictures of two classes or more you can begin.</div>'
-)
+NOTHING_TRAINED = '<div class="empty">Nothing was trained yet. It takes pictures of two classes or more.</div>'
 
 
 class TrainTab:
@@ -51,7 +50,9 @@ class TrainTab:
                 self.resume = gr.Button("Go on", size="lg", visible=False, elem_id="resume")
             self.progress = gr.HTML(elem_id="progress")
             with gr.Accordion(DETAILS, open=False, visible=False) as self.details:
-                self.lines = gr.Textbox(show_label=False, lines=8, max_lines=8, interactive=False, container=False)
+                self.lines = gr.Textbox(
+                    label=DETAILS, show_label=False, lines=8, max_lines=8, interactive=False, container=False
+                )
             self.which = gr.Dropdown([], label="Trainings, the newest first", visible=False, elem_id="which-run")
             self.outcome = gr.HTML(elem_id="outcome")
             self.changed = gr.HTML(elem_id="changed")
@@ -135,7 +136,10 @@ class TrainTab:
             words = f"{mark} <b>{escape(one.label)}</b><br>before: {escape(one.before)}<br>now: {escape(one.after)}"
             items.append((self._thumbnail(one.path), words))
         html = outcome_html(run.folder) + (link if page.is_file() else "")
-        return [html, pictures_html((item for item in items if item[0]), TITLE_OF_CHANGED)]
+        there = [item for item in items if item[0]]
+        gone = counted(len(items) - len(there), "other was", "others were")
+        words = f"{gone} moved or taken out since." if len(there) < len(items) else ""
+        return [html, pictures_html(there, TITLE_OF_CHANGED, words)]
 
     def _thumbnail(self, path: str) -> str | None:
         try:

@@ -61,9 +61,17 @@ class TryTab:
                 gr.HTML(TEACH)
                 with gr.Row(equal_height=True, elem_classes="line"):
                     self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
-                    self.belongs = gr.Dropdown([], show_label=False, container=False, min_width=200, elem_id="belongs")
-                    self.new_class = new_class_line("tried-new-class")
                     self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
+                with gr.Row(equal_height=True, elem_classes="line"):
+                    self.belongs = gr.Dropdown(
+                        [],
+                        label="Which class it is",  # heard, not seen
+                        show_label=False,
+                        container=False,
+                        min_width=200,
+                        elem_id="belongs",
+                    )
+                    self.new_class = new_class_line("tried-new-class")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
             self.maps = gr.HTML(visible=False, elem_id="maps")
@@ -114,14 +122,15 @@ class TryTab:
         answer = self._desk.workbench.answer(uploaded(self._project, given["path"]), run)
         if not answer.ranks:
             return [answer_html(answer), *hidden]
-        guess = None if is_doubtful(answer) else self._desk.workbench.instant.folder_of(answer.likely[0])
+        best = answer.ranks[0][0]
+        guess = self._desk.workbench.instant.folder_of(best)
         names = [(name, folder) for folder, name in self._project.prompt_names().items()]
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
         maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
         how = MAPS + ADDED if len(maps) > 1 else MAPS
-        first = (ANY if guess is None else OTHER, "")
+        yes = f"It is {best}" if is_doubtful(answer) else f"Yes, it is {best}"
+        first = (ANY if is_doubtful(answer) else OTHER, "")
         others = [first, *((name, folder) for name, folder in names if folder != guess)]
-        yes = "" if guess is None else f"Yes, it is {answer.likely[0]}"
         return [
             answer_html(answer),
             guess,

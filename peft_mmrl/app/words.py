@@ -9,7 +9,7 @@ LABEL_AT_ONCE = "Your pictures at once, without training"  # what answers where 
 
 
 def of_hundred(share: float, low: float, high: float) -> str:
-    """What an accuracy means: "Of 100 new pictures it gets about 80 right (between 62 and 91)".
+    """What an accuracy means: "Of 100 new pictures like yours it gets about 80 right (between 62 and 91)".
 
     Args:
         share: accuracy, from 0 to 1.
@@ -17,12 +17,7 @@ def of_hundred(share: float, low: float, high: float) -> str:
     """
     about, least, most = (round(100 * value) for value in (share, low, high))
     between = f" (between {least} and {most})" if least != most else ""
-    return f"Of 100 new pictures it gets about {about} right{between}"
-
-
-def percent(share: float) -> str:
-    """A probability: never "100%" or "0%", as nothing is certain."""
-    return "> 99%" if share > 0.995 else "< 1%" if share < 0.005 else f"{share:.0%}"
+    return f"Of 100 new pictures like yours it gets about {about} right{between}"
 
 
 def pictures(number: int) -> str:

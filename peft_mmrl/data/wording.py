@@ -1,4 +1,4 @@
-"""How messages count things and list many: the first of them, and how many more there are."""
+"""How messages count things, say how sure something is, and list many: the first, and how many more there are."""
 
 from __future__ import annotations
 
@@ -19,3 +19,8 @@ def in_words(names: Sequence[str], joint: str = "or") -> str:
 def counted(number: int, one: str, several: str = "") -> str:
     """`1 file`, `1,200 files`; `several` is said of several where that is not `one` with an s."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def percent(share: float) -> str:
+    """A probability: never "100%" or "0%", as nothing is certain."""
+    return "> 99%" if share > 0.995 else "< 1%" if share < 0.005 else f"{share:.0%}"

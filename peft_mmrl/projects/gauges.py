@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..data.wording import percent
+
 
 MORE = 4  # pictures
 MISSED = 0.1  # share of a class's probability that must be missed before it is said to need more
@@ -86,7 +88,7 @@ def _words(name: str, pictures: int, asked: int, right: int, missed: float, is_m
         return f"{name} has no pictures: the first ones help most."
     if not asked:
         return f"{name} cannot be checked: that takes a second picture of something else than the first shows."
-    known = f"{right} of {asked} pictures of {name} are recognised"
+    known = f"{right} of {asked} pictures of {name} are recognised, {percent(1 - missed)} sure"
     if is_most:
         return f"{known}: more pictures help most here."
     return f"{known}: more pictures would help." if missed >= MISSED else f"{known}: that is good."

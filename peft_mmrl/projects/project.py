@@ -160,8 +160,8 @@ class Project(ProjectFolder):
         try:
             yield folder
         finally:
-            if there is None and folder in self.class_folders() and not self.pictures_in(self.pictures / folder):
-                self.remove_class(folder)
+            if there is None:
+                self.remove_if_empty(folder)
 
     def rename_class(self, old: str, new: str) -> str:
         """Give a class's folder another name.
@@ -217,6 +217,17 @@ class Project(ProjectFolder):
                 Path(place).rmdir()
             if better.pop(name, None) is not None:
                 write_better_names(self.folder, better)
+
+    def remove_if_empty(self, name: str) -> None:
+        """Take away a class that is still there and has no pictures.
+
+        Raises:
+            ValueError: there are other files.
+            OSError: it cannot be taken away.
+        """
+        with self.locked():
+            if name in self.class_folders() and not self.pictures_in(self.pictures / name):
+                self.remove_class(name)
 
     def refuse_other_files(self, name: str) -> None:
         """Raise a ValueError where a class's folder holds more than pictures: it cannot go then."""
