@@ -145,7 +145,9 @@ def test_an_answer_is_confirmed_by_one_click(project, digits):
     tab, _ = tabs(project)
     given = drop(project, digits["zero"][9])
     shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
-    assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(value="Yes, it is zero", visible=True)
+    assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(
+        value="Yes, it is zero", visible=True, variant="primary"
+    )
     assert [folder for _, folder in shown[tab.belongs]["choices"]] == ["", "one", "two"]
     assert "main view" in shown[tab.maps]["value"] and "token" not in shown[tab.maps]["value"]
     tab._keep(given, shown[tab.guess], "Thank you")
@@ -155,7 +157,9 @@ def test_an_answer_is_confirmed_by_one_click(project, digits):
         doubtful = PictureAnswer("it depends", ranks=[("zero", 0.6), ("one", 0.4)], likely=likely)
         tab._desk.workbench.answer = lambda *_, doubtful=doubtful: doubtful
         shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
-        assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(value="It is zero", visible=True)
+        assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(
+            value="It is zero", visible=True, variant="secondary"
+        )
         assert shown[tab.belongs]["choices"] == [("It is …", ""), ("one", "one"), ("two", "two")]
 
 

@@ -128,14 +128,14 @@ class TryTab:
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
         maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
         how = MAPS + ADDED if len(maps) > 1 else MAPS
-        yes = f"It is {best}" if is_doubtful(answer) else f"Yes, it is {best}"
+        yes, look = (f"It is {best}", "secondary") if is_doubtful(answer) else (f"Yes, it is {best}", "primary")
         first = (ANY if is_doubtful(answer) else OTHER, "")
         others = [first, *((name, folder) for name, folder in names if folder != guess)]
         return [
             answer_html(answer),
             guess,
             gr.update(visible=not self._desk.read_only),
-            gr.update(value=yes, visible=guess is not None),
+            gr.update(value=yes, visible=guess is not None, variant=look),
             gr.update(choices=others, value="", visible=True),
             gr.update(value="", visible=True),
             gr.update(visible=False),
