@@ -70,3 +70,14 @@ def new_class_line(name: str) -> gradio.Textbox:
         min_width=200,
         elem_id=name,
     )
+
+
+def plain_menu(label: str, name: str, min_width: int) -> gradio.Dropdown:
+    """A menu whose first choice says what it is for.
+
+    Args:
+        label: heard by those who cannot see that.
+        name: in the page.
+        min_width: in pixels.
+    """
+    return gradio.Dropdown([], label=label, show_label=False, container=False, min_width=min_width, elem_id=name)

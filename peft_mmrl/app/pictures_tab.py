@@ -18,7 +18,7 @@ from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
 from .intake_words import folder_words, refusal_words
-from .look import typed_line
+from .look import plain_menu, typed_line
 from .marking import Marking
 from .uploads import take_in_folders
 from .words import note, pictures
@@ -95,14 +95,7 @@ class PicturesTab:
             self._desk, "Click pictures to mark them", "Take {} out", name="thumbnails", act_name="take-out"
         )
         with self.marking.actions:
-            self.target = gr.Dropdown(
-                [],
-                label="Move to which class",  # heard, not seen
-                show_label=False,
-                container=False,
-                min_width=160,
-                elem_id="move-to",
-            )
+            self.target = plain_menu("Move to which class", "move-to", min_width=160)
         self.more = gr.Button("Show all", size="sm", visible=False)
         self.whole = ClassPanel(self._desk)
 

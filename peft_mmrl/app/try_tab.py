@@ -13,7 +13,7 @@ from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
 from .desk import FETCHING, Desk, in_turn, told
 from .figure import Figure
-from .look import new_class_line
+from .look import new_class_line, plain_menu
 from .questions import IN_DOUBT
 from .thumbnails import address, pictures_html, thumbnail
 from .trainings import NEWEST, chosen_training, training_choices
@@ -63,14 +63,7 @@ class TryTab:
                     self.agree = gr.Button("Yes", variant="primary", min_width=200, elem_id="agree")
                     self.later = gr.Button("I am not sure: ask me later", min_width=200, elem_id="later")
                 with gr.Row(equal_height=True, elem_classes="line"):
-                    self.belongs = gr.Dropdown(
-                        [],
-                        label="Which class it is",  # heard, not seen
-                        show_label=False,
-                        container=False,
-                        min_width=200,
-                        elem_id="belongs",
-                    )
+                    self.belongs = plain_menu("Which class it is", "belongs", min_width=200)
                     self.new_class = new_class_line("tried-new-class")
             self.taught = gr.HTML(visible=False, elem_id="taught")
             self.nearest = gr.HTML(visible=False, elem_id="nearest")
