@@ -221,3 +221,17 @@ def test_the_line_says_that_the_settings_are_damaged(project, parts, text):
     (project.folder / "project.json").write_text(text)
     for said in (parts[0].begin(), parts[0].show()):
         assert "3 classes, 18 pictures" in said and "project.json" in said
+
+
+def test_pictures_that_were_moved_since_a_training_are_counted(project, parts, monkeypatch):
+    from peft_mmrl.app import train_tab
+    from peft_mmrl.app.outcome_words import Changed
+
+    finish(project)
+    there = project.classes()[0].pictures[0].removeprefix("pictures/")
+    for gone, words in ((0, ""), (1, "1 other was moved"), (2, "2 others were moved")):
+        found = [Changed(path, "zero", "one", "zero") for path in [there, *["zero/gone.png"] * gone]]
+        monkeypatch.setattr(train_tab, "changed_pictures", lambda *_, found=found: found)
+        html = shown(parts[1], parts[1].show())["changed"]
+        assert html.count("<img") == 1
+        assert ("taken out since" in html) == bool(gone) and words in html

@@ -37,7 +37,7 @@ REST = (
     "learned from them."
 )
 AGAIN = "What you did not know is asked again when this page is opened anew."
-PASSED = f"You have seen them all. {AGAIN}"
+SEEN = "You have seen them all."
 ANSWERED = "<b>Thank you: {} answered.</b> The next training, in <b>Train</b>, goes by your answers."
 NOT_ASKED = "That picture was moved or taken out meanwhile: it is not asked about any more."
 
@@ -138,11 +138,12 @@ class ImproveTab:
     def _look(self, before: Round, first: str | None = None) -> list[Any]:
         """Ask anew, but for what was skipped before; a picture that is to be the first comes first."""
         kind, before = before.kind, replace(before, queue=[])
+        thanks = ANSWERED.format(pictures(before.answered)) if before.answered else ""
         if not self._project.class_folders():
-            return self._show(before, NO_CLASSES)
+            return self._show(before, thanks or NO_CLASSES)
         instant = self._desk.workbench.update()
         if kind == LABELS and instant.held_out is None:
-            return self._show(before, TOO_FEW)
+            return self._show(before, thanks or TOO_FEW)
         if kind == LABELS:
             found = doubtful_labels(self._desk.workbench)
         else:  # those that were skipped may be chosen again, and leave out no others
@@ -150,7 +151,8 @@ class ImproveTab:
         queue = [one for one in found if one.picture not in before.skipped]
         queue.sort(key=lambda one: one.picture != first)
         nothing = REST if kind == NEW and self._project.unlabelled_pictures() else NOTHING[kind]
-        return self._show(replace(before, queue=queue), PASSED if found else nothing)
+        done = f"{thanks or SEEN} {AGAIN}" if found else thanks or nothing
+        return self._show(replace(before, queue=queue), done)
 
     def _begin(self, kind: str, before: Round) -> list[Any]:
         """Ask questions of a kind, for which nothing was answered yet."""
@@ -158,15 +160,13 @@ class ImproveTab:
             raise ValueError(f"There are no questions of kind {kind!r}.")
         return self._look(Round(kind, keys=before.keys, skipped=before.skipped, last=before.last))
 
-    def _show(self, now: Round, otherwise: str = "") -> list[Any]:
+    def _show(self, now: Round, done: str = "") -> list[Any]:
+        """Values of `_shown`: the question of now, or where there is none what is said in its place."""
         new, undo = gr.update(visible=now.kind == NEW), gr.update(visible=now.last is not None)
         if not now.queue:
-            words = otherwise
-            if now.answered:
-                words = f"{ANSWERED.format(pictures(now.answered))} {AGAIN if otherwise == PASSED else ''}"
             hidden = gr.update(visible=False)
             nothing = [*[hidden] * (MOST_KEYS + 2), gr.update(choices=[], value=None), ""]
-            return [now, new, f'<div class="empty">{words}</div>', *nothing, undo]
+            return [now, new, f'<div class="empty">{done}</div>', *nothing, undo]
         said, one = self._project.prompt_names(), now.asked
         now = replace(now, keys=answers_to(one, self._desk.workbench, now.keys))
         buttons = [gr.update(visible=False)] * MOST_KEYS

@@ -133,9 +133,7 @@ def _training_alone(metrics: dict[str, Any]) -> Iterator[str]:
     if not gained and not lost:
         yield "So far the training itself makes no difference: your pictures do as much at once, without it."
         return
-    are = "is" if gained == 1 else "are"
-    against = f"Against your pictures at once, without training, {gained} {are} right that had been wrong"
-    against = f"{against}, and {lost} wrong that were right"
+    against = f"Against your pictures at once, without training, {_turned(gained, lost)}"
     if p >= CHANCE:
         yield f"{against}: that can be chance."
     elif lost > gained:
@@ -152,9 +150,12 @@ def _changed_counts(metrics: dict[str, Any]) -> str:
             return f"All {number} are answered as before, and rightly."
         return f"The same {right} of your {number} pictures are right as before."
     chance = " A difference this small can be chance." if verdict(metrics) == "unclear" and gained != lost else ""
+    return f"Of your {number} pictures {_turned(gained, lost, ' now')}.{chance}"
+
+
+def _turned(gained: int, lost: int, when: str = "") -> str:
     are = "is" if gained == 1 else "are"
-    changed = f"{gained} {are} now right that had been wrong, and {lost} wrong that were right."
-    return f"Of your {number} pictures {changed}{chance}"
+    return f"{gained} {are}{when} right that had been wrong, and {lost} wrong that were right"
 
 
 def _worst(metrics: dict[str, Any]) -> list[dict[str, Any]]:

@@ -137,8 +137,8 @@ class TrainTab:
             items.append((self._thumbnail(one.path), words))
         html = outcome_html(run.folder) + (link if page.is_file() else "")
         there = [item for item in items if item[0]]
-        gone = counted(len(items) - len(there), "other was", "others were")
-        words = f"{gone} moved or taken out since." if len(there) < len(items) else ""
+        gone = len(items) - len(there)
+        words = f"{counted(gone, 'other was', 'others were')} moved or taken out since." if gone else ""
         return [html, pictures_html(there, TITLE_OF_CHANGED, words)]
 
     def _thumbnail(self, path: str) -> str | None:

@@ -121,9 +121,11 @@ class TryTab:
         near = [(address(thumbnail(self._project, one.picture)), escape(one.name)) for one in answer.nearest]
         maps = [(picture_uri(picture), view_name(token)) for token, picture in (answer.maps or {}).items()]
         how = MAPS + ADDED if len(maps) > 1 else MAPS
-        yes, look = (f"It is {best}", "secondary") if is_doubtful(answer) else (f"Yes, it is {best}", "primary")
-        first = (ANY if is_doubtful(answer) else OTHER, "")
-        others = [first, *((name, folder) for name, folder in names if folder != guess)]
+        if is_doubtful(answer):
+            yes, look, first = f"It is {best}", "secondary", ANY
+        else:
+            yes, look, first = f"Yes, it is {best}", "primary", OTHER
+        others = [(first, ""), *((name, folder) for name, folder in names if folder != guess)]
         return [
             answer_html(answer),
             guess,
