@@ -101,7 +101,7 @@ def _add_class(project: Project, name: str, files: list[File], found: FolderInta
     try:
         with project.class_of(name) as folder:
             _count(found, folder, add_pictures(project, files, folder, keep_folders=True, room=room), f"{name}/")
-        if folder not in project.class_folders():  # it got none
+        if not (project.pictures / folder).is_dir():  # it got none
             del found.classes[folder]
     except ValueError as error:  # it is no name; or another tab has changed the class
         found.refused += [(f"{name}/{inner}", str(error)) for inner, _ in files]

@@ -226,7 +226,7 @@ class Project(ProjectFolder):
             OSError: it cannot be taken away.
         """
         with self.locked():
-            if name in self.class_folders() and not self.pictures_in(self.pictures / name):
+            if not self.pictures_in(self.pictures / name) and name in self.class_folders():
                 self.remove_class(name)
 
     def refuse_other_files(self, name: str) -> None:
