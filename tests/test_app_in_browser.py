@@ -119,6 +119,13 @@ class Visitor:
         self.page.close()
 
 
+def fill(project, digits, names):
+    """Eight pictures for each class."""
+    for name in names:
+        files = [(f"{row}.png", Path(path)) for row, path in enumerate(digits[name][:8])]
+        add_pictures(project, files, project.add_class(name))
+
+
 def pictures_of(project, name):
     return len(next(one.pictures for one in project.classes() if one.name == name))
 
@@ -212,9 +219,7 @@ def test_the_whole_way(served, browser, digits, tmp_path, width):
 
 def test_a_class_is_made_where_it_is_missed(served, browser, digits):
     project, address = served
-    for name in ("zero", "two"):
-        add_pictures(project, [(f"{row}.png", Path(path)) for row, path in enumerate(digits[name][:8])],
-                     project.add_class(name))  # fmt: skip
+    fill(project, digits, CLASSES[:2])
     me = Visitor(browser, address, width=390)
     me.tab("Try")
     me.drop([digits["three"][0]], "#try-picture")
@@ -280,10 +285,7 @@ def test_a_training_is_stopped_and_goes_on(served, browser, digits, monkeypatch)
 
     project, address = served
     monkeypatch.setattr(train_tab, "start", lambda project: start(project, epochs=40, folds=2, checkpointing_steps=4))
-    for name in CLASSES[:2]:
-        add_pictures(
-            project, [(f"{row}.png", Path(path)) for row, path in enumerate(digits[name][:8])], project.add_class(name)
-        )
+    fill(project, digits, CLASSES[:2])
     me = Visitor(browser, address, width=390)
     me.tab("Train")
     me.see("#start").click()
@@ -309,5 +311,5 @@ def test_the_camera_takes_a_picture_that_is_answered(served, browser):
     me.page.get_by_text("Click to Access Webcam").click()
     me.page.wait_for_function("document.querySelector('#try-picture video')?.videoWidth > 0")  # it shows something
     me.page.get_by_label("capture photo").click()
-    me.see("#answer .answer", "This ")  # which answer depends on the moment
+    me.see("#answer", "sure")
     me.leave()

@@ -381,7 +381,7 @@ def test_none_of_these_and_sets_are_those_of_predict(aim, many, tmp_path):
     assert [list(row) for row in found] == [list(row) for row in expected]
     assert json.loads((folder / "classes.json").read_text())["aim"] != [] or aim[-1] == "0.5"
     for answer in ("table", "csv"):
-        number = r"\d+\.\d+(e-\d+)?|\d+e-\d+"
+        number = r"\d+\.\d+(e-\d+)?"
         texts = classify(folder, many, "--format", answer), predicted(adapter, many, "--format", answer, *aim)
         assert re.sub(number, "#", texts[0]) == re.sub(number, "#", texts[1])
 
