@@ -1,6 +1,7 @@
 """The tab of pictures in a real browser: folders that become classes, marks, whole classes, while a training runs."""
 
 import shutil
+import threading
 
 import filelock
 import numpy as np
@@ -87,9 +88,9 @@ def see(page, selector, text=None):
     return found
 
 
-def drag(page, selector, *paths):
+def drag(page, selector, *paths, text=None):
     """Drop files or folders as an operating system does."""
-    box = see(page, selector, "Drop pictures here" if selector == "#drop" else None).bounding_box()
+    box = see(page, selector, text).bounding_box()
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     devtools = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -131,6 +132,80 @@ def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#said", "2 pictures added to “elm”")
     drag(page, "#drop", leaves / "ash" / "1.png")
     see(page, "#said", "it is there already")
+
+
+@pytest.fixture
+def held_up(monkeypatch):
+    """What takes pictures or names in waits until this is set."""
+    from peft_mmrl.app import pictures_tab
+
+    go = threading.Event()
+
+    def waiting(function):
+        def wait(*given, **named):
+            assert go.wait(PATIENCE / 1000)
+            return function(*given, **named)
+
+        return wait
+
+    monkeypatch.setattr(pictures_tab, "take_in_folders", waiting(pictures_tab.take_in_folders))
+    monkeypatch.setattr(Project, "add_class", waiting(Project.add_class))
+    yield go
+    go.set()
+
+
+@pytest.mark.usefixtures("filled")
+def test_what_is_dropped_meanwhile_waits_and_goes_into_the_class_it_was_dropped_for(project, page, tmp_path, held_up):
+    new = tmp_path / "new"
+    for seed, name in enumerate(("1", "2", "3", "4", "5")):
+        write_picture(new / f"new {name}.png", 70 + seed)
+    see(page, "#classes label", "elm · 2").click()
+    see(page, "#panel-title", "elm")
+    drag(page, "#drop", new / "new 1.png")
+    see(page, "#drop", "processing")
+    drag(page, "#drop", new / "new 2.png")
+    drag(page, "#classes label", new / "new 3.png", text="oak")  # on the name of another class
+    drag(page, "h1", new / "new 4.png")  # beside
+    see(page, "#classes label", "oak · 4").click()  # is answered when the first picture was taken in
+    drag(page, "#drop", new / "new 5.png")
+    held_up.set()
+    see(page, "#classes label", "elm · 5")
+    see(page, "#classes label", "oak · 6")
+    see(page, "#panel-title", "oak")
+    lies = {path.name: path.parent.name for path in project.pictures.rglob("new *.png")}
+    assert lies == {"new 1.png": "elm", "new 2.png": "elm", "new 3.png": "oak", "new 4.png": "elm", "new 5.png": "oak"}
+
+
+@pytest.mark.usefixtures("filled")
+def test_thumbnails_that_are_dragged_about_are_no_new_pictures(project, page):
+    see(page, "#classes label", "oak · 4").click()
+    image = page.locator("#thumbnails img").first
+    image.dispatch_event("dragstart")
+    drag(page, "#classes label", project.pictures / "elm" / "1.png", text="oak")
+    image.dispatch_event("dragend")
+    drag(page, "#classes label", project.pictures / "elm" / "2.png", text="oak")
+    see(page, "#said", "1 picture added to “oak”")
+    assert counts(project) == {"elm": 2, "oak": 5}
+
+
+def test_names_that_are_typed_meanwhile_are_all_taken(project, page, held_up):
+    names = ["ash", "beech", "fir", "lime"]
+    line = page.locator("#new-class input, #new-class textarea")
+    line.click()
+    for name in names:
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        sync_api.expect(line).to_have_value("")
+    page.keyboard.type("map")
+    held_up.set()
+    for name in names:
+        see(page, "#classes label", f"{name} · 0")
+    assert list(counts(project)) == names
+    sync_api.expect(line).to_have_value("map")
+    line.fill("fir")
+    page.keyboard.press("Enter")
+    see(page, ".toast-body", "There is a class 'fir' already")
+    sync_api.expect(line).to_have_value("fir")  # to be mended
 
 
 def test_a_folder_that_cannot_be_read_is_said_and_the_others_are_taken(project, page, leaves):

@@ -230,6 +230,33 @@ def test_folders_in_names_are_classes_and_lead_nowhere_else(place, client, drops
     shutil.rmtree(project / "pictures" / "oak")
 
 
+def test_pictures_go_into_the_class_they_were_dropped_for(place, client, drops):
+    before, pictures = outside(place), place / "project" / "pictures"
+    (pictures / "dog").mkdir()
+    given = [dropped(client, f"/dog/{number}.png", picture(120 + number)) for number in range(2)]
+    assert "2 pictures added to “dog”" in call(client, drops["drop"], [given, "cat"])
+    for name in ("/../evil.png", "/none/evil.png", "//evil.png", "/linked/evil.png", f"/{'z' * 3000}/evil.png", "/"):
+        answer = call(client, drops["drop"], [[dropped(client, name, picture(130))], "cat"])
+        assert answer is not None and " added" not in answer, name
+    assert outside(place) == before and not list(place.rglob("evil*"))
+    assert sorted(path.name for path in (pictures / "dog").iterdir()) == ["0.png", "1.png"]
+    shutil.rmtree(pictures / "dog")
+
+
+def test_no_event_that_counts_is_passed_over(client):
+    """Gradio passes over an event of mode "once" while the one before it is answered."""
+    config = client.get("/config").json()
+    kinds = {one["id"]: one["type"] for one in config["components"]}
+    modes = {}
+    for function in config["dependencies"]:
+        for source, event in function["targets"] or [(None, "then")]:
+            if function["backend_fn"]:
+                modes.setdefault((kinds.get(source), event), set()).add(function["trigger_mode"])
+    assert modes["file", "upload"] == modes["uploadbutton", "upload"] == {"multiple"}  # given: each counts
+    shown = [("radio", "input"), ("dropdown", "input"), ("tabitem", "select"), ("image", "change")]
+    assert [modes[one] for one in shown] == [{"always_last"}] * len(shown)  # chosen: the last one is shown
+
+
 def component(client, name):
     """The functions of the page that answer events of the component of this name."""
     config = client.get("/config").json()

@@ -31,6 +31,10 @@ FETCHING = (
     "window in which this program was started shows how far it is."
 )
 LONGEST_REST = 15.0  # seconds that a process waits at its end for what it is doing
+# Gradio passes over an event while the one before it is answered: right for a button, whose second click would act on
+# what nobody has seen yet, and wrong for these.
+EACH: dict[str, Any] = {"trigger_mode": "multiple"}  # something is given: none is left out
+LAST: dict[str, Any] = {"trigger_mode": "always_last"}  # something is shown: as it is at the end
 
 
 class Busy:
@@ -127,6 +131,11 @@ def in_turn(tab: str) -> dict[str, Any]:
         tab: whose events wait for each other.
     """
     return {"concurrency_id": tab, "concurrency_limit": 1}
+
+
+def emptied(event: Any, place: gr.File) -> Any:
+    """Make room for other files after an event, whatever became of those before; returns what comes after that."""
+    return event.then(None, None, place, js="() => null")
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:

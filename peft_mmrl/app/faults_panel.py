@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from .desk import Desk, in_turn, told
+from .desk import LAST, Desk, in_turn, told
 from .marking import Marking
 from .words import note
 from .words import pictures as in_pictures
@@ -41,7 +41,8 @@ class FaultsPanel:
                 name="fault-pictures",
                 act_name="take-fault-out",
             )
-        self._quiet = {"show_progress": "hidden", **in_turn("pictures")}  # as marks are, which count for one list
+        # in turn with marks, which count for one list
+        self._quiet = {"show_progress": "hidden", **LAST, **in_turn("pictures")}
         self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, **self._quiet)
 
     @property
@@ -50,9 +51,9 @@ class FaultsPanel:
 
     def after(self, event: Any) -> Any:
         """Look again after an event; returns what comes after that."""
-        listed, each = [self.panel, self.chosen, *self._outputs], {"trigger_mode": "multiple"}  # none is left out
-        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **each)
-        return looked.then(told(self._list), self.found, listed, **each, **self._quiet)
+        listed = [self.panel, self.chosen, *self._outputs]
+        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **LAST)
+        return looked.then(told(self._list), self.found, listed, **self._quiet)
 
     def _find(self) -> list[Fault]:
         from ..projects.faults import find_faults

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..projects.project_runs import newest_training
-from .desk import FETCHING, Desk, in_turn, told
+from .desk import FETCHING, LAST, Desk, in_turn, told
 from .outcome_words import MOST_NAMED, changes_html, lower, trained_words
 from .questions import doubtful_labels
 from .words import classes, note, of_hundred, pictures
@@ -45,8 +45,9 @@ class Figure:
             trigger: makes the listener: `component.change`, say.
         """
         # what can be said at once waits for no look at pictures that is under way: that may be fetching CLIP
-        begun = trigger(told(self.begin), None, self.line, show_progress="hidden", **in_turn("figure at once"))
-        return begun.then(told(self.show), None, self.line, show_progress="hidden", **in_turn("figure"))
+        quiet = {"show_progress": "hidden", **LAST}
+        begun = trigger(told(self.begin), None, self.line, **quiet, **in_turn("figure at once"))
+        return begun.then(told(self.show), None, self.line, **quiet, **in_turn("figure"))
 
     def begin(self) -> str:
         """What can be said at once."""
@@ -55,7 +56,8 @@ class Figure:
             words = FETCHING if self._desk.fetches else LOOKING
         except (ValueError, OSError) as error:  # the project's settings are damaged
             words = f"{NOT_KNOWN} {error}"
-        return _line(counts, self._trained(), note(escape(words)) if sum(map(bool, counts)) > 1 else "")
+        looking = f'<div class="looking">{note(escape(words))}</div>'
+        return _line(counts, self._trained(), looking if sum(map(bool, counts)) > 1 else "")
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""

@@ -13,7 +13,7 @@ import gradio as gr
 from ..data.wording import percent
 from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
-from .desk import Desk, in_turn, told
+from .desk import EACH, LAST, Desk, emptied, in_turn, told
 from .figure import Figure
 from .intake_words import intake_words, refusal_words
 from .look import new_class_line
@@ -273,12 +273,12 @@ class ImproveTab:
         remove_pictures(self._project, [now.asked.picture])
         return self._next(now, answered=now.answered + 1, last=None)
 
-    def _drop(self, files: list[str] | None) -> list[Any]:
+    def _drop(self, files: list[str] | None) -> Any:
         try:
             words = intake_words(take_in(self._project, files, None))
         except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
             words = refusal_words(error)
-        return [None, gr.update(value=words, visible=True)]
+        return gr.update(value=words, visible=True)
 
     def _connect(self, figure: Figure) -> None:
         def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:
@@ -293,8 +293,9 @@ class ImproveTab:
         figure.after(answer(self.out.click, self._take_out))
         figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)
-        look = {"show_progress": "minimal", "show_progress_on": self.state, **in_turn("improve")}
-        dropped = self.drop.upload(told(self._drop), self.drop, [self.drop, self.said], **in_turn("improve"))
-        dropped.then(told(self._look), self.round, self._shown, **look)
+        look = {"show_progress": "minimal", "show_progress_on": self.state, **LAST, **in_turn("improve")}
+        waiting = {"show_progress": "minimal", "show_progress_on": self.drop, **EACH, **in_turn("improve")}
+        dropped = self.drop.upload(told(self._drop), self.drop, self.said, **waiting)
+        emptied(dropped, self.drop).then(told(self._look), self.round, self._shown, **look)
         for event in (self.tab.select, self.kind.input):
             event(told(self._begin), [self.kind, self.round], self._shown, **look)

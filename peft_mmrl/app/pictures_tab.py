@@ -13,7 +13,7 @@ from ..projects.intake import move_pictures, put_back, remove_pictures
 from ..projects.opening import MOST_PICTURES
 from ..projects.under_training import running_training
 from .class_panel import ClassPanel
-from .desk import Desk, in_turn, told
+from .desk import EACH, LAST, Desk, emptied, in_turn, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
@@ -57,6 +57,7 @@ class PicturesTab:
                 variant="primary",
                 placeholder="oak leaf",
             )
+            self.sent = gr.Textbox(visible=False)  # the name that is being added
             self.chosen = gr.Radio([], label="Your classes, with their number of pictures", elem_id="classes")
             with gr.Column(elem_id="begin") as self.begin:
                 gr.HTML(EMPTY)
@@ -67,7 +68,7 @@ class PicturesTab:
                 )
             self.busy = gr.HTML(WHILE_TRAINING, visible=False, elem_id="busy")
             self.said = gr.HTML(visible=False, elem_id="said")
-            with gr.Column(visible=False) as self.panel:
+            with gr.Column(visible=False, elem_id="class-panel") as self.panel:
                 self._build_panel()
             self.faults = FaultsPanel(desk)
             self.gauges = GaugesPanel(desk)
@@ -151,9 +152,9 @@ class PicturesTab:
             try:
                 found = take_in_folders(project, files, chosen, is_folder=is_folder)
             except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
-                return [None, *self.show(chosen, refusal_words(error))]
+                return self.show(chosen, refusal_words(error))
             shown = next(iter(found.classes), None) if chosen is None else chosen
-            return [None, *self.show(shown, folder_words(found, project.prompt_names()))]
+            return self.show(shown, folder_words(found, project.prompt_names()))
 
         def drop_folder(files: Any, chosen: str | None) -> list[Any]:
             return drop(files, chosen, is_folder=True)
@@ -188,12 +189,17 @@ class PicturesTab:
         for event, do, inputs in changes:
             self.after(self._on(event, self._then_shown(do), inputs))
         for event in (self.add.click, self.new_class.submit):
-            self.after(self._on(event, add, [self.new_class], [self.new_class]))
+            # the line is free at once for the next name; one that was refused comes back, to be mended
+            line = [self.new_class, self.sent]
+            sent = event(None, self.new_class, line, js="(name) => ['', name]")
+            added = self._on(sent.then, add, [self.sent], [self.sent], **EACH)
+            self.after(added.then(None, line, self.new_class, js="(typed, sent) => typed || sent"))
         for source, do in ((self.drop, drop), (self.folder, drop_folder), (self.first_folder, drop_folder)):
-            waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source}
-            self.after(self._on(source.upload, do, [source, chosen], [source], **waiting))
-        self.after(self._on(self.tab.select, self.show, [chosen]))
-        self._on(chosen.input, self.show, [chosen])
+            waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source, **EACH}
+            taken = self._on(source.upload, do, [source, chosen], **waiting)
+            self.after(emptied(taken, source) if source is self.drop else taken)
+        self.after(self._on(self.tab.select, self.show, [chosen], **LAST))
+        self._on(chosen.input, self.show, [chosen], **LAST)
         self._on(self.more.click, show_all, [chosen])
         quiet = {"show_progress": "hidden", **in_turn("pictures")}
         self.more_removed.click(told(show_all_removed), None, self._outputs_of_removed, **quiet)

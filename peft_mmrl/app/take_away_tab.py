@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..hub.upload import check_can_push, is_private, plain_errors, push_folder
 from ..projects.project_runs import Run, finished_runs
 from ..projects.take_away import take_away
-from .desk import Desk, told
+from .desk import LAST, Desk, told
 from .places import TO_SAVE, own_folder
 from .trainings import NEWEST, chosen_training, training_choices
 from .words import note, size
@@ -93,11 +93,12 @@ class TakeAwayTab:
                     self.private = gr.Checkbox(True, label="Private")
                     self.push = gr.Button("Upload", elem_id="push")
                     self.pushed = gr.HTML()
-        self.which.input(lambda: [gr.update(visible=False)] * len(files), None, files, show_progress="hidden")
+        quiet = {"show_progress": "hidden", **LAST}
+        self.which.input(lambda: [gr.update(visible=False)] * len(files), None, files, **quiet)
         self.push.click(
             told(self._push), [self.which, self.name, self.private], self.pushed, show_progress_on=self.push
         )
-        self.tab.select(told(self.show), self.which, self.outputs, show_progress="hidden")
+        self.tab.select(told(self.show), self.which, self.outputs, **quiet)
 
     @property
     def outputs(self) -> list[Any]:

@@ -63,14 +63,18 @@ def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_
     Args:
         project: that they are added to.
         files: as Gradio gets them, before it makes them paths: only so are their own names known, in which
-            `folders.html` has put their folders.
-        class_name: of files without class folders.
+            `folders.html` has put their folders, and before these, behind a slash, the class that was chosen when they
+            were dropped: while they were on their way another one may have been.
+        class_name: of files without class folders, where their names do not say it.
         is_folder: that a folder was chosen: files whose folder is not known are refused then.
 
     Raises:
         ValueError, OSError: see `add_folder`.
     """
     given = list(_named(project, files))
+    if given and all(name.startswith("/") for name, _ in given):
+        class_name = given[0][0].split("/")[1]
+        given = [(name.split("/", 2)[-1], path) for name, path in given]
     if is_folder and not all("/" in name for name, _ in given):
         raise ValueError(NO_FOLDERS)
     return add_folder(project, given, class_name)
