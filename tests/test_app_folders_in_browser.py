@@ -1,7 +1,8 @@
-"""The tab of pictures in a real browser: folders that become classes, marks, whole classes, while a training runs."""
+"""Dropped files in a real browser, and the tab of pictures: folders, marks, whole classes, while a training runs."""
 
 import shutil
 import threading
+from contextlib import suppress
 
 import filelock
 import numpy as np
@@ -88,14 +89,27 @@ def see(page, selector, text=None):
     return found
 
 
-def drag(page, selector, *paths, text=None):
-    """Drop files or folders as an operating system does."""
+def drop(page, selector, *paths, text=None):
+    """Drop files or folders as an operating system does, where the page lets it."""
     box = see(page, selector, text).bounding_box()
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 20}
     devtools = page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
-        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 20}
         devtools.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+        page.wait_for_timeout(100)
+
+
+def drag(page, selector, *paths, text=None):
+    """Drop files or folders until the page knows of it."""
+    page.evaluate(
+        "dropped = false; addEventListener('drop', () => { dropped = true; }, { capture: true, once: true })"
+    )
+    for _ in range(10):  # Chromium lets a drag go where the page is too busy to answer it
+        drop(page, selector, *paths, text=text)
+        with suppress(sync_api.TimeoutError):
+            return page.wait_for_function("dropped", timeout=10_000)
+    raise AssertionError("Nothing was dropped.")
 
 
 def counts(project):
@@ -181,11 +195,24 @@ def test_thumbnails_that_are_dragged_about_are_no_new_pictures(project, page):
     see(page, "#classes label", "oak · 4").click()
     image = page.locator("#thumbnails img").first
     image.dispatch_event("dragstart")
-    drag(page, "#classes label", project.pictures / "elm" / "1.png", text="oak")
+    drop(page, "#classes label", project.pictures / "elm" / "1.png", text="oak")
     image.dispatch_event("dragend")
     drag(page, "#classes label", project.pictures / "elm" / "2.png", text="oak")
     see(page, "#said", "1 picture added to “oak”")
     assert counts(project) == {"elm": 2, "oak": 5}
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_picture_that_is_dropped_on_another_one_is_tried(page, leaves):
+    page.get_by_role("tab", name="Try").click()
+    drag(page, "#try-picture", leaves / "oak" / "0.png")
+    first = page.locator("#try-picture img").get_attribute("src")
+    see(page, "#answer", "sure")
+    drag(page, "#try-picture", leaves / "elm" / "broken.png")
+    see(page, "#answer", "cannot be opened")
+    drag(page, "#answer", leaves / "elm" / "1.png")  # beside
+    see(page, "#answer", "sure")
+    assert page.locator("#try-picture img").get_attribute("src") not in (None, first)
 
 
 def test_names_that_are_typed_meanwhile_are_all_taken(project, page, held_up):

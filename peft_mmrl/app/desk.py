@@ -33,8 +33,8 @@ FETCHING = (
 LONGEST_REST = 15.0  # seconds that a process waits at its end for what it is doing
 # Gradio passes over an event while the one before it is answered: right for a button, whose second click would act on
 # what nobody has seen yet, and wrong for these.
-EACH: dict[str, Any] = {"trigger_mode": "multiple"}  # something is given: none is left out
-LAST: dict[str, Any] = {"trigger_mode": "always_last"}  # something is shown: as it is at the end
+ALL_COUNT: dict[str, Any] = {"trigger_mode": "multiple"}  # something is given: none is left out
+LAST_COUNTS: dict[str, Any] = {"trigger_mode": "always_last"}  # something is shown: as it is at the end
 
 
 class Busy:

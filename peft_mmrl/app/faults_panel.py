@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from .desk import LAST, Desk, in_turn, told
+from .desk import LAST_COUNTS, Desk, in_turn, told
 from .marking import Marking
 from .words import note
 from .words import pictures as in_pictures
@@ -42,7 +42,7 @@ class FaultsPanel:
                 act_name="take-fault-out",
             )
         # in turn with marks, which count for one list
-        self._quiet = {"show_progress": "hidden", **LAST, **in_turn("pictures")}
+        self._quiet = {"show_progress": "hidden", **LAST_COUNTS, **in_turn("pictures")}
         self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, **self._quiet)
 
     @property
@@ -52,7 +52,7 @@ class FaultsPanel:
     def after(self, event: Any) -> Any:
         """Look again after an event; returns what comes after that."""
         listed = [self.panel, self.chosen, *self._outputs]
-        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **LAST)
+        looked = event.then(told(self._find), None, self.found, show_progress="hidden", **LAST_COUNTS)
         return looked.then(told(self._list), self.found, listed, **self._quiet)
 
     def _find(self) -> list[Fault]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ..projects.project_runs import newest_training
-from .desk import FETCHING, LAST, Desk, in_turn, told
+from .desk import FETCHING, LAST_COUNTS, Desk, in_turn, told
 from .outcome_words import MOST_NAMED, changes_html, lower, trained_words
 from .questions import doubtful_labels
 from .words import classes, note, of_hundred, pictures
@@ -45,7 +45,7 @@ class Figure:
             trigger: makes the listener: `component.change`, say.
         """
         # what can be said at once waits for no look at pictures that is under way: that may be fetching CLIP
-        quiet = {"show_progress": "hidden", **LAST}
+        quiet = {"show_progress": "hidden", **LAST_COUNTS}
         begun = trigger(told(self.begin), None, self.line, **quiet, **in_turn("figure at once"))
         return begun.then(told(self.show), None, self.line, **quiet, **in_turn("figure"))
 

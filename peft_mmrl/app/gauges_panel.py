@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from .desk import LAST, Desk, told
+from .desk import LAST_COUNTS, Desk, told
 from .words import note
 
 
@@ -33,7 +33,7 @@ class GaugesPanel:
 
     def after(self, event: Any) -> Any:
         """Bring the bars up to date after an event."""
-        return event.then(told(self._show), None, self.html, show_progress="hidden", **LAST)
+        return event.then(told(self._show), None, self.html, show_progress="hidden", **LAST_COUNTS)
 
     def _show(self) -> Any:
         try:

@@ -13,7 +13,7 @@ import gradio as gr
 from ..data.wording import percent
 from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
-from .desk import EACH, LAST, Desk, emptied, in_turn, told
+from .desk import ALL_COUNT, LAST_COUNTS, Desk, emptied, in_turn, told
 from .figure import Figure
 from .intake_words import intake_words, refusal_words
 from .look import new_class_line
@@ -293,8 +293,8 @@ class ImproveTab:
         figure.after(answer(self.out.click, self._take_out))
         figure.after(answer(self.undo.click, self._undo))
         answer(self.skip.click, self._skip)
-        look = {"show_progress": "minimal", "show_progress_on": self.state, **LAST, **in_turn("improve")}
-        waiting = {"show_progress": "minimal", "show_progress_on": self.drop, **EACH, **in_turn("improve")}
+        look = {"show_progress": "minimal", "show_progress_on": self.state, **LAST_COUNTS, **in_turn("improve")}
+        waiting = {"show_progress": "minimal", "show_progress_on": self.drop, **ALL_COUNT, **in_turn("improve")}
         dropped = self.drop.upload(told(self._drop), self.drop, self.said, **waiting)
         emptied(dropped, self.drop).then(told(self._look), self.round, self._shown, **look)
         for event in (self.tab.select, self.kind.input):

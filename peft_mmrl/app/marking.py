@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from .desk import EACH, Desk, in_turn, told
+from .desk import ALL_COUNT, Desk, in_turn, told
 from .thumbnails import address, thumbnail
 from .words import note
 from .words import pictures as in_pictures
@@ -71,7 +71,7 @@ class Marking:
             self.shown,
             [self.marked, self.actions, self.act],
             show_progress="hidden",
-            **EACH,
+            **ALL_COUNT,
             **in_turn("pictures"),
         )
 

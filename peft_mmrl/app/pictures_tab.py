@@ -13,7 +13,7 @@ from ..projects.intake import move_pictures, put_back, remove_pictures
 from ..projects.opening import MOST_PICTURES
 from ..projects.under_training import running_training
 from .class_panel import ClassPanel
-from .desk import EACH, LAST, Desk, emptied, in_turn, told
+from .desk import ALL_COUNT, LAST_COUNTS, Desk, emptied, in_turn, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
@@ -192,14 +192,14 @@ class PicturesTab:
             # the line is free at once for the next name; one that was refused comes back, to be mended
             line = [self.new_class, self.sent]
             sent = event(None, self.new_class, line, js="(name) => ['', name]")
-            added = self._on(sent.then, add, [self.sent], [self.sent], **EACH)
+            added = self._on(sent.then, add, [self.sent], [self.sent], **ALL_COUNT)
             self.after(added.then(None, line, self.new_class, js="(typed, sent) => typed || sent"))
         for source, do in ((self.drop, drop), (self.folder, drop_folder), (self.first_folder, drop_folder)):
-            waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source, **EACH}
+            waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source, **ALL_COUNT}
             taken = self._on(source.upload, do, [source, chosen], **waiting)
             self.after(emptied(taken, source) if source is self.drop else taken)
-        self.after(self._on(self.tab.select, self.show, [chosen], **LAST))
-        self._on(chosen.input, self.show, [chosen], **LAST)
+        self.after(self._on(self.tab.select, self.show, [chosen], **LAST_COUNTS))
+        self._on(chosen.input, self.show, [chosen], **LAST_COUNTS)
         self._on(self.more.click, show_all, [chosen])
         quiet = {"show_progress": "hidden", **in_turn("pictures")}
         self.more_removed.click(told(show_all_removed), None, self._outputs_of_removed, **quiet)

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..hub.upload import check_can_push, is_private, plain_errors, push_folder
 from ..projects.project_runs import Run, finished_runs
 from ..projects.take_away import take_away
-from .desk import LAST, Desk, told
+from .desk import LAST_COUNTS, Desk, told
 from .places import TO_SAVE, own_folder
 from .trainings import NEWEST, chosen_training, training_choices
 from .words import note, size
@@ -93,7 +93,7 @@ class TakeAwayTab:
                     self.private = gr.Checkbox(True, label="Private")
                     self.push = gr.Button("Upload", elem_id="push")
                     self.pushed = gr.HTML()
-        quiet = {"show_progress": "hidden", **LAST}
+        quiet = {"show_progress": "hidden", **LAST_COUNTS}
         self.which.input(lambda: [gr.update(visible=False)] * len(files), None, files, **quiet)
         self.push.click(
             told(self._push), [self.which, self.name, self.private], self.pushed, show_progress_on=self.push

@@ -11,7 +11,7 @@ from ..projects.intake import add_pictures
 from ..projects.project_runs import finished_runs
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
-from .desk import EACH, FETCHING, LAST, Desk, in_turn, told
+from .desk import ALL_COUNT, FETCHING, LAST_COUNTS, Desk, in_turn, told
 from .figure import Figure
 from .look import new_class_line, plain_menu
 from .questions import IN_DOUBT
@@ -143,9 +143,9 @@ class TryTab:
         quiet = {"show_progress": "hidden", **in_turn("try")}
         shown = {**in_turn("try"), "preprocess": False, "show_progress": "minimal", "show_progress_on": self.answer}
         held = self.picture.change(told(self._hold), self.picture, self.given, preprocess=False, **quiet)
-        held.then(told(self._ask), asked, self._answered, **EACH, **shown)  # also while one is asked
-        self.which.input(told(self._ask), asked, self._answered, **LAST, **shown)
-        self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **LAST, **quiet)
+        held.then(told(self._ask), asked, self._answered, **ALL_COUNT, **shown)  # also while one is asked
+        self.which.input(told(self._ask), asked, self._answered, **LAST_COUNTS, **shown)
+        self.tab.select(told(self.show), asked, self.outputs, preprocess=False, **LAST_COUNTS, **quiet)
         if self._desk.read_only:
             return
 
