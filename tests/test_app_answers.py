@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from conftest import DEMO_CLIP
@@ -145,19 +146,19 @@ def test_an_answer_is_confirmed_by_one_click(project, digits):
     tab, _ = tabs(project)
     given = drop(project, digits["zero"][9])
     shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
-    assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(
+    assert shown[tab.guess] == [given["path"], "zero"] and shown[tab.agree] == gr.update(
         value="Yes, it is zero", visible=True, variant="primary"
     )
     assert [folder for _, folder in shown[tab.belongs]["choices"]] == ["", "one", "two"]
     assert "main view" in shown[tab.maps]["value"] and "token" not in shown[tab.maps]["value"]
-    tab._keep(given, shown[tab.guess], "Thank you")
+    tab._keep(given, shown[tab.guess][1], "Thank you")
     assert (project.pictures / "zero" / "new.png").is_file()
 
     for likely in (["zero", "one"], []):  # one of these; none of these
         doubtful = PictureAnswer("it depends", ranks=[("zero", 0.6), ("one", 0.4)], likely=likely)
         tab._desk.workbench.answer = lambda *_, doubtful=doubtful: doubtful
         shown = dict(zip(tab._answered, tab._ask(None, given), strict=True))
-        assert shown[tab.guess] == "zero" and shown[tab.agree] == gr.update(
+        assert shown[tab.guess] == [given["path"], "zero"] and shown[tab.agree] == gr.update(
             value="It is zero", visible=True, variant="secondary"
         )
         assert shown[tab.belongs]["choices"] == [("It is …", ""), ("one", "one"), ("two", "two")]
@@ -237,7 +238,7 @@ class Visit:
         self.see(self.tab._begin(kind, Round()))
 
     def see(self, shown):
-        self.round, self.state = shown[0], shown[2]
+        self.round, self.seen, self.state = shown[0], shown[1], shown[3]
 
     def do(self, what, *given):
         self.see(what(*given, self.round))
@@ -295,6 +296,22 @@ def test_a_picture_of_no_class_yet_gets_a_new_one(project, digits, monkeypatch):
     assert project.class_folders() == ["one", "Three", "two", "zero"] and me.asked == []
     assert len(project.pictures_in(project.pictures / "Three")) == 1
     assert len(project.pictures_in(project.pictures / "zero")) == 9
+
+
+def test_an_answer_counts_for_the_picture_that_was_seen(project, digits):
+    from peft_mmrl.app.improve_tab import NEW
+
+    for number in range(3):
+        digits["zero"][9 + number].save(project.unlabelled / f"{number}.png")
+    me = Visit(project, NEW)
+    first, second, third = me.asked
+    assert me.seen == first
+    answer = me.tab._to_what_is_seen(me.tab._put)
+    me.see(answer("zero", me.round, me.seen))
+    assert me.asked == [second, third] and me.seen == second
+    assert answer("one", me.round, first) == gr.skip()  # clicked before the page showed what is asked next
+    assert [picture for picture in me.asked if (project.folder / picture).is_file()] == [second, third]
+    assert answer("one", replace(me.round, queue=[]), second) == gr.skip()
 
 
 def test_an_answer_that_is_undone_is_asked_again(project, digits):
@@ -373,7 +390,7 @@ def test_an_undo_that_is_refused_leaves_the_answer_as_it_was(project, digits, mo
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("The dropped file is gone.")])
-def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits, monkeypatch, error):
+def test_a_drop_that_fails_says_why_and_the_next_is_taken(project, digits, monkeypatch, error):
     from peft_mmrl.app import improve_tab
 
     def refuse(*_):
@@ -382,10 +399,10 @@ def test_a_drop_that_fails_says_why_and_leaves_room_for_the_next(project, digits
     tab, given = tabs(project)[1], [drop(project, digits["zero"][9])["path"]]
     with monkeypatch.context() as full:
         full.setattr(improve_tab, "take_in", refuse)
-        zone, said = tab._drop(given)
-    assert zone is None and said["visible"]
+        said = tab._drop(given)
+    assert said["visible"]
     assert "Nothing was taken" in said["value"] and str(error) in said["value"]
-    assert "1 picture added" in tab._drop(given)[1]["value"]
+    assert "1 picture added" in tab._drop(given)["value"]
 
 
 @pytest.mark.parametrize("answer", ["zero", "one", None])

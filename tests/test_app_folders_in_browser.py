@@ -191,6 +191,41 @@ def test_what_is_dropped_meanwhile_waits_and_goes_into_the_class_it_was_dropped_
 
 
 @pytest.mark.usefixtures("filled")
+def test_a_button_acts_on_the_class_that_it_was_shown_for(project, page, tmp_path, held_up):
+    write_picture(tmp_path / "new.png", 90)
+    see(page, "#classes label", "elm · 2").click()
+    see(page, "#panel-title", "elm")
+    page.locator("#names button").first.click()
+    see(page, "#take-class", "Take this class and its 2 pictures out")
+    drag(page, "#drop", tmp_path / "new.png")
+    see(page, "#drop", "processing")
+    see(page, "#classes label", "oak · 4").click()
+    see(page, "#take-class", "Take this class and its 2 pictures out").click()
+    held_up.set()
+    see(page, "#said", "“elm” was taken out.")
+    assert counts(project) == {"oak": 4}
+
+
+@pytest.mark.usefixtures("filled")
+def test_after_an_unexpected_fault_others_can_be_dropped(project, page, leaves, monkeypatch, capsys):
+    from peft_mmrl.app import pictures_tab
+
+    def fail(*_, **__):
+        raise RuntimeError("a fault of ours")
+
+    write_picture(leaves / "new.png", 80)
+    see(page, "#classes label", "elm · 2").click()
+    with monkeypatch.context() as broken:
+        broken.setattr(pictures_tab, "take_in_folders", fail)
+        drag(page, "#drop", leaves / "new.png")
+        see(page, ".toast-body", "Something went wrong")
+        see(page, "#drop", "Drop pictures here")
+    assert "a fault of ours" in capsys.readouterr().err
+    drag(page, "#drop", leaves / "new.png")
+    see(page, "#said", "1 picture added to “elm”")
+
+
+@pytest.mark.usefixtures("filled")
 def test_thumbnails_that_are_dragged_about_are_no_new_pictures(project, page):
     see(page, "#classes label", "oak · 4").click()
     image = page.locator("#thumbnails img").first

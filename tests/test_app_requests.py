@@ -243,6 +243,17 @@ def test_pictures_go_into_the_class_they_were_dropped_for(place, client, drops):
     shutil.rmtree(pictures / "dog")
 
 
+def test_yes_is_said_to_the_picture_that_was_answered(place, client, drops):
+    before, shown = dropped(client, "before.png", picture(140)), dropped(client, "shown.png", picture(150))
+    (agree,), cats = component(client, "agree"), place / "project" / "pictures" / "cat"
+    count = len(list(cats.iterdir()))
+    for guess in ([before["path"], "cat"], None, [], [shown["path"], None]):
+        call(client, agree, [shown, guess])
+        assert len(list(cats.iterdir())) == count, guess
+    assert "Thank you" in call(client, agree, [shown, [shown["path"], "cat"]])
+    assert len(list(cats.iterdir())) == count + 1
+
+
 def test_no_event_that_counts_is_passed_over(client):
     """Gradio passes over an event of mode "once" while the one before it is answered."""
     config = client.get("/config").json()

@@ -23,6 +23,7 @@ class ClassPanel:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.shown = gr.Textbox(visible=False)  # folder of the class: another may be chosen, but not shown yet
         with gr.Accordion("Rename, join or take away this class", open=False, elem_id="names") as self.panel:
             self.name, self.rename = typed_line("Name of its folder", "Rename", "class-name", "rename")
             self.prompt_name, self.say = typed_line(
@@ -42,7 +43,7 @@ class ClassPanel:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
-        return [self.panel, self.name, self.prompt_name, self.joining, self.into, self.take_away]
+        return [self.shown, self.panel, self.name, self.prompt_name, self.joining, self.into, self.take_away]
 
     def show(self, one: ClassFolder | None, others: Sequence[tuple[str, str]]) -> list[Any]:
         """Values of `outputs`.
@@ -54,6 +55,7 @@ class ClassPanel:
         own = [] if one is None else one.pictures
         away = f"Take this class and its {pictures(len(own))} out" if own else "Take this class away"
         return [
+            "" if one is None else one.name,
             gr.update(open=False),  # the next class has its own button there: a second click does not reach it
             "" if one is None else one.name,
             "" if one is None else one.prompt_name,
@@ -62,34 +64,30 @@ class ClassPanel:
             away,
         ]
 
-    def changes(self, chosen: gr.Radio) -> Iterator[tuple[Any, Callable[..., tuple[str | None, str]], list[Any]]]:
-        """For each button its event, what it does, and its inputs; that gives the class to be shown, and a sentence.
-
-        Args:
-            chosen: says which class is shown.
-        """
+    def changes(self) -> Iterator[tuple[Any, Callable[..., tuple[str | None, str]], list[Any]]]:
+        """For each button its event, what it does (which gives the class to be shown and a sentence), its inputs."""
         project, said = self._desk.project, self._desk.said
 
-        def rename(chosen: str, name: str) -> tuple[str, str]:
-            return project.rename_class(chosen, name), ""
+        def rename(shown: str, name: str) -> tuple[str, str]:
+            return project.rename_class(shown, name), ""
 
-        def say(chosen: str, words: str) -> tuple[str, str]:
-            project.set_prompt_name(chosen, words.strip() or None)
-            return chosen, ""
+        def say(shown: str, words: str) -> tuple[str, str]:
+            project.set_prompt_name(shown, words.strip() or None)
+            return shown, ""
 
-        def merge(chosen: str, into: str | None) -> tuple[str, str]:
+        def merge(shown: str, into: str | None) -> tuple[str, str]:
             if into is None:
                 raise ValueError("Say first which class the pictures are to go into.")
-            joined = said(chosen)
-            merge_classes(project, chosen, into)
+            joined = said(shown)
+            merge_classes(project, shown, into)
             return into, f"The pictures of “{joined}” are in “{said(into)}” now."
 
-        def take_away(chosen: str) -> tuple[None, str]:
-            gone = said(chosen)
-            take_class_out(project, chosen)
+        def take_away(shown: str) -> tuple[None, str]:
+            gone = said(shown)
+            take_class_out(project, shown)
             return None, f"“{gone}” was taken out. Its pictures, if it had any, lie in “Taken out”, below."
 
-        yield self.rename.click, rename, [chosen, self.name]
-        yield self.say.click, say, [chosen, self.prompt_name]
-        yield self.merge.click, merge, [chosen, self.into]
-        yield self.take_away.click, take_away, [chosen]
+        yield self.rename.click, rename, [self.shown, self.name]
+        yield self.say.click, say, [self.shown, self.prompt_name]
+        yield self.merge.click, merge, [self.shown, self.into]
+        yield self.take_away.click, take_away, [self.shown]

@@ -103,6 +103,7 @@ class ImproveTab:
         self._desk, self._project = desk, desk.project
         with gr.Tab("Improve", id="improve") as self.tab:  # what stands beside tabs moves their names
             self.round = gr.State(Round())
+            self.seen = gr.Textbox(visible=False)  # the picture that the page asks about; empty: about none
             self.kind = gr.Radio(
                 [("Are these in the right class?", LABELS), ("What is this?", NEW)],
                 value=LABELS,
@@ -133,7 +134,7 @@ class ImproveTab:
     @property
     def _shown(self) -> list[Any]:
         card = [self.card, self.question, *self.buttons, self.other, self.new_class]
-        return [self.round, self.new, self.state, *card, self.undo]
+        return [self.round, self.seen, self.new, self.state, *card, self.undo]
 
     def _look(self, before: Round, first: str | None = None) -> list[Any]:
         """Ask anew, but for what was skipped before; a picture that is to be the first comes first."""
@@ -166,7 +167,7 @@ class ImproveTab:
         if not now.queue:
             hidden = gr.update(visible=False)
             nothing = [*[hidden] * (MOST_KEYS + 2), gr.update(choices=[], value=None), ""]
-            return [now, new, f'<div class="empty">{done}</div>', *nothing, undo]
+            return [now, "", new, f'<div class="empty">{done}</div>', *nothing, undo]
         said, one = self._project.prompt_names(), now.asked
         now = replace(now, keys=answers_to(one, self._desk.workbench, now.keys))
         buttons = [gr.update(visible=False)] * MOST_KEYS
@@ -177,7 +178,7 @@ class ImproveTab:
         left = note(f"{self._done(now)}{self._left(now)} The keys in brackets answer, too.")
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
-        return [now, new, left, gr.update(visible=True), question, *buttons, other, "", undo]
+        return [now, one.picture, new, left, gr.update(visible=True), question, *buttons, other, "", undo]
 
     def _done(self, now: Round) -> str:
         if now.last is None or now.last.is_skip:
@@ -280,18 +281,27 @@ class ImproveTab:
             words = refusal_words(error)
         return gr.update(value=words, visible=True)
 
+    def _to_what_is_seen(self, do: Callable[..., Any]) -> Callable[..., Any]:
+        """An answer that counts for the picture that the page showed, not for the next one, which nobody has seen."""
+
+        def done(*given: Any) -> Any:
+            *inputs, now, seen = given
+            return do(*inputs, now) if now.queue and now.asked.picture == seen else gr.skip()
+
+        return done
+
     def _connect(self, figure: Figure) -> None:
+        quiet = {"show_progress": "hidden", **in_turn("improve")}
+
         def answer(event: Callable[..., Any], do: Callable[..., Any], *inputs: Any) -> Any:
-            # one at a time: a key that is held down answers no picture that nobody has seen
-            one = {"trigger_mode": "once", "show_progress": "hidden", **in_turn("improve")}
-            return event(told(do), [*inputs, self.round], self._shown, **one)
+            return event(told(self._to_what_is_seen(do)), [*inputs, self.round, self.seen], self._shown, **quiet)
 
         for key, button in enumerate(self.buttons):
             figure.after(answer(button.click, partial(self._press, key)))
         figure.after(answer(self.other.select, self._choose, self.other))
         figure.after(answer(self.new_class.submit, self._create, self.new_class))
         figure.after(answer(self.out.click, self._take_out))
-        figure.after(answer(self.undo.click, self._undo))
+        figure.after(self.undo.click(told(self._undo), self.round, self._shown, **quiet))
         answer(self.skip.click, self._skip)
         look = {"show_progress": "minimal", "show_progress_on": self.state, **LAST_COUNTS, **in_turn("improve")}
         waiting = {"show_progress": "minimal", "show_progress_on": self.drop, **ALL_COUNT, **in_turn("improve")}

@@ -184,7 +184,7 @@ class PicturesTab:
             (self.target.select, move, [self.marking.marked, self.target, chosen]),
             (self.removed.act.click, bring_back, [self.removed.marked, chosen]),
             (faults.act.click, take_out, [faults.marked, chosen]),
-            *self.whole.changes(chosen),
+            *self.whole.changes(),
         ]
         for event, do, inputs in changes:
             self.after(self._on(event, self._then_shown(do), inputs))

@@ -56,7 +56,7 @@ class TryTab:
                 with gr.Column(min_width=280):
                     self.answer = gr.HTML(WAITING, elem_id="answer")
             self.given = gr.State()  # the picture; kept by the server, as a page may not name one that has gone
-            self.guess = gr.State()  # folder of the class that the picture is taken for
+            self.guess = gr.JSON(visible=False)  # path of a picture, and folder of the class that it is taken for
             with gr.Column(visible=False) as self.teach:
                 gr.HTML(TEACH)
                 with gr.Row(equal_height=True, elem_classes="line"):
@@ -128,7 +128,7 @@ class TryTab:
         others = [(first, ""), *((name, folder) for name, folder in names if folder != guess)]
         return [
             answer_html(answer),
-            guess,
+            [given["path"], guess],
             gr.update(visible=not self._desk.read_only),
             gr.update(value=yes, visible=guess is not None, variant=look),
             gr.update(choices=others, value="", visible=True),
@@ -154,6 +154,11 @@ class TryTab:
                 return gr.skip()
             return self._keep(given, folder, f"Thank you: it is a picture of “{escape(self._desk.said(folder))}” now.")
 
+        def agree(given: dict | None, guess: list[str] | None) -> list[Any]:
+            if given is None or not guess or guess[0] != given["path"]:  # that was the answer to the picture before
+                return gr.skip()
+            return teach(given, guess[1])
+
         def teach_new(given: dict | None, name: str) -> list[Any]:
             with self._project.class_of(name) as folder:
                 return teach(given, folder)
@@ -163,7 +168,7 @@ class TryTab:
 
         done = [self.teach, self.taught]
         for event, do, said in (
-            (self.agree.click, teach, self.guess),
+            (self.agree.click, agree, self.guess),
             (self.belongs.select, teach, self.belongs),
             (self.new_class.submit, teach_new, self.new_class),
         ):
