@@ -89,7 +89,7 @@ def test_the_newest_training_answers_unless_the_visitor_has_chosen_another(proje
 
     def open_tab(which):
         shown = tab.show(which, given)[0]
-        return shown["value"], shown["visible"], asked[-1], dict(shown["choices"])
+        return shown.get("value", which), shown["visible"], asked[-1], dict(shown["choices"])
 
     value, visible, run, choices = open_tab(None)
     assert (visible, run, choices) == (False, None, {})
@@ -305,13 +305,15 @@ def test_an_answer_counts_for_the_picture_that_was_seen(project, digits):
         digits["zero"][9 + number].save(project.unlabelled / f"{number}.png")
     me = Visit(project, NEW)
     first, second, third = me.asked
-    assert me.seen == first
+    seen = me.seen
+    assert seen == [first, *me.round.keys]
     answer = me.tab._to_what_is_seen(me.tab._put)
     me.see(answer("zero", me.round, me.seen))
-    assert me.asked == [second, third] and me.seen == second
-    assert answer("one", me.round, first) == gr.skip()  # clicked before the page showed what is asked next
+    assert me.asked == [second, third] and me.seen[0] == second
+    assert answer("one", me.round, seen) == gr.skip()  # clicked before the page showed what is asked next
+    assert answer("one", me.round, [second, *reversed(me.round.keys)]) == gr.skip()  # the keys had other classes
     assert [picture for picture in me.asked if (project.folder / picture).is_file()] == [second, third]
-    assert answer("one", replace(me.round, queue=[]), second) == gr.skip()
+    assert answer("one", replace(me.round, queue=[]), me.seen) == gr.skip()
 
 
 def test_an_answer_that_is_undone_is_asked_again(project, digits):
@@ -399,10 +401,12 @@ def test_a_drop_that_fails_says_why_and_the_next_is_taken(project, digits, monke
     tab, given = tabs(project)[1], [drop(project, digits["zero"][9])["path"]]
     with monkeypatch.context() as full:
         full.setattr(improve_tab, "take_in", refuse)
-        said = tab._drop(given)
+        said, before = tab._drop(given, ["<p>Before.</p>"])
     assert said["visible"]
     assert "Nothing was taken" in said["value"] and str(error) in said["value"]
-    assert "1 picture added" in tab._drop(given)["value"]
+    said, before = tab._drop(given, before)
+    assert said["value"].startswith("<p>Before.</p>") and "1 picture added" in said["value"]
+    assert str(error) in said["value"]  # not wiped away
 
 
 @pytest.mark.parametrize("answer", ["zero", "one", None])

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs a browser: `apt-get install chromium`, or Chrome in the PATH"
 )
 PATIENCE = 120_000  # milliseconds, on a busy machine
+FAULTS = []  # that the page of a test reports
 
 
 def write_picture(path, seed):
@@ -70,7 +71,8 @@ def page(project, browser):
     """The page of the project, on which nothing may go wrong unseen."""
     from peft_mmrl.app.serving import serve
 
-    served, faults = serve(project), []
+    served, faults = serve(project), FAULTS
+    faults.clear()
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda said: said.type == "error" and faults.append(said.text))
@@ -136,6 +138,7 @@ def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#said", "2 classes from the folder: elm 2, oak 4.")
     write_picture(leaves / "ash" / "1.png", 50)
     write_picture(leaves / "oak" / "9.png", 51)
+    see(page, "#said", "elm/broken.png")
     see(page, "#classes label", "elm · 2").click()
     see(page, "#panel-title", "elm")
     drag(page, "#drop", leaves / "ash", leaves / "oak")  # of several folders each is a class
@@ -146,6 +149,11 @@ def test_what_is_dropped_goes_where_its_folders_say(project, page, leaves):
     see(page, "#said", "2 pictures added to “elm”")
     drag(page, "#drop", leaves / "ash" / "1.png")
     see(page, "#said", "it is there already")
+    drag(page, "#drop", leaves / "oak" / "9.png")
+    see(page, "#said", "1 picture added")
+    see(page, "#said", "it is there already")  # stays until something else is done than to drop others
+    see(page, "#classes label", "oak").click()
+    page.locator("#said").wait_for(state="hidden")
 
 
 @pytest.fixture
@@ -202,8 +210,45 @@ def test_a_button_acts_on_the_class_that_it_was_shown_for(project, page, tmp_pat
     see(page, "#classes label", "oak · 4").click()
     see(page, "#take-class", "Take this class and its 2 pictures out").click()
     held_up.set()
-    see(page, "#said", "“elm” was taken out.")
+    page.locator("#classes label", has_text="elm").wait_for(state="hidden")
+    see(page, "#panel-title", "oak")
     assert counts(project) == {"oak": 4}
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_class_that_was_clicked_last_is_shown_whatever_is_answered_meanwhile(project, page, tmp_path, held_up):
+    project.pictures.joinpath("ash").mkdir()
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("tab", name="Pictures").click()
+    write_picture(tmp_path / "new.png", 91)
+    see(page, "#classes label", "ash · 0").click()
+    see(page, "#panel-title", "ash")
+    drag(page, "#drop", tmp_path / "new.png")
+    for name in ("elm", "oak", "elm", "oak"):
+        see(page, "#classes label", name).click()
+    held_up.set()
+    see(page, "#classes label", "ash · 1")
+    see(page, "#panel-title", "oak")
+    page.wait_for_timeout(1000)
+    see(page, "#panel-title", "oak")
+    assert page.locator("#classes input:checked").get_attribute("value") == "oak"
+
+
+def test_what_is_refused_before_it_is_looked_at_leaves_room_for_others(project, page, leaves, monkeypatch):
+    from peft_mmrl.app import guard
+
+    project.add_class("elm")
+    page.get_by_role("tab", name="Train").click()
+    page.get_by_role("tab", name="Pictures").click()
+    see(page, "#panel-title", "elm")
+    with monkeypatch.context() as narrow:
+        narrow.setattr(guard, "LARGEST_REQUEST", 100)
+        drag(page, "#drop", leaves / "elm" / "1.png")
+        see(page, ".toast-body")
+        see(page, "#drop", "Drop pictures here")
+    FAULTS.clear()
+    drag(page, "#drop", leaves / "elm" / "1.png")
+    see(page, "#said", "1 picture added to “elm”")
 
 
 @pytest.mark.usefixtures("filled")
@@ -243,7 +288,9 @@ def test_a_picture_that_is_dropped_on_another_one_is_tried(page, leaves):
     drag(page, "#try-picture", leaves / "oak" / "0.png")
     first = page.locator("#try-picture img").get_attribute("src")
     see(page, "#answer", "sure")
-    drag(page, "#try-picture", leaves / "elm" / "broken.png")
+    write_picture(leaves / "z.png", 95)
+    drag(page, "#try-picture", leaves / "z.png", leaves / "elm" / "broken.png")
+    page.wait_for_function("document.querySelector('#try-picture').dataset.told == 'The first of 2 is tried.'")
     see(page, "#answer", "cannot be opened")
     drag(page, "#answer", leaves / "elm" / "1.png")  # beside
     see(page, "#answer", "sure")
@@ -265,7 +312,14 @@ def test_names_that_are_typed_meanwhile_are_all_taken(project, page, held_up):
     assert list(counts(project)) == names
     sync_api.expect(line).to_have_value("map")
     line.fill("fir")
+    held_up.clear()
     page.keyboard.press("Enter")
+    sync_api.expect(line).to_have_value("")
+    line.fill("maple")
+    page.keyboard.press("Enter")
+    sync_api.expect(line).to_have_value("")
+    held_up.set()
+    see(page, "#classes label", "maple · 0")
     see(page, ".toast-body", "There is a class 'fir' already")
     sync_api.expect(line).to_have_value("fir")  # to be mended
 

@@ -45,20 +45,21 @@ class ClassPanel:
         """What `show` fills."""
         return [self.shown, self.panel, self.name, self.prompt_name, self.joining, self.into, self.take_away]
 
-    def show(self, one: ClassFolder | None, others: Sequence[tuple[str, str]]) -> list[Any]:
+    def show(self, one: ClassFolder | None, others: Sequence[tuple[str, str]], anew: bool) -> list[Any]:
         """Values of `outputs`.
 
         Args:
             one: the class; None: there is none.
             others: how people say each of the other classes, and its folder.
+            anew: it was not shown before: what was written for another class goes.
         """
         own = [] if one is None else one.pictures
         away = f"Take this class and its {pictures(len(own))} out" if own else "Take this class away"
+        folder, words = ("", "") if one is None else (one.name, one.prompt_name)
         return [
-            "" if one is None else one.name,
-            gr.update(open=False),  # the next class has its own button there: a second click does not reach it
-            "" if one is None else one.name,
-            "" if one is None else one.prompt_name,
+            folder,
+            # closed: the next class has its own button there, and a second click does not reach it
+            *([gr.update(open=False), folder, words] if anew else [gr.skip()] * 3),
             gr.update(visible=bool(own and others)),
             gr.update(choices=list(others), value=None),
             away,

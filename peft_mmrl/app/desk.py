@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..projects.workbench import Workbench
 
 TELLING = 15.0  # seconds that an error is shown
+NOT_SEEN = "Something else was shown by then: look once more."
 UNEXPECTED = "Something went wrong that should not have. The window in which this program was started says more."
 FETCHING = (
     "The model that recognises pictures is fetched first, once: some hundred megabytes, maybe some minutes. The "
@@ -32,9 +33,10 @@ FETCHING = (
 )
 LONGEST_REST = 15.0  # seconds that a process waits at its end for what it is doing
 # Gradio passes over an event while the one before it is answered: right for a button, whose second click would act on
-# what nobody has seen yet, and wrong for these.
-ALL_COUNT: dict[str, Any] = {"trigger_mode": "multiple"}  # something is given: none is left out
-LAST_COUNTS: dict[str, Any] = {"trigger_mode": "always_last"}  # something is shown: as it is at the end
+# what nobody has seen yet. What is given counts each time, and what is shown is brought up to date at the end: by then
+# its inputs are read anew, so that it must not fill what somebody chooses meanwhile.
+ALL_COUNT: dict[str, Any] = {"trigger_mode": "multiple"}
+LAST_COUNTS: dict[str, Any] = {"trigger_mode": "always_last"}
 
 
 class Busy:
@@ -133,9 +135,15 @@ def in_turn(tab: str) -> dict[str, Any]:
     return {"concurrency_id": tab, "concurrency_limit": 1}
 
 
-def emptied(event: Any, place: gr.File) -> Any:
+def empty_after(event: Any, place: gr.File) -> Any:
     """Make room for other files after an event, whatever became of those before; returns what comes after that."""
+    event.failure(None, None, place, js="() => null")  # refused before any function was called
     return event.then(None, None, place, js="() => null")
+
+
+def tell(words: str) -> None:
+    """Say what did not work, while the page stays as it is."""
+    gr.Warning(escape(words), title="That did not work", duration=TELLING)
 
 
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,7 +159,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception:
             traceback.print_exc(file=sys.stderr)
             words = UNEXPECTED
-        gr.Warning(escape(words), title="That did not work", duration=TELLING)
+        tell(words)
         return gr.skip()
 
     return wrapped

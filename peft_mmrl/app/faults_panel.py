@@ -41,7 +41,7 @@ class FaultsPanel:
                 name="fault-pictures",
                 act_name="take-fault-out",
             )
-        # in turn with marks, which count for one list
+        # marks belong to one list of pictures: they come in turn with it
         self._quiet = {"show_progress": "hidden", **LAST_COUNTS, **in_turn("pictures")}
         self.chosen.input(told(self._show), [self.found, self.chosen], self._outputs, **self._quiet)
 

@@ -56,8 +56,8 @@ class Figure:
             words = FETCHING if self._desk.fetches else LOOKING
         except (ValueError, OSError) as error:  # the project's settings are damaged
             words = f"{NOT_KNOWN} {error}"
-        looking = f'<div class="looking">{note(escape(words))}</div>'
-        return _line(counts, self._trained(), looking if sum(map(bool, counts)) > 1 else "")
+        looking = f'<div class="looking">{note(escape(words))}</div>' if sum(map(bool, counts)) > 1 else ""
+        return _line(counts, self._trained(), looking)
 
     def show(self) -> str:
         """What can be said once the pictures were looked at."""

@@ -13,9 +13,9 @@ import gradio as gr
 from ..data.wording import percent
 from ..projects.agreed import agree, take_back
 from ..projects.intake import move_pictures, remove_pictures
-from .desk import ALL_COUNT, LAST_COUNTS, Desk, emptied, in_turn, told
+from .desk import ALL_COUNT, LAST_COUNTS, NOT_SEEN, Desk, empty_after, in_turn, told
 from .figure import Figure
-from .intake_words import intake_words, refusal_words
+from .intake_words import intake_words, refusal_words, reports
 from .look import new_class_line
 from .questions import MOST_KEYS, Question, answers_to, doubtful_labels, new_pictures
 from .thumbnails import LARGE_SIDE, address, thumbnail
@@ -103,7 +103,7 @@ class ImproveTab:
         self._desk, self._project = desk, desk.project
         with gr.Tab("Improve", id="improve") as self.tab:  # what stands beside tabs moves their names
             self.round = gr.State(Round())
-            self.seen = gr.Textbox(visible=False)  # the picture that the page asks about; empty: about none
+            self.seen = gr.JSON(visible=False)  # what the page asks: a picture, and the classes of the keys
             self.kind = gr.Radio(
                 [("Are these in the right class?", LABELS), ("What is this?", NEW)],
                 value=LABELS,
@@ -114,7 +114,7 @@ class ImproveTab:
             )
             with gr.Column(visible=False) as self.new:
                 self.drop = gr.File(file_count="multiple", show_label=False, height=130, elem_id="drop-new")
-                self.said = gr.HTML(visible=False, elem_id="said-new")
+                self.said, self.reports = gr.HTML(visible=False, elem_id="said-new"), gr.State([])
             self.state = gr.HTML(elem_id="improve-state")
             with gr.Column(visible=False, elem_id="question") as self.card:
                 self.question = gr.HTML()
@@ -167,7 +167,7 @@ class ImproveTab:
         if not now.queue:
             hidden = gr.update(visible=False)
             nothing = [*[hidden] * (MOST_KEYS + 2), gr.update(choices=[], value=None), ""]
-            return [now, "", new, f'<div class="empty">{done}</div>', *nothing, undo]
+            return [now, None, new, f'<div class="empty">{done}</div>', *nothing, undo]
         said, one = self._project.prompt_names(), now.asked
         now = replace(now, keys=answers_to(one, self._desk.workbench, now.keys))
         buttons = [gr.update(visible=False)] * MOST_KEYS
@@ -178,7 +178,7 @@ class ImproveTab:
         left = note(f"{self._done(now)}{self._left(now)} The keys in brackets answer, too.")
         question = gr.update(value=self._words(one, said), visible=True)
         other = gr.update(choices=others, value=None, visible=bool(others))
-        return [now, one.picture, new, left, gr.update(visible=True), question, *buttons, other, "", undo]
+        return [now, _identity(now), new, left, gr.update(visible=True), question, *buttons, other, "", undo]
 
     def _done(self, now: Round) -> str:
         if now.last is None or now.last.is_skip:
@@ -274,19 +274,23 @@ class ImproveTab:
         remove_pictures(self._project, [now.asked.picture])
         return self._next(now, answered=now.answered + 1, last=None)
 
-    def _drop(self, files: list[str] | None) -> Any:
+    def _drop(self, files: list[str] | None, before: list[str]) -> list[Any]:
         try:
             words = intake_words(take_in(self._project, files, None))
         except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
             words = refusal_words(error)
-        return gr.update(value=words, visible=True)
+        said = reports(before, words)
+        return [gr.update(value="".join(said), visible=True), said]
 
     def _to_what_is_seen(self, do: Callable[..., Any]) -> Callable[..., Any]:
         """An answer that counts for the picture that the page showed, not for the next one, which nobody has seen."""
 
         def done(*given: Any) -> Any:
             *inputs, now, seen = given
-            return do(*inputs, now) if now.queue and now.asked.picture == seen else gr.skip()
+            if not now.queue or seen != _identity(now):
+                gr.Info(NOT_SEEN)
+                return gr.skip()
+            return do(*inputs, now)
 
         return done
 
@@ -305,7 +309,13 @@ class ImproveTab:
         answer(self.skip.click, self._skip)
         look = {"show_progress": "minimal", "show_progress_on": self.state, **LAST_COUNTS, **in_turn("improve")}
         waiting = {"show_progress": "minimal", "show_progress_on": self.drop, **ALL_COUNT, **in_turn("improve")}
-        dropped = self.drop.upload(told(self._drop), self.drop, self.said, **waiting)
-        emptied(dropped, self.drop).then(told(self._look), self.round, self._shown, **look)
+        told_of = [self.said, self.reports]
+        dropped = self.drop.upload(told(self._drop), [self.drop, self.reports], told_of, **waiting)
+        empty_after(dropped, self.drop).then(told(self._look), self.round, self._shown, **look)
         for event in (self.tab.select, self.kind.input):
             event(told(self._begin), [self.kind, self.round], self._shown, **look)
+
+
+def _identity(now: Round) -> list[str]:
+    """What tells a question from others: an answer to one is none to another."""
+    return [now.asked.picture, *now.keys]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..data.wording import first_few
@@ -12,6 +12,7 @@ from .words import classes, note, pictures
 
 
 MOST_REASONS = 5  # of files that were not taken
+MOST_REPORTS = 4  # of drops that came one after the other
 MOST_COUNTS = 30  # of classes
 NOTHING_FOUND = "There was no picture in it."
 
@@ -39,6 +40,16 @@ def folder_words(intake: FolderIntake, said: Mapping[str, str]) -> str:
     counts = [f"{escape(said.get(folder, folder))} {number}" for folder, number in intake.classes.items()]
     head = f"{classes(len(counts))} from the folder: {first_few(counts, MOST_COUNTS)}." if counts else ""
     return _told(head, intake)
+
+
+def reports(before: Sequence[str], words: str) -> list[str]:
+    """What became of dropped files, with what became of those before: the next drop would wipe away what was refused.
+
+    Args:
+        before: of the files before, as HTML.
+        words: of these.
+    """
+    return [*before, words][-MOST_REPORTS:]
 
 
 def refusal_words(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from html import escape
 from typing import Any
@@ -13,11 +13,11 @@ from ..projects.intake import move_pictures, put_back, remove_pictures
 from ..projects.opening import MOST_PICTURES
 from ..projects.under_training import running_training
 from .class_panel import ClassPanel
-from .desk import ALL_COUNT, LAST_COUNTS, Desk, emptied, in_turn, told
+from .desk import ALL_COUNT, Desk, empty_after, in_turn, tell, told
 from .faults_panel import FaultsPanel
 from .figure import Figure
 from .gauges_panel import GaugesPanel
-from .intake_words import folder_words, refusal_words
+from .intake_words import folder_words, refusal_words, reports
 from .look import plain_menu, typed_line
 from .marking import Marking
 from .uploads import take_in_folders
@@ -57,7 +57,7 @@ class PicturesTab:
                 variant="primary",
                 placeholder="oak leaf",
             )
-            self.sent = gr.Textbox(visible=False)  # the name that is being added
+            self.sent, self.refused = gr.Textbox(visible=False), gr.Textbox(visible=False)  # names that were typed
             self.chosen = gr.Radio([], label="Your classes, with their number of pictures", elem_id="classes")
             with gr.Column(elem_id="begin") as self.begin:
                 gr.HTML(EMPTY)
@@ -67,7 +67,7 @@ class PicturesTab:
                     elem_id="first-folder",
                 )
             self.busy = gr.HTML(WHILE_TRAINING, visible=False, elem_id="busy")
-            self.said = gr.HTML(visible=False, elem_id="said")
+            self.said, self.reports = gr.HTML(visible=False, elem_id="said"), gr.State([])
             with gr.Column(visible=False, elem_id="class-panel") as self.panel:
                 self._build_panel()
             self.faults = FaultsPanel(desk)
@@ -103,36 +103,41 @@ class PicturesTab:
     @property
     def outputs(self) -> list[gr.blocks.Block]:
         """What `show` fills."""
-        own = [self.chosen, self.begin, self.busy, self.said, self.panel, self.title, self.target, self.more]
-        return [*own, *self.whole.outputs, *self.marking.outputs, *self._outputs_of_removed]
+        own = [self.chosen, self.begin, self.busy, self.said, self.reports, self.panel, self.title]
+        return [*own, self.target, self.more, *self.whole.outputs, *self.marking.outputs, *self._outputs_of_removed]
 
     @property
     def _outputs_of_removed(self) -> list[gr.blocks.Block]:
         return [self.taken_out, self.more_removed, *self.removed.outputs]
 
-    def show(self, chosen: str | None, said: str = "", most: int = MOST_THUMBNAILS) -> list[Any]:
+    def show(
+        self, chosen: str | None, said: Sequence[str] = (), most: int = MOST_THUMBNAILS, anew: bool = True
+    ) -> list[Any]:
         """Values of `outputs`, as it is on the disk.
 
         Args:
             chosen: folder of the class that is shown; the first one where there is none of that name.
-            said: what has just been done, as HTML.
+            said: what has just been done, one after the other, as HTML.
             most: thumbnails.
+            anew: the class was not shown before; else another one that was chosen meanwhile stays chosen.
         """
         found = self._project.classes()
         one = next((one for one in found if one.name == chosen), found[0] if found else None)
         choices = [(f"{each.prompt_name} · {len(each.pictures)}", each.name) for each in found]
-        own = [] if one is None else one.pictures
+        own, name = ([], None) if one is None else (one.pictures, one.name)
+        anew = anew or name != chosen
         others = [(each.prompt_name, each.name) for each in found if each is not one]
         return [
-            gr.update(choices=choices, value=None if one is None else one.name, visible=bool(found)),
+            gr.update(choices=choices, visible=bool(found), **({"value": name} if anew else {})),
             gr.update(visible=one is None),
             gr.update(visible=running_training(self._project.folder) is not None),
-            gr.update(value=said, visible=bool(said)),
+            gr.update(value="".join(said), visible=bool(said)),
+            list(said),
             gr.update(visible=one is not None),
             "" if one is None else f"<h3>Pictures of “{escape(one.prompt_name)}”</h3>",
             gr.update(choices=[(MOVE, MOVE), *others], value=MOVE, visible=bool(others)),
             gr.update(value=f"Show all {len(own)}", visible=len(own) > most),
-            *self.whole.show(one, others),
+            *self.whole.show(one, others, anew),
             *self.marking.show(own[:most]),
             *self._show_removed(),
         ]
@@ -146,21 +151,29 @@ class PicturesTab:
         project, chosen, faults = self._project, self.chosen, self.faults.marking
 
         def add(name: str) -> list[Any]:
-            return ["", *self.show(project.add_class(name))]
+            try:
+                return ["", *self.show(project.add_class(name))]
+            except ValueError as error:
+                tell(str(error))
+                return [name, *[gr.skip()] * len(self.outputs)]
 
-        def drop(files: Any, chosen: str | None, is_folder: bool = False) -> list[Any]:
+        def drop(files: Any, chosen: str | None, before: list[str], is_folder: bool = False) -> list[Any]:
             try:
                 found = take_in_folders(project, files, chosen, is_folder=is_folder)
             except (ValueError, OSError) as error:  # told in place, so that others can be dropped there
-                return self.show(chosen, refusal_words(error))
+                return self.show(chosen, reports(before, refusal_words(error)), anew=False)
             shown = next(iter(found.classes), None) if chosen is None else chosen
-            return self.show(shown, folder_words(found, project.prompt_names()))
+            words = folder_words(found, project.prompt_names())
+            return self.show(shown, reports(before, words), anew=shown != chosen)
 
-        def drop_folder(files: Any, chosen: str | None) -> list[Any]:
-            return drop(files, chosen, is_folder=True)
+        def drop_folder(files: Any, chosen: str | None, before: list[str]) -> list[Any]:
+            return drop(files, chosen, before, is_folder=True)
+
+        def show_again(chosen: str | None) -> list[Any]:
+            return self.show(chosen, anew=False)
 
         def show_all(chosen: str | None) -> list[Any]:
-            return self.show(chosen, most=MOST_PICTURES)
+            return self.show(chosen, most=MOST_PICTURES, anew=False)
 
         def show_all_removed() -> list[Any]:
             return self._show_removed(MOST_PICTURES)
@@ -180,26 +193,26 @@ class PicturesTab:
             return chosen, f"{pictures(len(marked))} put back."
 
         changes = [
-            (self.marking.act.click, take_out, [self.marking.marked, chosen]),
-            (self.target.select, move, [self.marking.marked, self.target, chosen]),
-            (self.removed.act.click, bring_back, [self.removed.marked, chosen]),
-            (faults.act.click, take_out, [faults.marked, chosen]),
-            *self.whole.changes(),
+            (self.marking.act.click, take_out, [self.marking.marked, chosen], False),
+            (self.target.select, move, [self.marking.marked, self.target, chosen], False),
+            (self.removed.act.click, bring_back, [self.removed.marked, chosen], False),
+            (faults.act.click, take_out, [faults.marked, chosen], False),
+            *((*change, True) for change in self.whole.changes()),
         ]
-        for event, do, inputs in changes:
-            self.after(self._on(event, self._then_shown(do), inputs))
+        for event, do, inputs, anew in changes:
+            self.after(self._on(event, self._then_shown(do, anew), inputs))
         for event in (self.add.click, self.new_class.submit):
             # the line is free at once for the next name; one that was refused comes back, to be mended
-            line = [self.new_class, self.sent]
-            sent = event(None, self.new_class, line, js="(name) => ['', name]")
-            added = self._on(sent.then, add, [self.sent], [self.sent], **ALL_COUNT)
-            self.after(added.then(None, line, self.new_class, js="(typed, sent) => typed || sent"))
+            sent = event(None, self.new_class, [self.new_class, self.sent], js="(name) => ['', name]")
+            added = self._on(sent.then, add, [self.sent], [self.refused], **ALL_COUNT)
+            line = [self.new_class, self.refused]
+            self.after(added.then(None, line, self.new_class, js="(typed, refused) => typed || refused"))
         for source, do in ((self.drop, drop), (self.folder, drop_folder), (self.first_folder, drop_folder)):
             waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source, **ALL_COUNT}
-            taken = self._on(source.upload, do, [source, chosen], **waiting)
-            self.after(emptied(taken, source) if source is self.drop else taken)
-        self.after(self._on(self.tab.select, self.show, [chosen], **LAST_COUNTS))
-        self._on(chosen.input, self.show, [chosen], **LAST_COUNTS)
+            taken = self._on(source.upload, do, [source, chosen, self.reports], **waiting)
+            self.after(empty_after(taken, source) if source is self.drop else taken)
+        self.after(self._on(self.tab.select, show_again, [chosen], **ALL_COUNT))
+        self._on(chosen.input, self.show, [chosen], **ALL_COUNT)
         self._on(self.more.click, show_all, [chosen])
         quiet = {"show_progress": "hidden", **in_turn("pictures")}
         self.more_removed.click(told(show_all_removed), None, self._outputs_of_removed, **quiet)
@@ -208,13 +221,18 @@ class PicturesTab:
         options = {"show_progress": "hidden", **in_turn("pictures"), **options}
         return event(told(do), inputs, [*first, *self.outputs], **options)
 
-    def _then_shown(self, do: Callable[..., tuple[str | None, str]]) -> Callable[..., list[Any]]:
-        """What changes something and gives the class to be shown and a sentence; with what the page shows then."""
+    def _then_shown(self, do: Callable[..., tuple[str | None, str]], anew: bool) -> Callable[..., list[Any]]:
+        """What changes something and gives the class to be shown and a sentence; with what the page shows then.
+
+        Args:
+            do: the change.
+            anew: as in `show`.
+        """
 
         @wraps(do)
         def done(*given: Any) -> list[Any]:
             shown, said = do(*given)
-            return self.show(shown, note(escape(said), is_news=True) if said else "")
+            return self.show(shown, [note(escape(said), is_news=True)] if said else [], anew=anew)
 
         return done
 

@@ -11,7 +11,7 @@ from ..data.wording import counted
 from ..projects.project_runs import Run, Status, finished_runs, resume, run_of_now, start
 from ..projects.since_training import learned_from
 from ..reports.reading import REPORT, REPORT_FILE
-from .desk import LAST_COUNTS, Desk, in_turn, told
+from .desk import ALL_COUNT, LAST_COUNTS, Desk, in_turn, told
 from .figure import Figure
 from .outcome_words import changed_pictures, changes_html, outcome_html
 from .thumbnails import address, pictures_html, thumbnail
@@ -153,8 +153,8 @@ class TrainTab:
         self.start.click(told(self.begin), None, self.outputs, **quiet)
         self.cancel.click(told(self.stop), None, self.outputs, **quiet)
         self.resume.click(told(self.go_on), None, self.outputs, **quiet)
-        self.which.input(told(self.show), self.which, self.outputs, **quiet, **LAST_COUNTS)
-        selected = self.tab.select(told(self.show), self.which, self.outputs, **quiet, **LAST_COUNTS)
+        self.which.input(told(self.show), self.which, self.outputs, **quiet, **ALL_COUNT)
+        selected = self.tab.select(told(self.show), self.which, self.outputs, **quiet, **ALL_COUNT)
         for event in (selected, figure.follow(self.newest.change)):
             event.then(told(self._changed_since), None, self.since, show_progress="hidden", **LAST_COUNTS)
         self.clock.tick(told(self.show), self.which, self.outputs, **quiet)

@@ -11,7 +11,7 @@ from ..projects.intake import add_pictures
 from ..projects.project_runs import finished_runs
 from ..reports.gallery import picture_uri
 from .answer_html import answer_html, is_doubtful, view_name
-from .desk import ALL_COUNT, FETCHING, LAST_COUNTS, Desk, in_turn, told
+from .desk import ALL_COUNT, FETCHING, LAST_COUNTS, NOT_SEEN, Desk, in_turn, told
 from .figure import Figure
 from .look import new_class_line, plain_menu
 from .questions import IN_DOUBT
@@ -93,7 +93,8 @@ class TryTab:
             return [gr.update(choices=[], value=None, visible=False), picture, *self._ask(None, given)]
         choices = [*training_choices(runs), (LABEL_AT_ONCE, AT_ONCE)]
         value = which if which in [choice for _, choice in choices] else NEWEST
-        return [gr.update(choices=choices, value=value, visible=True), picture, *self._ask(value, given)]
+        chosen = {} if value == which else {"value": value}
+        return [gr.update(choices=choices, visible=True, **chosen), picture, *self._ask(value, given)]
 
     def _hold(self, given: dict | None) -> dict | None:
         return given
@@ -156,6 +157,7 @@ class TryTab:
 
         def agree(given: dict | None, guess: list[str] | None) -> list[Any]:
             if given is None or not guess or guess[0] != given["path"]:  # that was the answer to the picture before
+                gr.Info(NOT_SEEN)
                 return gr.skip()
             return teach(given, guess[1])
 

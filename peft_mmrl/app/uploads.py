@@ -6,6 +6,7 @@ for others that use it, and goes with the others that are older than an hour (`d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ..projects.project import Project
 from .places import UPLOADS
 
 
+OF_CLASS = re.compile("/(?P<class_name>[^/]+)/(?P<name>.+)", re.DOTALL)  # as `folders.html` names files for a class
 NO_FOLDERS = (
     "It is not known in which folders these pictures lay, and so not which classes they are of. Add a class and drop "
     "the pictures there, or choose a folder."
@@ -62,9 +64,8 @@ def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_
 
     Args:
         project: that they are added to.
-        files: as Gradio gets them, before it makes them paths: only so are their own names known, in which
-            `folders.html` has put their folders, and before these, behind a slash, the class that was chosen when they
-            were dropped: while they were on their way another one may have been.
+        files: raw, as `preprocess=False` passes them on: only so are their own names known, in which `folders.html`
+            has put their folders and, before these, the class that they were dropped for ("/elm/leaves/1.jpg").
         class_name: of files without class folders, where their names do not say it.
         is_folder: that a folder was chosen: files whose folder is not known are refused then.
 
@@ -72,12 +73,20 @@ def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_
         ValueError, OSError: see `add_folder`.
     """
     given = list(_named(project, files))
-    if given and all(name.startswith("/") for name, _ in given):
-        class_name = given[0][0].split("/")[1]
-        given = [(name.split("/", 2)[-1], path) for name, path in given]
+    if any(name.startswith("/") for name, _ in given):
+        class_name, given = _without_class(given)
     if is_folder and not all("/" in name for name, _ in given):
         raise ValueError(NO_FOLDERS)
     return add_folder(project, given, class_name)
+
+
+def _without_class(given: list[tuple[str, Path]]) -> tuple[str, list[tuple[str, Path]]]:
+    """The class that stands before all names ("/elm/leaves/1.jpg"), and the files by the rest of their names."""
+    parts = [OF_CLASS.fullmatch(name) for name, _ in given]
+    classes = {part and part["class_name"] for part in parts}
+    if len(classes) != 1 or None in classes:
+        raise ValueError("Only files that were dropped here can be used.")
+    return classes.pop(), [(part["name"], path) for part, (_, path) in zip(parts, given, strict=True)]
 
 
 def _named(project: Project, files: Any) -> Iterator[tuple[str, Path]]:
