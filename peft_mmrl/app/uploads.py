@@ -18,7 +18,9 @@ from ..projects.project import Project
 from .places import UPLOADS
 
 
-OF_CLASS = re.compile("/(?P<class_name>[^/]+)/(?P<name>.+)", re.DOTALL)  # as `folders.html` names files for a class
+CLASS_AND_NAME = re.compile(
+    "/(?P<class_name>[^/]+)/(?P<name>.+)", re.DOTALL
+)  # as `folders.html` names files for a class
 NO_FOLDERS = (
     "It is not known in which folders these pictures lay, and so not which classes they are of. Add a class and drop "
     "the pictures there, or choose a folder."
@@ -82,7 +84,7 @@ def take_in_folders(project: Project, files: Any, class_name: str | None, *, is_
 
 def _without_class(given: list[tuple[str, Path]]) -> tuple[str, list[tuple[str, Path]]]:
     """The class that stands before all names ("/elm/leaves/1.jpg"), and the files by the rest of their names."""
-    parts = [OF_CLASS.fullmatch(name) for name, _ in given]
+    parts = [CLASS_AND_NAME.fullmatch(name) for name, _ in given]
     classes = {part and part["class_name"] for part in parts}
     if len(classes) != 1 or None in classes:
         raise ValueError("Only files that were dropped here can be used.")
