@@ -181,6 +181,7 @@ def test_what_is_dropped_meanwhile_waits_and_goes_into_the_class_it_was_dropped_
     new = tmp_path / "new"
     for seed, name in enumerate(("1", "2", "3", "4", "5")):
         write_picture(new / f"new {name}.png", 70 + seed)
+    see(page, "#figure .figure")  # nothing moves any more
     see(page, "#classes label", "elm · 2").click()
     see(page, "#panel-title", "elm")
     drag(page, "#drop", new / "new 1.png")
@@ -272,6 +273,7 @@ def test_after_an_unexpected_fault_others_can_be_dropped(project, page, leaves, 
 
 @pytest.mark.usefixtures("filled")
 def test_thumbnails_that_are_dragged_about_are_no_new_pictures(project, page):
+    see(page, "#figure .figure")  # nothing moves any more
     see(page, "#classes label", "oak · 4").click()
     image = page.locator("#thumbnails img").first
     image.dispatch_event("dragstart")
