@@ -20,7 +20,6 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs a browser: `apt-get install chromium`, or Chrome in the PATH"
 )
 PATIENCE = 120_000  # milliseconds, on a busy machine
-FAULTS = []  # that the page of a test reports
 
 
 def write_picture(path, seed):
@@ -67,12 +66,17 @@ def browser():
 
 
 @pytest.fixture
-def page(project, browser):
+def faults():
+    """What the page reports that went wrong."""
+    return []
+
+
+@pytest.fixture
+def page(project, browser, faults):
     """The page of the project, on which nothing may go wrong unseen."""
     from peft_mmrl.app.serving import serve
 
-    served, faults = serve(project), FAULTS
-    faults.clear()
+    served = serve(project)
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(PATIENCE)
     page.on("console", lambda said: said.type == "error" and faults.append(said.text))
@@ -235,7 +239,7 @@ def test_the_class_that_was_clicked_last_is_shown_whatever_is_answered_meanwhile
     assert page.locator("#classes input:checked").get_attribute("value") == "oak"
 
 
-def test_what_is_refused_before_it_is_looked_at_leaves_room_for_others(project, page, leaves, monkeypatch):
+def test_what_is_refused_before_it_is_looked_at_leaves_room_for_others(project, page, faults, leaves, monkeypatch):
     from peft_mmrl.app import guard
 
     project.add_class("elm")
@@ -247,7 +251,8 @@ def test_what_is_refused_before_it_is_looked_at_leaves_room_for_others(project, 
         drag(page, "#drop", leaves / "elm" / "1.png")
         see(page, ".toast-body")
         see(page, "#drop", "Drop pictures here")
-    FAULTS.clear()
+    assert faults  # the refusal
+    faults.clear()
     drag(page, "#drop", leaves / "elm" / "1.png")
     see(page, "#said", "1 picture added to “elm”")
 

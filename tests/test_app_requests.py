@@ -222,6 +222,9 @@ def test_folders_in_names_are_classes_and_lead_nowhere_else(place, client, drops
     names = ["all/oak/1.png", "all/oak/../../../evil.png", "../../evil.png", "all/CON/4.png"]
     names += ["all/linked/5.png", "all/oak/\u202e/6.png", "all/x\0y/7.png", f"all/{'z/' * 3000}8.png"]
     given = [dropped(client, name, picture(number)) for number, name in enumerate(names)]
+    mixed = [*given, dropped(client, "/etc/oak/3.png", picture(30))]  # some for a class, some for none
+    assert "Nothing was taken" in call(client, drops["drop_folder"], [mixed, None, None])
+    assert not (project / "pictures" / "oak").exists()
     answer = call(client, drops["drop_folder"], [given, None, None])
     assert "from the folder" in answer and "oak" in answer
     assert outside(place) == before

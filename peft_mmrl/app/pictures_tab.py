@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from html import escape
 from typing import Any
 
@@ -169,12 +169,6 @@ class PicturesTab:
         def drop_folder(files: Any, chosen: str | None, before: list[str]) -> list[Any]:
             return drop(files, chosen, before, is_folder=True)
 
-        def show_again(chosen: str | None) -> list[Any]:
-            return self.show(chosen, anew=False)
-
-        def show_all(chosen: str | None) -> list[Any]:
-            return self.show(chosen, most=MOST_PICTURES, anew=False)
-
         def show_all_removed() -> list[Any]:
             return self._show_removed(MOST_PICTURES)
 
@@ -211,9 +205,9 @@ class PicturesTab:
             waiting = {"preprocess": False, "show_progress": "minimal", "show_progress_on": source, **ALL_COUNT}
             taken = self._on(source.upload, do, [source, chosen, self.reports], **waiting)
             self.after(empty_after(taken, source) if source is self.drop else taken)
-        self.after(self._on(self.tab.select, show_again, [chosen], **ALL_COUNT))
+        self.after(self._on(self.tab.select, partial(self.show, anew=False), [chosen], **ALL_COUNT))
         self._on(chosen.input, self.show, [chosen], **ALL_COUNT)
-        self._on(self.more.click, show_all, [chosen])
+        self._on(self.more.click, partial(self.show, most=MOST_PICTURES, anew=False), [chosen])
         quiet = {"show_progress": "hidden", **in_turn("pictures")}
         self.more_removed.click(told(show_all_removed), None, self._outputs_of_removed, **quiet)
 

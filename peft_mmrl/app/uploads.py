@@ -18,9 +18,9 @@ from ..projects.project import Project
 from .places import UPLOADS
 
 
-CLASS_AND_NAME = re.compile(
-    "/(?P<class_name>[^/]+)/(?P<name>.+)", re.DOTALL
-)  # as `folders.html` names files for a class
+# as `folders.html` names files for a class
+CLASS_AND_NAME = re.compile("/(?P<class_name>[^/]+)/(?P<name>.+)", re.DOTALL)
+NOT_DROPPED = "Only files that were dropped here can be used."
 NO_FOLDERS = (
     "It is not known in which folders these pictures lay, and so not which classes they are of. Add a class and drop "
     "the pictures there, or choose a folder."
@@ -42,7 +42,7 @@ def uploaded(project: Project, file: str) -> Path:
     except (OSError, ValueError, RuntimeError):
         raise ValueError("The dropped file is not there any more: drop it again.") from None
     if not (path.is_file() and path.is_relative_to((project.folder / UPLOADS).resolve())):
-        raise ValueError("Only files that were dropped here can be used.")
+        raise ValueError(NOT_DROPPED)
     return path
 
 
@@ -87,7 +87,7 @@ def _without_class(given: list[tuple[str, Path]]) -> tuple[str, list[tuple[str, 
     parts = [CLASS_AND_NAME.fullmatch(name) for name, _ in given]
     classes = {part and part["class_name"] for part in parts}
     if len(classes) != 1 or None in classes:
-        raise ValueError("Only files that were dropped here can be used.")
+        raise ValueError(NOT_DROPPED)
     return classes.pop(), [(part["name"], path) for part, (_, path) in zip(parts, given, strict=True)]
 
 
@@ -95,6 +95,6 @@ def _named(project: Project, files: Any) -> Iterator[tuple[str, Path]]:
     for file in files if isinstance(files, list) else []:
         path, name = (file.get("path"), file.get("orig_name")) if isinstance(file, dict) else (None, None)
         if not isinstance(path, str):
-            raise ValueError("Only files that were dropped here can be used.")
+            raise ValueError(NOT_DROPPED)
         found = uploaded(project, path)
         yield (name if isinstance(name, str) and name else found.name), found
